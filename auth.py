@@ -1,0 +1,185 @@
+"""Who calls, and may they touch this path: decided once, before every request that has a route."""
+
+import re
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jwt
+from flask import Flask, request
+
+from config import Settings
+from errors import ApiError
+from jwks import ALGORITHMS_OF_KEY, KeySet, KeysUnavailable, UnknownKey
+from strict_json import parse_json
+
+PUBLIC_ENDPOINTS = frozenset(
+    {
+        "health.get_health",
+        "health.get_liveness",
+        "health.get_readiness",
+        "docs.get_openapi",
+        "docs.get_swagger_ui",
+        "docs.get_redoc",
+        "docs.get_asset",
+    }
+)
+
+SYMMETRIC_ALGORITHM = "HS256"
+ASYMMETRIC_ALGORITHMS = frozenset(
+    algorithm for algorithms in ALGORITHMS_OF_KEY.values() for algorithm in algorithms
+)
+LEEWAY = 10  # seconds between two clocks
+LAST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 3339 can write
+REMEMBERED_TOKENS = 4096
+
+COMPACT_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+# The length is the one that the database allows for a user_id; U+007F and below are control characters.
+SUBJECT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+
+Verify = Callable[[str], str]
+
+
+class TokenRefused(Exception):
+    """A token that is no key to this API. Its text tells the client why."""
+
+
+def refuse(message: str, *, token_sent: bool = True) -> ApiError:
+    """Make a 401 with the challenge of RFC 6750, section 3: no `error` where no token was sent."""
+    challenge = 'Bearer error="invalid_token"' if token_sent else "Bearer"
+    return ApiError(401, message, headers={"WWW-Authenticate": challenge})
+
+
+def token_verifier(settings: Settings) -> Verify:
+    """Make the function that turns a token into its `sub`.
+
+    It raises TokenRefused for a token that is no good and KeysUnavailable where that cannot be told.
+    """
+    key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
+
+    def key_for(header: dict[str, Any]) -> Any:
+        algorithm = header.get("alg")
+        if algorithm == SYMMETRIC_ALGORITHM and settings.better_auth_secret:
+            return settings.better_auth_secret
+        if algorithm in ASYMMETRIC_ALGORITHMS and key_set:
+            kid = header.get("kid")
+            if isinstance(kid, str):
+                return key_set.find(kid, algorithm)
+            raise TokenRefused("The token does not name its key.")
+        raise TokenRefused("The token is signed with an algorithm that is not accepted.")
+
+    # A token costs 30 µs to verify and is sent with every request of its user.
+    @lru_cache(REMEMBERED_TOKENS)
+    def verify_once(token: str, _generation: int) -> tuple[str, int]:
+        header, claims = parse_token(token)
+        key = key_for(header)
+        # Better Auth signs no HS256 token: those are made by the team's own code, often without
+        # `iss` and `aud`. They must have them only where the operator named them.
+        own = header["alg"] == SYMMETRIC_ALGORITHM
+        issuer = settings.jwt_issuer or (None if own and "iss" not in claims else settings.issuer)
+        audience = settings.jwt_audience or (
+            None if own and "aud" not in claims else settings.audience
+        )
+        try:
+            jwt.decode(
+                token,
+                key,
+                algorithms=[header["alg"]],
+                issuer=issuer or None,
+                audience=audience or None,
+                leeway=LEEWAY,
+                options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
+            )
+        except jwt.PyJWTError as error:
+            raise TokenRefused(reason_of(error)) from None
+        check_claims(claims)
+        return claims["sub"], claims["exp"]
+
+    def verify(token: str) -> str:
+        try:
+            subject, expiry = verify_once(token, key_set.generation if key_set else 0)
+        except UnknownKey:
+            raise TokenRefused("The token is signed with a key that its issuer lacks.") from None
+        if time.time() > expiry + LEEWAY:
+            raise TokenRefused("The token has expired.")
+        return subject
+
+    return verify
+
+
+def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read header and claims more strictly than PyJWT: no padding, no name twice, no other type.
+
+    Raises:
+        TokenRefused: it is no JWT, or one of another purpose.
+    """
+    if not COMPACT_TOKEN.fullmatch(token):
+        raise TokenRefused("The token is not a JWT.")
+    try:
+        header, claims = (
+            parse_json(jwt.utils.base64url_decode(part)) for part in token.split(".")[:2]
+        )
+    except ValueError:
+        raise TokenRefused("The token is not a JWT.") from None
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise TokenRefused("The token is not a JWT.")
+    if str(header.get("typ", "JWT")).upper() != "JWT":
+        raise TokenRefused("The token is of a type that is not accepted.")
+    return header, claims
+
+
+def check_claims(claims: dict[str, Any]) -> None:
+    """Refuse what PyJWT lets through: an unusable `sub`, an `exp` that is no plain number of seconds."""
+    subject, expiry = claims["sub"], claims["exp"]
+    if not isinstance(subject, str) or not SUBJECT.fullmatch(subject):
+        raise TokenRefused("The token does not name a user.")
+    if type(expiry) is not int or expiry > LAST_EXPIRY:
+        raise TokenRefused("The token has no valid expiry.")
+
+
+def reason_of(error: jwt.PyJWTError) -> str:
+    match error:
+        case jwt.ExpiredSignatureError():
+            return "The token has expired."
+        case jwt.ImmatureSignatureError():
+            return "The token is not valid yet."
+        case jwt.InvalidIssuerError():
+            return "The token is from another issuer."
+        case jwt.InvalidAudienceError():
+            return "The token is meant for another audience."
+        case jwt.MissingRequiredClaimError(claim=claim):
+            return f"The token lacks the claim {claim}."
+        case jwt.InvalidSignatureError():
+            return "The signature of the token is not valid."
+        case _:
+            return "The token is not valid."
+
+
+def bearer_token(header: str | None) -> str:
+    """Take the token out of an Authorization header (RFC 6750, section 2.1; the scheme in any case)."""
+    scheme, _, token = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise refuse("Send a token in the header Authorization: Bearer.", token_sent=False)
+    return token.strip()
+
+
+def require_owner(app: Flask, settings: Settings) -> None:
+    """Let a request with a route through only for the user that its path belongs to."""
+    verify = token_verifier(settings)
+
+    def check_owner() -> None:
+        if request.endpoint is None or request.endpoint in PUBLIC_ENDPOINTS:
+            return
+        if request.method == "OPTIONS":  # a preflight carries no token
+            return
+        try:
+            subject = verify(bearer_token(request.headers.get("Authorization")))
+        except TokenRefused as error:
+            raise refuse(str(error)) from None
+        except KeysUnavailable:
+            raise ApiError(503, "The keys of the token's issuer cannot be had right now.") from None
+        if subject != (request.view_args or {}).get("user_id"):
+            raise refuse("This path belongs to another user.")
+
+    app.before_request(check_owner)

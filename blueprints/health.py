@@ -1,0 +1,35 @@
+"""Whether the process lives, and whether it can do its work: for load balancers and orchestrators."""
+
+from flask import Response
+from flask_smorest import Blueprint
+from psycopg import Error
+
+from blueprints import database, json_response
+from database import DatabaseUnavailable
+from errors import ApiError
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/health")
+def get_health() -> Response:
+    """Tell that the process lives"""
+    return json_response(b'{"status": "healthy"}')
+
+
+@blueprint.get("/livez")
+def get_liveness() -> Response:
+    """Tell that the process lives, whatever the database does"""
+    return json_response(b'{"status": "live"}')
+
+
+@blueprint.get("/readyz")
+def get_readiness() -> Response:
+    """Tell whether the database is reached and migrated"""
+    try:
+        pending = database().pending_migrations()
+    except (DatabaseUnavailable, Error):
+        raise ApiError(503, "The database cannot be reached.") from None
+    if pending:
+        raise ApiError(503, "The database lacks migrations.")
+    return json_response(b'{"status": "ready"}')

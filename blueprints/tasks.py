@@ -1,0 +1,92 @@
+"""Tasks of one user: /api/{user_id}/tasks."""
+
+from typing import Any
+
+from flask import Response, url_for
+from flask_smorest import Blueprint
+
+from blueprints import BodyParser, database, json_response, refuse_unknown_parameters
+from errors import ApiError
+from schemas import Task, TaskCreate, TaskUpdate
+
+
+class TasksBlueprint(Blueprint):
+    ARGUMENTS_PARSER = BodyParser()
+
+
+blueprint = TasksBlueprint("tasks", __name__, url_prefix="/api/<user_id:user_id>/tasks")
+blueprint.before_request(refuse_unknown_parameters)
+
+
+def task_response(row: tuple[bytes, ...] | None, task_id: int) -> Response:
+    if row is None:
+        raise ApiError(404, f"Resource not found: task {task_id}")
+    return json_response(row[0])
+
+
+@blueprint.get("")
+@blueprint.response(200, Task(many=True))
+def list_tasks(user_id: str) -> Response:
+    """List the user's tasks, newest first"""
+    row = database().fetch("select_tasks", user_id=user_id)
+    return json_response(row[0] if row else b"[]")
+
+
+@blueprint.post("")
+@blueprint.arguments(TaskCreate)
+@blueprint.response(201, Task)
+def create_task(body: dict[str, Any], user_id: str) -> Response:
+    """Create a task"""
+    row = database().fetch(
+        "insert_task",
+        user_id=user_id,
+        title=body["title"],
+        description=body.get("description"),
+    )
+    assert row
+    response = json_response(row[1], 201)
+    response.location = url_for("tasks.get_task", user_id=user_id, task_id=int(row[0]))
+    return response
+
+
+@blueprint.get("/<task_id:task_id>")
+@blueprint.response(200, Task)
+def get_task(user_id: str, task_id: int) -> Response:
+    """Get a task"""
+    return task_response(database().fetch("select_task", user_id=user_id, task_id=task_id), task_id)
+
+
+@blueprint.put("/<task_id:task_id>")
+@blueprint.arguments(TaskUpdate)
+@blueprint.response(200, Task)
+def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
+    """Update a task
+
+    Writes the fields that are sent; `description` and `completed` stay where they are left out.
+    """
+    row = database().fetch(
+        "update_task",
+        user_id=user_id,
+        task_id=task_id,
+        title=body["title"],
+        has_description="description" in body,
+        description=body.get("description"),
+        completed=body.get("completed"),
+    )
+    return task_response(row, task_id)
+
+
+@blueprint.delete("/<task_id:task_id>")
+@blueprint.response(204)
+def delete_task(user_id: str, task_id: int) -> Response:
+    """Delete a task"""
+    if database().fetch("delete_task", user_id=user_id, task_id=task_id) is None:
+        raise ApiError(404, f"Resource not found: task {task_id}")
+    return Response(status=204)
+
+
+@blueprint.patch("/<task_id:task_id>/complete")
+@blueprint.response(200, Task)
+def toggle_task_completion(user_id: str, task_id: int) -> Response:
+    """Turn a task's completion over"""
+    return task_response(database().fetch("toggle_task", user_id=user_id, task_id=task_id), task_id)

@@ -1,0 +1,222 @@
+"""Settings: every environment variable once, with its default, its check and the text that the README shows."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+PROJECT = Path(__file__).parent
+SHORTEST_SECRET = 32  # bytes; RFC 7518, section 3.2, for HS256
+
+
+class CommandError(RuntimeError):
+    """Why a command or the server ends, in one line for the person who started it."""
+
+
+class ConfigError(CommandError):
+    """A setting that the process cannot start with; the text says what to set."""
+
+
+def integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers from `minimum` to `maximum`; it raises ValueError beyond."""
+
+    def parse(text: str) -> int:
+        wanted = f"a whole number from {minimum} to {maximum}"
+        if not (text.isascii() and text.isdecimal()) or not minimum <= int(text) <= maximum:
+            raise ValueError(wanted)
+        return int(text)
+
+    return parse
+
+
+def switch(text: str) -> bool:
+    if text.lower() not in {"on", "off"}:
+        raise ValueError("on or off")
+    return text.lower() == "on"
+
+
+def log_level(text: str) -> str:
+    if text.lower() not in {"debug", "info", "warning", "error"}:
+        raise ValueError("debug, info, warning or error")
+    return text.lower()
+
+
+def secret(text: str) -> str:
+    if len(text.encode()) < SHORTEST_SECRET:
+        raise ValueError(f"{SHORTEST_SECRET} bytes or more (try: openssl rand -base64 32)")
+    return text
+
+
+def web_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("an address that begins with http:// or https://")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("an address with a port that exists") from None
+    return text
+
+
+def origin_of(url: str) -> str:
+    """Reduce an address to scheme, host and port, as Better Auth does for `iss` and `aud`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" if url else ""
+
+
+def origins(text: str) -> tuple[str, ...]:
+    found = tuple(origin.strip() for origin in text.split(",") if origin.strip())
+    if any(origin_of(web_url(origin)) != origin for origin in found):
+        raise ValueError("origins such as https://app.example.com, without a path, between commas")
+    return found
+
+
+def database_url(text: str) -> str:
+    """Take any libpq address; drop the driver suffix that SQLAlchemy adds to the scheme."""
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.partition("+")[0]
+    if not separator or scheme not in {"postgresql", "postgres"}:
+        raise ValueError("an address that begins with postgresql://")
+    return f"{scheme}://{rest}"
+
+
+def setting(default: Any, parse: Callable[[str], Any], text: str, shown: str = "") -> Any:
+    """Declare a setting: its default, its parser, its README text and how to show the default."""
+    metadata = {"parse": parse, "text": text, "shown": shown}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the process runs with. The environment variable of a field is its name in capitals."""
+
+    database_url: str = setting(
+        "",
+        database_url,
+        "PostgreSQL 15 to 18, as a libpq address; a driver suffix (`postgresql+asyncpg://`) is dropped."
+        " Empty: `make run` starts its own server in `.data/`",
+    )
+    database_pool_size: int = setting(
+        0,
+        integer(0, 1000),
+        "Connections a worker process keeps at most; 0: one a thread",
+    )
+    database_statement_timeout: int = setting(
+        5000,
+        integer(1, 600_000),
+        "Milliseconds after which PostgreSQL gives up on a statement",
+    )
+    database_prepare: bool = setting(
+        True,
+        switch,
+        "Server-side prepared statements; `off` for PgBouncer before 1.22 in transaction mode",
+        "on",
+    )
+    better_auth_secret: str = setting(
+        "",
+        secret,
+        "Secret that HS256 tokens are signed with, 32 bytes at least",
+    )
+    better_auth_url: str = setting(
+        "",
+        web_url,
+        "Address of Better Auth. Its origin is issuer and audience, its `/api/auth/jwks` the key set",
+    )
+    jwt_issuer: str = setting("", str, "`iss` that tokens must have", "origin of `BETTER_AUTH_URL`")
+    jwt_audience: str = setting(
+        "", str, "`aud` that tokens must have", "origin of `BETTER_AUTH_URL`"
+    )
+    jwks_url: str = setting(
+        "",
+        web_url,
+        "Where the issuer's public keys are, if this process reaches the issuer by another address",
+        "`BETTER_AUTH_URL` + `/api/auth/jwks`",
+    )
+    api_host: str = setting("127.0.0.1", str, "Address to listen on; `0.0.0.0` for all")
+    api_port: int = setting(8000, integer(1, 65535), "Port to listen on")
+    cors_origins: tuple[str, ...] = setting(
+        ("http://localhost:3000",),
+        origins,
+        "Origins whose pages may call the API, between commas",
+        "http://localhost:3000",
+    )
+    web_concurrency: int = setting(
+        available_cores,
+        integer(1, 256),
+        "Worker processes",
+        "number of cores",
+    )
+    web_threads: int = setting(4, integer(1, 64), "Threads of a worker process")
+    graceful_timeout: int = setting(
+        8, integer(1, 3600), "Seconds that requests in flight get to finish at a stop"
+    )
+    max_content_length: int = setting(
+        1024 * 1024, integer(1, 1024**3), "Largest request body, in bytes"
+    )
+    log_level: str = setting("info", log_level, "`debug`, `info`, `warning` or `error`")
+
+    @property
+    def issuer(self) -> str:
+        return self.jwt_issuer or origin_of(self.better_auth_url)
+
+    @property
+    def audience(self) -> str:
+        return self.jwt_audience or origin_of(self.better_auth_url)
+
+    @property
+    def key_set_url(self) -> str:
+        if self.jwks_url or not self.better_auth_url:
+            return self.jwks_url
+        return f"{origin_of(self.better_auth_url)}/api/auth/jwks"
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read and check the settings, from `environ` or else from the process and `.env`.
+
+        Raises:
+            ConfigError: a value is wrong, or one that is needed is missing.
+        """
+        environ = read_environ() if environ is None else environ
+        given = {name: environ.get(name.upper(), "").strip() for name in SETTINGS}
+        settings = cls(**{name: parse(name, text) for name, text in given.items() if text})
+        require_complete(settings)
+        return settings
+
+
+SETTINGS = {each.name: each for each in fields(Settings)}
+
+
+def parse(name: str, text: str) -> Any:
+    """Check one setting's text and return its value; a ConfigError says what it must be."""
+    try:
+        return SETTINGS[name].metadata["parse"](text)
+    except ValueError as error:
+        raise ConfigError(f"{name.upper()} must be {error}.") from None
+
+
+def read_environ() -> dict[str, str]:
+    """Read the process's variables and `.env`; the former win, an empty one counts as unset."""
+    written = {name: text or "" for name, text in dotenv_values(PROJECT / ".env").items()}
+    return written | {name: text for name, text in os.environ.items() if text}
+
+
+def require_complete(settings: Settings) -> None:
+    if not settings.database_url:
+        raise ConfigError("Set DATABASE_URL, or start with `make run`, which brings a server.")
+    if not settings.better_auth_secret and not settings.key_set_url:
+        raise ConfigError(
+            "Set BETTER_AUTH_SECRET (32 bytes or more) or BETTER_AUTH_URL:"
+            " without either no token can be verified."
+        )
+    if settings.key_set_url and not settings.issuer:
+        raise ConfigError("Set JWT_ISSUER beside JWKS_URL: a key set alone names no issuer.")

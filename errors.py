@@ -1,0 +1,124 @@
+"""Every error of every layer, in the one shape that clients know."""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+from flask import Flask, Response
+from marshmallow import Schema, fields
+from werkzeug.exceptions import HTTPException
+
+from database import DatabaseUnavailable, status_of
+
+log = logging.getLogger(__name__)
+
+CODE_OF_STATUS = {
+    400: "bad_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "validation_error",
+    500: "internal_error",
+    503: "unavailable",
+}
+MESSAGE_OF_STATUS = {
+    404: "There is nothing at this path.",
+    405: "This path does not take this method.",
+    409: "The request is in conflict with what is stored.",
+    413: "The request body is too large.",
+    422: "The request breaks a rule.",
+    500: "Something went wrong on our side.",
+    503: "The service is not available right now; please try again in a moment.",
+}
+RETRY_AFTER = "1"  # seconds
+
+
+class ErrorSchema(Schema):
+    """What every error answers."""
+
+    error = fields.String(required=True, metadata={"description": "A code for programs."})
+    message = fields.String(required=True, metadata={"description": "A sentence for a person."})
+    details = fields.Dict(metadata={"description": "What is wrong, by field."})
+
+
+class ApiError(Exception):
+    """An answer other than success, raised from wherever it becomes clear."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        details: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.details = details
+        self.headers = headers
+
+
+def error_body(status: int, message: str, details: dict[str, Any] | None = None) -> bytes:
+    code = CODE_OF_STATUS.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_")
+    body = {"error": code, "message": message}
+    return json.dumps(body | ({"details": details} if details else {})).encode()
+
+
+def error_response(
+    status: int,
+    message: str | None = None,
+    details: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    message = message or MESSAGE_OF_STATUS.get(status) or f"{HTTPStatus(status).phrase}."
+    body = error_body(status, message, details)
+    response = Response(body, status, headers, content_type="application/json")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers.setdefault("Retry-After", RETRY_AFTER)
+    return response
+
+
+def answer_api_error(error: ApiError) -> Response:
+    return error_response(error.status, error.message, error.details, error.headers)
+
+
+def answer_http_error(error: HTTPException) -> Response:
+    """Answer werkzeug's errors; keep their headers (`Allow` of a 405, RFC 9110, section 15.5.6)."""
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    return error_response(error.code or 500, headers=headers)
+
+
+def answer_database_unavailable(error: DatabaseUnavailable) -> Response:
+    log.warning("database unavailable: %s", error)
+    return error_response(503)
+
+
+def answer_database_error(error: psycopg.Error) -> Response:
+    status = status_of(error)
+    log.log(
+        logging.ERROR if status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING,
+        "database error %s answered with %s: %s",
+        error.sqlstate,
+        status,
+        error,
+        exc_info=status == HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+    return error_response(status)
+
+
+def answer_unknown_error(error: Exception) -> Response:
+    log.exception("unhandled error", exc_info=error)
+    return error_response(500)
+
+
+def register_error_handlers(app: Flask) -> None:
+    app.register_error_handler(ApiError, answer_api_error)
+    app.register_error_handler(HTTPException, answer_http_error)
+    app.register_error_handler(DatabaseUnavailable, answer_database_unavailable)
+    app.register_error_handler(psycopg.Error, answer_database_error)
+    app.register_error_handler(Exception, answer_unknown_error)

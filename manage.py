@@ -1,0 +1,236 @@
+"""The commands of development and operation: `python manage.py --help`, or the Makefile's targets."""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import click
+import jwt
+
+import generated
+import migrate as migrations
+from children import end_with_parent
+from config import PROJECT, CommandError, Settings, parse, read_environ
+from database import MIGRATIONS_FOLDER, known_migrations
+
+DATA_FOLDER = PROJECT / ".data"
+DATABASE_FOLDER = DATA_FOLDER / "postgres"
+SECRET_FILE = DATA_FOLDER / "secret"
+
+TOKEN_LIFETIME = 12 * 3600  # seconds
+START_TIMEOUT = 30.0  # seconds
+
+MIGRATION_TEMPLATE = """\
+-- migrate:up
+SET LOCAL lock_timeout = '2s';
+
+-- migrate:down
+SET LOCAL lock_timeout = '2s';
+"""
+
+
+class Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; let every failure that was foreseen end in one line."""
+        try:
+            return super().invoke(ctx)
+        except CommandError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Commands)
+def commands() -> None:
+    """Run and look after the task API."""
+
+
+@contextmanager
+def database_url() -> Iterator[str]:
+    """Yield the given database's address, or that of the embedded server, started if need be."""
+    if given := read_environ().get("DATABASE_URL"):
+        yield parse("database_url", given)
+        return
+    import embedded  # only here: where a database is given, none of it is needed
+
+    if url := embedded.url_of_running(DATABASE_FOLDER):
+        yield url
+        return
+    with embedded.running(DATABASE_FOLDER) as url:
+        yield url
+
+
+def environ_with_secret() -> dict[str, str]:
+    """Read the environment; where no database is given, a missing secret is made and kept."""
+    environ = read_environ()
+    if environ.get("DATABASE_URL"):
+        return environ
+    environ.setdefault("BETTER_AUTH_SECRET", kept_secret())
+    return environ
+
+
+def kept_secret() -> str:
+    if not SECRET_FILE.exists():
+        DATA_FOLDER.mkdir(mode=0o700, exist_ok=True)
+        new = SECRET_FILE.with_suffix(".new")
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        new.rename(SECRET_FILE)
+    return SECRET_FILE.read_text()
+
+
+@commands.command()
+def run() -> None:
+    """Serve the API, with a PostgreSQL of its own where DATABASE_URL names none."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    environ = environ_with_secret()
+    if environ.get("DATABASE_URL"):
+        settings = Settings.load(environ)
+        require_free_port(settings)
+        sys.exit(serve(settings, environ))
+    settings = Settings.load(environ | {"DATABASE_URL": "postgresql://"})
+    require_free_port(settings)
+    import embedded
+
+    with embedded.running(DATABASE_FOLDER) as url:
+        migrations.migrate(url)
+        code = serve(settings, environ | {"DATABASE_URL": url})
+    sys.exit(code)
+
+
+def require_free_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+    try:
+        socket.create_server((settings.api_host, settings.api_port), family=family).close()
+    except OSError as error:
+        place = f"{settings.api_host} port {settings.api_port}"
+        raise CommandError(f"Cannot listen on {place}: {error.strerror}. Set API_PORT.") from None
+
+
+def serve(settings: Settings, environ: dict[str, str]) -> int:
+    """Run gunicorn until it ends or this process is told to; return its exit code."""
+    gunicorn = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "wsgi:application"],
+        cwd=PROJECT,
+        env=environ,
+        start_new_session=True,  # a Ctrl-C in the terminal would cut off requests in flight
+        preexec_fn=end_with_parent(signal.SIGTERM),
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: gunicorn.terminate())
+    if wait_until_live(settings, gunicorn):
+        click.echo(banner(settings))
+    return gunicorn.wait()
+
+
+def wait_until_live(settings: Settings, gunicorn: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + START_TIMEOUT
+    while gunicorn.poll() is None and time.monotonic() < deadline:
+        connection = HTTPConnection(reachable_host(settings), settings.api_port, timeout=2)
+        try:
+            connection.request("GET", "/livez")
+            return connection.getresponse().status == 200
+        except OSError:
+            time.sleep(0.05)
+        finally:
+            connection.close()
+    return False
+
+
+def reachable_host(settings: Settings) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)
+
+
+def banner(settings: Settings) -> str:
+    host = reachable_host(settings)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
+    lines = ["", f"  Swagger UI   {address}/docs", f"  OpenAPI      {address}/openapi.json", ""]
+    if settings.better_auth_secret:
+        lines += [
+            "  Create a task as the user demo:",
+            "",
+            f"curl -s {address}/api/demo/tasks -H 'Content-Type: application/json'"
+            f" -d '{{\"title\": \"Buy milk\"}}' -H 'Authorization: Bearer {make_token(settings, 'demo')}'",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def make_token(settings: Settings, user: str) -> str:
+    now = int(time.time())
+    claims = {"sub": user, "iat": now, "exp": now + TOKEN_LIFETIME}
+    if settings.issuer:
+        claims |= {"iss": settings.issuer}
+    if settings.audience:
+        claims |= {"aud": settings.audience}
+    return jwt.encode(claims, settings.better_auth_secret, algorithm="HS256")
+
+
+@commands.command()
+@click.argument("user", default="demo")
+def token(user: str) -> None:
+    """Print a token for USER, signed with the secret; good for twelve hours."""
+    settings = Settings.load({"DATABASE_URL": "postgresql://"} | environ_with_secret())
+    if not settings.better_auth_secret:
+        raise CommandError("Set BETTER_AUTH_SECRET: only its tokens can be made here.")
+    click.echo(make_token(settings, user))
+
+
+@commands.command()
+def migrate() -> None:
+    """Apply the pending migrations."""
+    with database_url() as url:
+        migrations.migrate(url)
+
+
+@commands.command()
+def rollback() -> None:
+    """Undo the newest migration."""
+    with database_url() as url:
+        migrations.rollback(url)
+
+
+@commands.command()
+@click.argument("name")
+def migration(name: str) -> None:
+    """Begin a migration called NAME."""
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not slug:
+        raise CommandError("A migration's name needs a letter or a digit.")
+    number = int(known_migrations()[-1]) + 1
+    file = MIGRATIONS_FOLDER / f"{number:04d}_{slug}.sql"
+    file.write_text(MIGRATION_TEMPLATE)
+    click.echo(file.relative_to(PROJECT))
+
+
+@commands.command()
+def schema() -> None:
+    """Write schema.sql: what all migrations make of an empty database."""
+    import embedded
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        embedded.running(Path(folder, "postgres"), ["fsync=off"]) as url,
+    ):
+        migrations.migrate(url)
+        migrations.dump_schema(url, embedded.binaries(), PROJECT / "schema.sql")
+
+
+@commands.command()
+def docs() -> None:
+    """Write openapi.json, .env.example and the README's table of settings."""
+    for path, text in generated.files().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    commands()

@@ -1,0 +1,103 @@
+"""Numbered SQL migrations, applied by dbmate, one runner at a time."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from config import PROJECT, CommandError
+from database import CONNECTION_OPTIONS, MIGRATIONS_FOLDER, Connection
+
+SCHEMA_FILE = PROJECT / "schema.sql"
+DBMATE = Path(sys.executable).with_name("dbmate")
+LOCK_KEY = 0x7461736B73  # "tasks"
+LOCK_TIMEOUT = 300.0  # seconds to wait for another runner
+POLL_INTERVAL = 0.2  # seconds
+
+
+class MigrationError(CommandError):
+    """The migrations were not applied; dbmate has printed the details."""
+
+
+def migrate(url: str) -> None:
+    """Apply all pending migrations.
+
+    Raises:
+        MigrationError: a migration failed, or the database cannot be reached.
+    """
+    with only_runner(url) as connection:
+        run_dbmate(connection, "migrate")
+
+
+def rollback(url: str) -> None:
+    """Undo the newest migration; raises as `migrate`."""
+    with only_runner(url) as connection:
+        run_dbmate(connection, "rollback")
+
+
+def dump_schema(url: str, bin_folder: Path, file: Path = SCHEMA_FILE) -> None:
+    """Write the database's schema to a file, with the pg_dump of `bin_folder`; raises as `migrate`."""
+    with only_runner(url) as connection:
+        path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
+        run_dbmate(connection, "dump", DBMATE_SCHEMA_FILE=str(file), PATH=path)
+
+
+@contextmanager
+def only_runner(url: str) -> Iterator[Connection]:
+    """Hold the lock of all runners.
+
+    It is polled: dbmate's own lock waits, and deadlocks with CREATE INDEX CONCURRENTLY.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    try:
+        connection = Connection.connect(url, **CONNECTION_OPTIONS)
+    except psycopg.OperationalError as error:
+        raise MigrationError(f"The database cannot be reached: {error}") from None
+    with connection:
+        while connection.run("try_migration_lock", {"key": LOCK_KEY}).get_value(0, 0) != b"t":
+            if time.monotonic() > deadline:
+                raise MigrationError("Another runner has held the migrations' lock for minutes.")
+            time.sleep(POLL_INTERVAL)
+        yield connection
+
+
+def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
+    environment = os.environ | {
+        "DATABASE_URL": dbmate_url(connection),
+        "DBMATE_MIGRATIONS_DIR": str(MIGRATIONS_FOLDER),
+        "DBMATE_NO_DUMP_SCHEMA": "true",
+        "DBMATE_STRICT": "true",
+    }
+    done = subprocess.run([DBMATE, command], env=environment | variables, check=False)
+    if done.returncode:
+        raise MigrationError(f"dbmate {command} failed.")
+
+
+def dbmate_url(connection: Connection) -> str:
+    """Write the address of an open connection as dbmate's driver reads it.
+
+    That driver knows less than libpq: no service files, no channel_binding, and TLS unless told not to.
+    """
+    info = connection.info
+    given = conninfo_to_dict(info.dsn)
+    query = {"sslmode": "require" if connection.pgconn.ssl_in_use else "disable"}
+    if str(given.get("sslmode", "")).startswith("verify-"):
+        query["sslmode"] = str(given["sslmode"])
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        if given.get(name) and given[name] != "system":
+            query[name] = str(given[name])
+    login = quote(info.user, safe="") + (f":{quote(info.password, safe='')}" if info.password else "")
+    if info.host.startswith("/"):
+        query |= {"host": info.host, "port": str(info.port)}
+        place = ""
+    else:
+        place = f"[{info.host}]" if ":" in info.host else info.host
+        place += f":{info.port}"
+    return f"postgres://{login}@{place}/{quote(info.dbname, safe='')}?{urlencode(query)}"

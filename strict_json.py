@@ -1,0 +1,29 @@
+"""JSON as RFC 8259 means it, for bodies and tokens alike: UTF-8, no name twice, only real numbers."""
+
+import json
+from typing import Any
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is no JSON, has a name twice, nests too deep, or has a number beyond reach.
+    """
+    try:
+        return json.loads(
+            data.decode(), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant
+        )
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it has a name twice")
+    return found
+
+
+def refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
