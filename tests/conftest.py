@@ -1,0 +1,85 @@
+"""What tests are given: a PostgreSQL server a session, a database and a client a test."""
+
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from pytest_postgresql import factories
+from support import SECRET, User, settings_for
+
+import embedded
+import migrate
+from app import create_app
+from database import Database
+
+
+def load_migrations(host: str, port: int, user: str, dbname: str, password: str | None, **_: object) -> None:
+    migrate.migrate(psycopg.conninfo.make_conninfo(host=host, port=port, user=user, dbname=dbname, password=password))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A PostgreSQL server: TEST_DATABASE_URL's, or an embedded one of this session."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield address_of(url)
+        return
+    folder = tmp_path_factory.mktemp("server") / "postgres"
+    with embedded.running(folder, ["fsync=off", "full_page_writes=off"]) as url:
+        yield address_of(url)
+
+
+def address_of(url: str) -> SimpleNamespace:
+    """Give pytest-postgresql an address in the form of its own servers."""
+    with psycopg.connect(url) as connection:
+        info = connection.info
+        return SimpleNamespace(
+            host=info.host,
+            port=info.port,
+            user=info.user,
+            password=info.password or None,
+            options="",
+            maintenance_dbname=info.dbname,
+            template_dbname=None,
+        )
+
+
+template = factories.postgresql_noproc(depends_on="server", load=[load_migrations])
+postgresql = factories.postgresql("template")
+
+
+@pytest.fixture
+def database_url(postgresql: psycopg.Connection) -> str:
+    info = postgresql.info
+    return psycopg.conninfo.make_conninfo(**info.get_parameters(), password=info.password)
+
+
+@pytest.fixture(scope="session")
+def application() -> Flask:
+    return create_app(settings_for("postgresql://"))
+
+
+@pytest.fixture
+def app(application: Flask, database_url: str) -> Iterator[Flask]:
+    """The application on a database of this test's own."""
+    application.extensions["database"] = database = Database(settings_for(database_url))
+    yield application
+    database.close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def alice(client: FlaskClient) -> User:
+    return User(client, "alice")
+
+
+@pytest.fixture
+def bob(client: FlaskClient) -> User:
+    return User(client, "bob")

@@ -1,0 +1,78 @@
+"""What tests share: tokens, a user who calls, the one assertion about errors."""
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from config import Settings
+
+SECRET = "a secret of the tests, 32 bytes or more"  # noqa: S105
+LONG_AGO = "2000-01-01T00:00:00+00:00"
+
+
+def settings_for(database_url: str, **values: Any) -> Settings:
+    return Settings(**{"database_url": database_url, "better_auth_secret": SECRET} | values)
+
+
+def token_for(user_id: str, **claims: Any) -> str:
+    payload = {"sub": user_id, "exp": int(time.time()) + 600} | claims
+    return jwt.encode({k: v for k, v in payload.items() if v is not None}, SECRET)
+
+
+class User:
+    """A person with a valid token who calls the API under their own path."""
+
+    def __init__(self, client: FlaskClient, user_id: str) -> None:
+        self.client = client
+        self.id = user_id
+        self.tasks = f"/api/{quote(user_id, safe='')}/tasks"
+        self.headers = {"Authorization": f"Bearer {token_for(user_id)}"}
+
+    def call(self, method: str, path: Any = "", **options: Any) -> TestResponse:
+        """Call a path below the user's tasks; an absolute one is taken as it is."""
+        path = str(path)
+        url = path if path.startswith("/") else f"{self.tasks}/{path}".removesuffix("/")
+        headers = self.headers | options.pop("headers", {})
+        return self.client.open(url, method=method, headers=headers, **options)
+
+    def create(self, title: str = "Buy milk", **fields: Any) -> dict[str, Any]:
+        response = self.call("POST", json={"title": title, **fields})
+        assert response.status_code == 201, response.text
+        task: dict[str, Any] = response.json
+        return task
+
+    def all(self) -> list[dict[str, Any]]:
+        response = self.call("GET")
+        assert response.status_code == 200, response.text
+        tasks: list[dict[str, Any]] = response.json
+        return tasks
+
+
+def assert_error(
+    response: TestResponse, status: int, error: str, message: str | None = None
+) -> dict[str, Any]:
+    """Hold an answer to the one shape of errors; return its details."""
+    assert response.status_code == status, response.text
+    assert response.content_type == "application/json"
+    body = response.json
+    assert body.keys() <= {"error", "message", "details"}
+    assert body["error"] == error
+    assert isinstance(body["message"], str)
+    assert body["message"].endswith((".", *"0123456789"))
+    if message is not None:
+        assert body["message"] == message
+    if status == 401:
+        assert response.headers["WWW-Authenticate"].startswith("Bearer")
+        assert "401" not in body["message"]
+        assert "Unauthorized" not in body["message"]
+    if status == 405:
+        assert response.headers["Allow"]
+    if status == 503:
+        assert int(response.headers["Retry-After"]) > 0
+    details: dict[str, Any] = body.get("details", {})
+    assert isinstance(details, dict)
+    return details
