@@ -3,14 +3,19 @@
 import re
 from typing import Any, ClassVar
 
-from marshmallow import Schema, fields
+from marshmallow import RAISE, Schema, fields
 from marshmallow.validate import Length
+
+from converters import LARGEST_ID
 
 LONGEST_TITLE = 200  # characters
 LONGEST_DESCRIPTION = 5000  # characters
 
-# PostgreSQL's text holds no NUL, and UTF-8 no lone surrogate.
+# PostgreSQL's text holds no NUL, and UTF-8 no half of a surrogate pair.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+STORABLE_PATTERN = r"^[^\u0000]*$"
+# What str.strip() takes for white space, and \s of ECMA 262 does not: U+001C to U+001F and U+0085.
+TITLE_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
 
 class Text(fields.String):
@@ -35,7 +40,7 @@ class TrimmedText(Text):
 
 
 class StrictBoolean(fields.Boolean):
-    """true or false: marshmallow's own takes "yes" and 1 for true as well."""
+    """true or false, where marshmallow's own takes "yes" and 1 for true as well."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, bool):
@@ -43,49 +48,66 @@ class StrictBoolean(fields.Boolean):
         return value
 
 
-def title_field() -> TrimmedText:
-    return TrimmedText(
+class StrictSchema(Schema):
+    """An object without other fields than its own."""
+
+    class Meta:
+        unknown = RAISE
+
+
+class TaskCreate(StrictSchema):
+    """A task to be created."""
+
+    title = TrimmedText(
         required=True,
         validate=Length(1, LONGEST_TITLE),
         metadata={
             "description": "White space at both ends is dropped.",
-            "pattern": r"^[^\u0000]*\S[^\u0000]*$",
+            "pattern": TITLE_PATTERN,
+            "examples": ["Buy milk"],
         },
     )
-
-
-def description_field() -> Text:
-    return Text(
+    description = Text(
         allow_none=True,
         validate=Length(max=LONGEST_DESCRIPTION),
-        metadata={"pattern": r"^[^\u0000]*$"},
+        metadata={"pattern": STORABLE_PATTERN, "examples": ["Two bottles"]},
     )
 
 
-class TaskCreate(Schema):
-    """A task to be created."""
-
-    title = title_field()
-    description = description_field()
-
-
-class TaskUpdate(Schema):
+class TaskUpdate(TaskCreate):
     """What is to be written into a task; an optional field that is left out stays as it is."""
 
-    title = title_field()
-    description = description_field()
-    completed = StrictBoolean()
+    completed = StrictBoolean(metadata={"examples": [True]})
 
 
-class Task(Schema):
+class Task(StrictSchema):
     """A task."""
 
-    id = fields.Integer(required=True, strict=True, metadata={"format": "int64", "minimum": 1})
-    user_id = fields.String(required=True, metadata={"description": "The owner."})
-    title = fields.String(required=True, validate=Length(1, LONGEST_TITLE))
-    description = fields.String(
-        required=True, allow_none=True, validate=Length(max=LONGEST_DESCRIPTION)
+    id = fields.Integer(
+        required=True,
+        metadata={"format": "int64", "minimum": 1, "maximum": LARGEST_ID, "examples": [12]},
     )
-    completed = fields.Boolean(required=True)
-    created_at = fields.AwareDateTime(required=True)
-    updated_at = fields.AwareDateTime(required=True)
+    user_id = fields.String(
+        required=True, metadata={"description": "The owner.", "examples": ["demo"]}
+    )
+    title = fields.String(
+        required=True, validate=Length(1, LONGEST_TITLE), metadata={"examples": ["Buy milk"]}
+    )
+    description = fields.String(
+        required=True,
+        allow_none=True,
+        validate=Length(max=LONGEST_DESCRIPTION),
+        metadata={"examples": ["Two bottles"]},
+    )
+    completed = fields.Boolean(required=True, metadata={"examples": [False]})
+    created_at = fields.AwareDateTime(
+        required=True,
+        metadata={"description": "Never moves.", "examples": ["2026-11-20T09:30:00.123456+00:00"]},
+    )
+    updated_at = fields.AwareDateTime(
+        required=True,
+        metadata={
+            "description": "Moves with every change.",
+            "examples": ["2026-11-20T09:30:00.123456+00:00"],
+        },
+    )

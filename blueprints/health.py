@@ -2,28 +2,39 @@
 
 from flask import Response
 from flask_smorest import Blueprint
+from marshmallow import Schema, fields
 from psycopg import Error
 
 from blueprints import database, json_response
 from database import DatabaseUnavailable
-from errors import ApiError
+from errors import ApiError, ErrorSchema
 
-blueprint = Blueprint("health", __name__)
+blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.")
+
+
+class Health(Schema):
+    """The state of the process."""
+
+    status = fields.String(required=True)
 
 
 @blueprint.get("/health")
+@blueprint.response(200, Health)
 def get_health() -> Response:
     """Tell that the process lives"""
     return json_response(b'{"status": "healthy"}')
 
 
 @blueprint.get("/livez")
+@blueprint.response(200, Health)
 def get_liveness() -> Response:
     """Tell that the process lives, whatever the database does"""
     return json_response(b'{"status": "live"}')
 
 
 @blueprint.get("/readyz")
+@blueprint.response(200, Health)
+@blueprint.alt_response(503, schema=ErrorSchema)
 def get_readiness() -> Response:
     """Tell whether the database is reached and migrated"""
     try:

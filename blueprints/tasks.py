@@ -14,7 +14,14 @@ class TasksBlueprint(Blueprint):
     ARGUMENTS_PARSER = BodyParser()
 
 
-blueprint = TasksBlueprint("tasks", __name__, url_prefix="/api/<user_id:user_id>/tasks")
+LOCATION = {"Location": {"description": "The new task's path.", "schema": {"type": "string"}}}
+
+blueprint = TasksBlueprint(
+    "tasks",
+    __name__,
+    url_prefix="/api/<user_id:user_id>/tasks",
+    description="What a user wants to get done.",
+)
 blueprint.before_request(refuse_unknown_parameters)
 
 
@@ -34,7 +41,7 @@ def list_tasks(user_id: str) -> Response:
 
 @blueprint.post("")
 @blueprint.arguments(TaskCreate)
-@blueprint.response(201, Task)
+@blueprint.response(201, Task, headers=LOCATION)
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task"""
     row = database().fetch(

@@ -1,0 +1,92 @@
+"""What every operation's description shares: its name, who may call it, and how it can fail."""
+
+from typing import Any
+
+from apispec import APISpec, BasePlugin
+from flask_smorest import Api
+from werkzeug.routing import Rule
+
+from auth import PUBLIC_ENDPOINTS
+from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
+
+DESCRIPTION = """\
+Tasks of many users. Every path below `/api/{user_id}` belongs to the user whose token it is called
+with: `user_id` is the token's `sub`. Press **Authorize** and paste a token, without `Bearer`.
+
+Every error has one shape: a code for programs, a message for the person, and details where they help.
+"""
+EXAMPLE_OF_STATUS = {
+    400: "The request body is not valid JSON.",
+    401: "The token has expired.",
+    404: "Resource not found: task 12",
+    413: "The request body is larger than 1048576 bytes.",
+    415: "Send the body as JSON, with Content-Type: application/json.",
+}
+DETAILS_OF_STATUS = {422: {"title": ["Missing data for required field."]}}
+HEADER_OF_STATUS = {
+    401: ("WWW-Authenticate", "The challenge of RFC 6750.", 'Bearer error="invalid_token"'),
+    503: ("Retry-After", "Seconds to wait before another attempt.", RETRY_AFTER),
+}
+
+
+class TasksApi(Api):  # type: ignore[misc]
+    """flask-smorest's Api, with this API's errors in place of its own."""
+
+    ERROR_SCHEMA = ErrorSchema
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def _register_pagination_header(self) -> None:
+        """Leave out flask-smorest's own paging, which no operation has."""
+
+
+class SharedDescription(BasePlugin):
+    """Adds to each operation what follows from its path and endpoint."""
+
+    def init_spec(self, spec: APISpec) -> None:
+        self.spec = spec
+
+    def operation_helper(
+        self,
+        path: str | None = None,
+        operations: dict[str, Any] | None = None,
+        *,
+        rule: Rule,
+        **_: Any,
+    ) -> None:
+        first, *rest = rule.endpoint.rpartition(".")[2].split("_")
+        for operation in (operations or {}).values():
+            operation["operationId"] = first + "".join(word.capitalize() for word in rest)
+            if rule.endpoint in PUBLIC_ENDPOINTS:
+                operation["security"] = []
+                continue
+            statuses = {401, 422, 500, 503}
+            if "task_id" in rule.arguments:
+                statuses |= {404}
+            if "requestBody" in operation:
+                statuses |= {400, 413, 415}
+            for status in sorted(statuses):
+                operation["responses"][str(status)] = self.error_response(status)
+
+    def error_response(self, status: int) -> str:
+        """Return the name of this error's description among the components; describe it once."""
+        name = CODE_OF_STATUS[status]
+        if name not in self.spec.components.responses:
+            self.spec.components.response(name, describe_error(status))
+        return name
+
+
+def describe_error(status: int) -> dict[str, Any]:
+    message = EXAMPLE_OF_STATUS.get(status) or MESSAGE_OF_STATUS[status]
+    example: dict[str, Any] = {"error": CODE_OF_STATUS[status], "message": message}
+    if details := DETAILS_OF_STATUS.get(status):
+        example = example | {"message": "title: Missing data for required field.", "details": details}
+    description: dict[str, Any] = {
+        "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
+        "content": {"application/json": {"schema": ErrorSchema, "example": example}},
+    }
+    if header := HEADER_OF_STATUS.get(status):
+        name, text, value = header
+        description["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}, "example": value}
+        }
+    return description
