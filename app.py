@@ -3,7 +3,7 @@
 from flask import Flask
 
 from auth import require_owner
-from blueprints import health, tasks
+from blueprints import docs, health, tasks
 from config import Settings
 from converters import (
     CONVERTERS,
@@ -49,4 +49,5 @@ def create_app(settings: Settings) -> Flask:
     register_error_handlers(app)  # after Api, whose own handler loses the headers of errors
     for module in (tasks, health):
         api.register_blueprint(module.blueprint)
+    app.register_blueprint(docs.blueprint)
     return app

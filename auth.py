@@ -4,14 +4,15 @@ import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 from flask import Flask, request
 
 from config import Settings
+from converters import LONGEST_USER_ID
 from errors import ApiError
-from jwks import ALGORITHMS_OF_KEY, KeySet, KeysUnavailable, UnknownKey
+from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from strict_json import parse_json
 
 PUBLIC_ENDPOINTS = frozenset(
@@ -27,22 +28,29 @@ PUBLIC_ENDPOINTS = frozenset(
 )
 
 SYMMETRIC_ALGORITHM = "HS256"
-ASYMMETRIC_ALGORITHMS = frozenset(
-    algorithm for algorithms in ALGORITHMS_OF_KEY.values() for algorithm in algorithms
-)
 LEEWAY = 10  # seconds between two clocks
 LAST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 3339 can write
 REMEMBERED_TOKENS = 4096
 
 COMPACT_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
-# The length is the one that the database allows for a user_id; U+007F and below are control characters.
-SUBJECT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+# No control characters (U+0000 to U+001F, U+007F to U+009F), no halves of surrogate pairs.
+SUBJECT = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{LONGEST_USER_ID}}}")
 
 Verify = Callable[[str], str]
 
 
 class TokenRefused(Exception):
     """A token that is no key to this API. Its text tells the client why."""
+
+
+class Verified(NamedTuple):
+    """What is remembered of a token: whose it is, until when, and the key that it was signed with."""
+
+    subject: str
+    expiry: int
+    algorithm: str
+    kid: str | None
+    key: Any
 
 
 def refuse(message: str, *, token_sent: bool = True) -> ApiError:
@@ -58,25 +66,28 @@ def token_verifier(settings: Settings) -> Verify:
     """
     key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
 
-    def key_for(header: dict[str, Any]) -> Any:
-        algorithm = header.get("alg")
+    def find_key(algorithm: str, kid: str | None) -> Any:
+        """Let the algorithm decide which key: never a public one for HMAC, nor the secret else."""
         if algorithm == SYMMETRIC_ALGORITHM and settings.better_auth_secret:
             return settings.better_auth_secret
-        if algorithm in ASYMMETRIC_ALGORITHMS and key_set:
-            kid = header.get("kid")
-            if isinstance(kid, str):
-                return key_set.find(kid, algorithm)
+        if algorithm not in KEY_OF_ALGORITHM or not key_set:
+            raise TokenRefused("The token is signed with an algorithm that is not accepted.")
+        if kid is None:
             raise TokenRefused("The token does not name its key.")
-        raise TokenRefused("The token is signed with an algorithm that is not accepted.")
+        try:
+            return key_set.find(kid, algorithm)
+        except UnknownKey:
+            raise TokenRefused("The token is signed with a key that its issuer lacks.") from None
 
-    # A token costs 30 µs to verify and is sent with every request of its user.
+    # A token costs 30 µs or more to verify and is sent with every request of its user.
     @lru_cache(REMEMBERED_TOKENS)
-    def verify_once(token: str, _generation: int) -> tuple[str, int]:
+    def verify_once(token: str) -> Verified:
         header, claims = parse_token(token)
-        key = key_for(header)
+        algorithm, kid = header.get("alg", "none"), header.get("kid")
+        key = find_key(algorithm, kid)
         # Better Auth signs no HS256 token: those are made by the team's own code, often without
         # `iss` and `aud`. They must have them only where the operator named them.
-        own = header["alg"] == SYMMETRIC_ALGORITHM
+        own = algorithm == SYMMETRIC_ALGORITHM
         issuer = settings.jwt_issuer or (None if own and "iss" not in claims else settings.issuer)
         audience = settings.jwt_audience or (
             None if own and "aud" not in claims else settings.audience
@@ -85,7 +96,7 @@ def token_verifier(settings: Settings) -> Verify:
             jwt.decode(
                 token,
                 key,
-                algorithms=[header["alg"]],
+                algorithms=[algorithm],
                 issuer=issuer or None,
                 audience=audience or None,
                 leeway=LEEWAY,
@@ -94,16 +105,16 @@ def token_verifier(settings: Settings) -> Verify:
         except jwt.PyJWTError as error:
             raise TokenRefused(reason_of(error)) from None
         check_claims(claims)
-        return claims["sub"], claims["exp"]
+        return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
 
     def verify(token: str) -> str:
-        try:
-            subject, expiry = verify_once(token, key_set.generation if key_set else 0)
-        except UnknownKey:
-            raise TokenRefused("The token is signed with a key that its issuer lacks.") from None
-        if time.time() > expiry + LEEWAY:
+        known = verify_once(token)
+        # Since it was verified, its key may have been withdrawn, and its time may have come.
+        if find_key(known.algorithm, known.kid) != known.key:
+            raise TokenRefused("The signature of the token is not valid.")
+        if time.time() >= known.expiry + LEEWAY:
             raise TokenRefused("The token has expired.")
-        return subject
+        return known.subject
 
     return verify
 
@@ -124,7 +135,9 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise TokenRefused("The token is not a JWT.") from None
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise TokenRefused("The token is not a JWT.")
-    if str(header.get("typ", "JWT")).upper() != "JWT":
+    if not all(isinstance(header.get(name, ""), str) for name in ("alg", "kid", "typ")):
+        raise TokenRefused("The token is not a JWT.")
+    if header.get("typ", "JWT").upper() != "JWT":
         raise TokenRefused("The token is of a type that is not accepted.")
     return header, claims
 
@@ -158,10 +171,11 @@ def reason_of(error: jwt.PyJWTError) -> str:
 
 def bearer_token(header: str | None) -> str:
     """Take the token out of an Authorization header (RFC 6750, section 2.1; the scheme in any case)."""
-    scheme, _, token = (header or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    scheme, _, rest = (header or "").partition(" ")
+    token = rest.strip(" ")
+    if scheme.lower() != "bearer" or not token:
         raise refuse("Send a token in the header Authorization: Bearer.", token_sent=False)
-    return token.strip()
+    return token
 
 
 def require_owner(app: Flask, settings: Settings) -> None:

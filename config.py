@@ -84,9 +84,9 @@ def database_url(text: str) -> str:
     return f"{scheme}://{rest}"
 
 
-def setting(default: Any, parse: Callable[[str], Any], text: str, shown: str = "") -> Any:
-    """Declare a setting: its default, its parser, its README text and how to show the default."""
-    metadata = {"parse": parse, "text": text, "shown": shown}
+def setting(default: Any, parse: Callable[[str], Any], text: str, derived: str = "") -> Any:
+    """Declare a setting: its default or what that is derived from, its parser, its README text."""
+    metadata = {"parse": parse, "text": text, "derived": derived}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -120,7 +120,6 @@ class Settings:
         True,
         switch,
         "Server-side prepared statements; `off` for PgBouncer before 1.22 in transaction mode",
-        "on",
     )
     better_auth_secret: str = setting(
         "",
@@ -148,7 +147,6 @@ class Settings:
         ("http://localhost:3000",),
         origins,
         "Origins whose pages may call the API, between commas",
-        "http://localhost:3000",
     )
     web_concurrency: int = setting(
         available_cores,

@@ -1,7 +1,6 @@
 """The files that are made from the code, not written: a test holds them equal."""
 
 import json
-import re
 from pathlib import Path
 
 from app import create_app
@@ -31,27 +30,31 @@ def openapi() -> str:
     return json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
 
 
-def shown_default(name: str) -> str:
-    setting = SETTINGS[name]
-    if setting.metadata["shown"]:
-        return str(setting.metadata["shown"])
-    return "" if setting.default == "" else str(setting.default)
+def literal_default(name: str) -> str:
+    """Write a setting's default as one would set it; '' where it has none or derives it."""
+    match SETTINGS[name].default:
+        case bool(default):
+            return "on" if default else "off"
+        case tuple(default):
+            return ",".join(default)
+        case _ if SETTINGS[name].metadata["derived"]:
+            return ""
+        case default:
+            return str(default)
 
 
 def settings_table() -> str:
     rows = ["| variable | default | what it is |", "|---|---|---|"]
     for name, setting in SETTINGS.items():
-        default = shown_default(name)
-        plain = default and "`" not in default and setting.metadata["shown"] != "number of cores"
-        shown = f"`{default}`" if plain else default
-        rows.append(f"| `{name.upper()}` | {shown} | {setting.metadata['text']} |")
+        literal = literal_default(name)
+        default = f"`{literal}`" if literal else setting.metadata["derived"]
+        rows.append(f"| `{name.upper()}` | {default} | {setting.metadata['text']} |")
     return "\n".join(rows) + "\n"
 
 
 def env_example() -> str:
     lines = ["# Copy to .env and uncomment what you set. The process's own environment wins."]
     for name, setting in SETTINGS.items():
-        default = re.sub("`", "", shown_default(name))
-        text = re.sub("`", "", setting.metadata["text"])
-        lines += ["", f"# {text}.", f"#{name.upper()}={default if setting.default == default else ''}"]
+        text = setting.metadata["text"].replace("`", "")
+        lines += ["", f"# {text}.", f"#{name.upper()}={literal_default(name)}"]
     return "\n".join(lines) + "\n"

@@ -3,36 +3,42 @@
 RFC 7517 for the format; https://www.better-auth.com/docs/plugins/jwt for what the issuer sends.
 """
 
-import json
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from math import inf
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, socket
 from threading import Lock, Thread, Timer
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from strict_json import parse_json
+
 log = logging.getLogger(__name__)
 
-FETCH_TIMEOUT = 2.0  # seconds, for the whole of a fetch
+FETCH_TIMEOUT = 2.0  # seconds that a request waits for a fetch, and a fetch for its answer
 LARGEST_KEY_SET = 256 * 1024  # bytes
 REFRESH_AFTER = 300.0  # seconds
 FETCH_PAUSE = 5.0  # seconds between two fetches, however many requests ask
 FORGET_AFTER = 24 * 3600.0  # seconds that keys stay good while the issuer is away
 
-# What a key without `alg` may sign, by its `kty` and `crv` (RFC 7518, section 3.1; RFC 8037).
-ALGORITHMS_OF_KEY = {
-    ("OKP", "Ed25519"): ("EdDSA",),
-    ("EC", "P-256"): ("ES256",),
-    ("EC", "P-521"): ("ES512",),
-    ("RSA", None): ("RS256", "PS256"),
+# The `kty` and `crv` of a key that may sign by this algorithm (RFC 7518, section 3.1; RFC 8037).
+KEY_OF_ALGORITHM = {
+    "EdDSA": ("OKP", "Ed25519"),
+    "ES256": ("EC", "P-256"),
+    "ES512": ("EC", "P-521"),
+    "PS256": ("RSA", None),
+    "RS256": ("RSA", None),
 }
+
+KeyName = tuple[str, str]  # `kid` and algorithm: a key is good for the algorithm it was made for
 
 
 class KeysUnavailable(Exception):
@@ -44,26 +50,27 @@ class UnknownKey(Exception):
 
 
 def fetch(url: str) -> bytes:
-    """Download a key set within FETCH_TIMEOUT, whatever the server does; redirects are refused.
+    """Download a key set, within FETCH_TIMEOUT of connecting; redirects are refused.
 
     Raises:
-        OSError, HTTPException: it cannot be reached, or answers badly, too slowly or too much.
+        OSError, HTTPException, ValueError: it cannot be reached, or answers badly, too slowly or too much.
     """
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=FETCH_TIMEOUT)
     connection.connect()
     # The socket's timeout is one of each read: a server that drips would outlive it.
-    deadline = Timer(FETCH_TIMEOUT, connection.sock.shutdown, [SHUT_RDWR])
+    deadline = Timer(FETCH_TIMEOUT, cut, [connection.sock])
     deadline.daemon = True
     deadline.start()
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", target, headers={"Accept": "application/json"})
-        response = connection.getresponse()
-        if response.status != HTTPStatus.OK:
-            raise HTTPException(f"it answered with status {response.status}")
-        body = response.read(LARGEST_KEY_SET + 1)
+        headers = {"Accept": "application/json", "User-Agent": "tasks"}  # some walls demand one
+        connection.request("GET", target, headers=headers)
+        with connection.getresponse() as response:
+            if response.status != HTTPStatus.OK:
+                raise HTTPException(f"it answered with status {response.status}")
+            body = response.read(LARGEST_KEY_SET + 1)
     finally:
         deadline.cancel()
         connection.close()
@@ -72,25 +79,42 @@ def fetch(url: str) -> bytes:
     return body
 
 
-def parse_key_set(body: bytes) -> dict[tuple[str, str], Any]:
-    """Read the signing keys of a JWKS by `kid` and algorithm; keys of other kinds are passed over.
+def cut(connection: socket) -> None:
+    """End a connection under its reader. SSLSocket.shutdown would let that go on in plain text."""
+    with suppress(OSError):
+        socket.shutdown(connection, SHUT_RDWR)
+
+
+def parse_key_set(body: bytes) -> dict[KeyName, Any]:
+    """Read the public keys of a JWKS by name; entries that are no key of ours are passed over.
 
     Raises:
         ValueError: it is no key set.
     """
-    try:
-        entries = list(json.loads(body)["keys"])
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"it is no key set: {error!r}") from error
-    keys = {}
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
-            continue
-        for algorithm in ALGORITHMS_OF_KEY.get((entry.get("kty"), entry.get("crv")), ()):
-            if entry.get("alg", algorithm) == algorithm and isinstance(entry.get("kid"), str):
-                with suppress(PyJWTError):
-                    keys[entry["kid"], algorithm] = PyJWK(entry, algorithm).key
-    return keys
+    found = parse_json(body)
+    entries = found.get("keys") if isinstance(found, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("it is no key set")
+    return dict(pair for entry in entries if isinstance(entry, dict) for pair in keys_of(entry))
+
+
+def keys_of(entry: dict[str, Any]) -> Iterator[tuple[KeyName, Any]]:
+    """Read an entry of a JWKS: several keys where it names no algorithm and may be of several."""
+    kid = entry.get("kid")
+    if not isinstance(kid, str) or entry.get("use") not in (None, "sig"):
+        return
+    for algorithm, (kty, crv) in KEY_OF_ALGORITHM.items():
+        if (
+            entry.get("kty") == kty
+            and crv in (None, entry.get("crv"))
+            and entry.get("alg") in (None, algorithm)
+        ):
+            try:
+                if "d" in entry:
+                    raise ValueError("its private part is public")
+                yield (kid, algorithm), PyJWK(entry, algorithm).key
+            except (PyJWTError, UnsupportedAlgorithm, ValueError) as error:
+                log.warning("the issuer's key %r cannot be used: %s", kid, error)
 
 
 class KeySet:
@@ -98,11 +122,11 @@ class KeySet:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._keys: dict[tuple[str, str], Any] = {}
+        self._keys: dict[KeyName, Any] = {}
         self._fetched_at = self._asked_at = -inf
+        self._failing = False
         self._fetching: Thread | None = None
         self._lock = Lock()
-        self.generation = 0  # moves whenever the keys have changed
 
     def find(self, kid: str, algorithm: str) -> Any:
         """Return the public key of this name for this algorithm, fetching the set where needed.
@@ -112,12 +136,10 @@ class KeySet:
             KeysUnavailable: no key set could be had, or none for so long that none is trusted.
         """
         age = monotonic() - self._fetched_at
-        if age > FORGET_AFTER:
-            self._refresh(wait=True)
-        elif age > REFRESH_AFTER:
-            self._refresh(wait=False)
-        if monotonic() - self._fetched_at > FORGET_AFTER:
-            raise KeysUnavailable
+        if age > REFRESH_AFTER:
+            self._refresh(wait=age > FORGET_AFTER)
+            if monotonic() - self._fetched_at > FORGET_AFTER:
+                raise KeysUnavailable
         if (kid, algorithm) not in self._keys:
             self._refresh(wait=True)
         try:
@@ -127,23 +149,32 @@ class KeySet:
 
     def _refresh(self, *, wait: bool) -> None:
         with self._lock:
-            if self._fetching is None or not self._fetching.is_alive():
-                if monotonic() - self._asked_at < FETCH_PAUSE:
-                    return
+            idle = self._fetching is None or not self._fetching.is_alive()
+            starts = idle and monotonic() - self._asked_at >= FETCH_PAUSE
+            if starts:
                 self._asked_at = monotonic()
                 self._fetching = Thread(target=self._fetch, name="jwks", daemon=True)
                 self._fetching.start()
-            fetching = self._fetching
-        if wait:
-            fetching.join(FETCH_TIMEOUT)
+            fetching, deadline = self._fetching, self._asked_at + FETCH_TIMEOUT
+        # While the issuer fails, one request waits to see whether it is back, and holds one thread.
+        if wait and fetching and (starts or not self._failing):
+            fetching.join(max(0.0, deadline - monotonic()))
 
     def _fetch(self) -> None:
+        started = monotonic()
         try:
             keys = parse_key_set(fetch(self._url))
         except (OSError, HTTPException, ValueError) as error:
-            log.warning("the issuer's keys could not be fetched from %s: %s", self._url, error)
+            self._failing = True
+            log.warning(
+                "the issuer's keys could not be fetched from %s, after %.1f s: %s",
+                self._url,
+                monotonic() - started,
+                error,
+            )
             return
-        if keys.keys() != self._keys.keys():
-            self.generation += 1
+        if keys != self._keys:
+            log.info("the issuer at %s has %d keys", self._url, len(keys))
         self._keys = keys
         self._fetched_at = monotonic()
+        self._failing = False

@@ -18,7 +18,7 @@ from typing import Any
 import click
 import jwt
 
-import generated
+
 import migrate as migrations
 from children import end_with_parent
 from config import PROJECT, CommandError, Settings, parse, read_environ
@@ -228,6 +228,8 @@ def schema() -> None:
 @commands.command()
 def docs() -> None:
     """Write openapi.json, .env.example and the README's table of settings."""
+    import generated  # only here: it builds the whole application
+
     for path, text in generated.files().items():
         path.write_text(text)
 

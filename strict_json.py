@@ -1,6 +1,7 @@
 """JSON as RFC 8259 means it, for bodies and tokens alike: UTF-8, no name twice, only real numbers."""
 
 import json
+from math import isinf
 from typing import Any
 
 
@@ -12,7 +13,10 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         return json.loads(
-            data.decode(), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant
+            data.decode(),
+            object_pairs_hook=refuse_duplicates,
+            parse_constant=refuse_constant,
+            parse_float=parse_real,
         )
     except RecursionError:
         raise ValueError("it nests too deep") from None
@@ -27,3 +31,10 @@ def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
+
+
+def parse_real(text: str) -> float:
+    number = float(text)
+    if isinf(number):  # 1e400
+        raise ValueError("it has a number beyond reach")
+    return number

@@ -6,6 +6,7 @@ from flask import Response, url_for
 from flask_smorest import Blueprint
 
 from blueprints import BodyParser, database, json_response, refuse_unknown_parameters
+from converters import refuse_ids_past_bigint
 from errors import ApiError
 from schemas import Task, TaskCreate, TaskUpdate
 
@@ -22,6 +23,7 @@ blueprint = TasksBlueprint(
     url_prefix="/api/<user_id:user_id>/tasks",
     description="What a user wants to get done.",
 )
+blueprint.url_value_preprocessor(refuse_ids_past_bigint)
 blueprint.before_request(refuse_unknown_parameters)
 
 

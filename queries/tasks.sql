@@ -27,8 +27,8 @@ WITH task AS (
 SELECT id, row_to_json(task) FROM task;
 
 -- name: update_task
--- Writes what was sent: description only with has_description (null clears it), completed unless null.
--- updated_at always moves on, also where the clock does not.
+-- Writes what was sent: description only with has_description (null clears it), completed unless
+-- null. updated_at always moves on, also where the clock does not.
 WITH task AS (
     UPDATE tasks
     SET title = %(title)s,

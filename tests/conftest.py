@@ -17,8 +17,14 @@ from app import create_app
 from database import Database
 
 
-def load_migrations(host: str, port: int, user: str, dbname: str, password: str | None, **_: object) -> None:
-    migrate.migrate(psycopg.conninfo.make_conninfo(host=host, port=port, user=user, dbname=dbname, password=password))
+def load_migrations(
+    host: str, port: int, user: str, dbname: str, password: str | None, **_: object
+) -> None:
+    migrate.migrate(
+        psycopg.conninfo.make_conninfo(
+            host=host, port=port, user=user, dbname=dbname, password=password
+        )
+    )
 
 
 @pytest.fixture(scope="session")

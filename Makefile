@@ -1,0 +1,78 @@
+# Everything that a person does here, a target each. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help run token migrate rollback migration schema docs test test-browser check format bench requirements clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: .venv/run ## Serve the API on http://127.0.0.1:8000, with a PostgreSQL of its own unless DATABASE_URL is set
+	@exec $(BIN)/python manage.py run
+
+token: .venv/run ## Print a token, of the user demo or of USER_ID=name
+	@$(BIN)/python manage.py token $(USER_ID)
+
+migrate: .venv/run ## Apply the pending migrations
+	@$(BIN)/python manage.py migrate
+
+rollback: .venv/run ## Undo the newest migration
+	@$(BIN)/python manage.py rollback
+
+migration: .venv/run ## Begin a migration: make migration NAME=add_priority
+	@$(BIN)/python manage.py migration "$(NAME)"
+
+schema: .venv/run ## Write schema.sql from the migrations
+	@$(BIN)/python manage.py schema
+
+docs: .venv/run ## Write openapi.json, .env.example and the README's table of settings
+	@$(BIN)/python manage.py docs
+
+test: .venv/dev ## Run the tests, each on a throwaway database
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --cov --cov-report=term --ignore=tests/browser
+
+test-browser: .venv/dev ## Try the documentation pages in a real Chromium
+	@$(BIN)/python -m pytest -q tests/browser
+
+check: .venv/dev ## Lint, check the format, the types and the migrations
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@for file in migrations/*.sql; do sed '/^-- migrate:down/,$$d' "$$file" | $(BIN)/squawk --config .squawk.toml --stdin-filepath "$$file" || exit 1; done
+
+format: .venv/dev ## Format the code
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: .venv-bench/done ## Measure against the budgets and a peer; writes docs/bench/
+	@.venv-bench/bin/python bench/run.py $(ARGS)
+
+requirements: .venv/dev ## Renew all pinned versions from the *.in files
+	@for file in requirements requirements-embedded requirements-dev bench/requirements; do \
+	    $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+	        --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
+	        $$file.in --output-file $$file.txt || exit 1; done
+
+clean: ## Remove what the targets made, but not .data
+	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make run PYTHON=python3.12")'
+	@$(PYTHON) -m venv .venv
+
+.venv/run: requirements.txt requirements-embedded.txt | .venv/bin/python
+	@echo "Installing packages into .venv, once ..."
+	@$(PIP) -r requirements.txt -r requirements-embedded.txt
+	@touch $@
+
+.venv/dev: requirements-dev.txt | .venv/bin/python
+	@echo "Installing the tools of development into .venv, once ..."
+	@$(PIP) -r requirements-dev.txt
+	@touch .venv/run $@
+
+.venv-bench/done: bench/requirements.txt
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r bench/requirements.txt
+	@touch $@

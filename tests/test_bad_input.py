@@ -1,0 +1,212 @@
+"""Input that breaks a rule: the contract's answer, and nothing stored."""
+
+import json
+from io import BytesIO
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from support import User, assert_error, settings_for
+
+from app import create_app
+
+JSON = {"Content-Type": "application/json"}
+
+BROKEN_TITLES: list[Any] = ["", "   ", "\u2003\n", "x" * 201, "a\0b", "\ud800", "\udc00x"]
+BROKEN_TITLES += [None, 5, 1.5, True, [], ["x"], {}, {"a": 1}]
+BROKEN_DESCRIPTIONS: list[Any] = ["x" * 5001, "a\0b", "x\udfff", 5, False, [], {}]
+BROKEN_BOOLEANS: list[Any] = ["yes", "true", "on", "t", "1", "", 1, 0, 1.0, None, [], {}]
+SERVER_FIELDS = ["id", "user_id", "created_at", "updated_at", "zz", ""]
+
+NO_JSON = {
+    "text": b"title=x",
+    "half an object": b'{"title": "x"',
+    "two values": b'{"title": "x"} {}',
+    "single quotes": b"{'title': 'x'}",
+    "a trailing comma": b'{"title": "x",}',
+    "a comment": b'{"title": "x"} // y',
+    "100,000 brackets": b"[" * 100_000,
+    "100,000 nested objects": b'{"title":' * 100_000,
+    "a number of 5,000 digits": b'{"title": ' + b"9" * 5000 + b"}",
+    "NaN": b'{"title": NaN}',
+    "Infinity": b'{"title": -Infinity}',
+    "duplicate names": b'{"title": "x", "title": "y"}',
+    "duplicate names inside": b'{"title": "x", "zz": {"a": 1, "a": 2}}',
+    "a byte order mark": b'\xef\xbb\xbf{"title": "x"}',
+    "invalid UTF-8": b'{"title": "\xff"}',
+    "an overlong encoding": b'{"title": "\xc0\x80"}',
+    "UTF-16": '{"title": "x"}'.encode("utf-16"),
+    "UTF-32": '{"title": "x"}'.encode("utf-32"),
+    "a raw control character": b'{"title": "a\nb"}',
+    "nothing but space": b"  ",
+}
+
+
+def send_both(user: User, body: dict[str, Any]) -> list[Any]:
+    """Send a body, with escapes as JSON has them, to create and to update."""
+    task = user.create("kept")
+    data = json.dumps(body)
+    responses = [
+        user.call("POST", data=data, headers=JSON),
+        user.call("PUT", task["id"], data=data, headers=JSON),
+    ]
+    assert user.all() == [task], "nothing is stored"
+    return responses
+
+
+@pytest.mark.parametrize("title", BROKEN_TITLES, ids=repr)
+def test_title_that_breaks_a_rule_is_422_by_name(alice: User, title: Any):
+    for response in send_both(alice, {"title": title}):
+        assert assert_error(response, 422, "validation_error").keys() == {"title"}
+
+
+@pytest.mark.parametrize("description", BROKEN_DESCRIPTIONS, ids=lambda value: repr(value)[:20])
+def test_description_that_breaks_a_rule_is_422_by_name(alice: User, description: Any):
+    for response in send_both(alice, {"title": "x", "description": description}):
+        assert assert_error(response, 422, "validation_error").keys() == {"description"}
+
+
+@pytest.mark.parametrize("completed", BROKEN_BOOLEANS, ids=repr)
+def test_completed_that_is_no_boolean_is_422_by_name(alice: User, completed: Any):
+    _, response = send_both(alice, {"title": "x", "completed": completed})
+    assert assert_error(response, 422, "validation_error").keys() == {"completed"}
+
+
+def test_completed_is_no_field_of_a_new_task(alice: User):
+    response = alice.call("POST", json={"title": "x", "completed": True})
+    assert_error(response, 422, "validation_error", "completed: Unknown field.")
+    assert alice.all() == []
+
+
+@pytest.mark.parametrize("name", SERVER_FIELDS)
+def test_unknown_field_is_422_by_name(alice: User, name: str):
+    for response in send_both(alice, {"title": "x", name: 1}):
+        details = assert_error(response, 422, "validation_error")
+        assert details == {name: ["Unknown field."]}
+
+
+def test_missing_title_is_422_by_name(alice: User):
+    for response in send_both(alice, {"description": "x"}):
+        assert assert_error(response, 422, "validation_error").keys() == {"title"}
+
+
+def test_every_broken_field_is_named_at_once(alice: User):
+    for response in send_both(alice, {"title": "", "description": 5, "zz": 1}):
+        details = assert_error(response, 422, "validation_error")
+        assert details.keys() == {"title", "description", "zz"}
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "3", '"x"', "true", '[{"title": "x"}]'])
+def test_json_that_is_no_object_is_422(alice: User, body: str):
+    assert_error(alice.call("POST", data=body, headers=JSON), 422, "validation_error")
+    assert alice.all() == []
+
+
+@pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON.keys())
+def test_body_that_is_no_json_is_400(alice: User, body: bytes):
+    task = alice.create()
+    assert_error(alice.call("POST", data=body, headers=JSON), 400, "bad_request")
+    assert_error(alice.call("PUT", task["id"], data=body, headers=JSON), 400, "bad_request")
+    assert alice.all() == [task]
+
+
+@pytest.mark.parametrize("headers", [{}, JSON])
+def test_empty_body_is_400(alice: User, headers: dict[str, str]):
+    assert_error(alice.call("POST", headers=headers), 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "x"]
+    + ["application/xml", "application/json-patch+json", "text/json"],
+)
+def test_body_that_is_not_sent_as_json_is_415(alice: User, content_type: str):
+    headers = {"Content-Type": content_type} if content_type else {}
+    response = alice.call("POST", data=b'{"title": "x"}', headers=headers)
+    assert_error(response, 415, "unsupported_media_type")
+    assert alice.all() == []
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json;"]
+)
+def test_json_may_be_named_in_every_legal_way(alice: User, content_type: str):
+    response = alice.call("POST", data=b'{"title": "x"}', headers={"Content-Type": content_type})
+    assert response.status_code == 201
+
+
+@pytest.mark.parametrize("query", ["zz=1", "limit", "title=x", "%00=1", "a=1&a=2", "="])
+def test_unknown_query_parameter_is_422_by_name(alice: User, query: str):
+    task = alice.create()
+    for method, path in [
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", f"/{task['id']}"),
+        ("PUT", f"/{task['id']}"),
+        ("PATCH", f"/{task['id']}/complete"),
+        ("DELETE", f"/{task['id']}"),
+    ]:
+        response = alice.call(method, f"{alice.tasks}{path}?{query}", json={"title": "y"})
+        assert assert_error(response, 422, "validation_error")
+    assert alice.all() == [task]
+
+
+def test_empty_query_is_no_parameter(alice: User):
+    assert alice.call("GET", f"{alice.tasks}?").status_code == 200
+
+
+@pytest.fixture
+def small(database_url: str) -> FlaskClient:
+    app = create_app(settings_for(database_url, max_content_length=100))
+    yield app.test_client()
+    app.extensions["database"].close()
+
+
+def body_of(size: int) -> bytes:
+    return b'{"title": "x"}'.ljust(size)
+
+
+@pytest.mark.parametrize(("size", "status"), [(100, 201), (101, 413), (20_000_000, 413)])
+def test_body_is_taken_up_to_the_limit_and_413_beyond(small: FlaskClient, size: int, status: int):
+    response = User(small, "alice").call("POST", data=body_of(size), headers=JSON)
+    assert response.status_code == status
+    if status == 413:
+        assert_error(response, 413, "payload_too_large")
+
+
+@pytest.mark.parametrize(("size", "status"), [(100, 201), (101, 413), (20_000_000, 413)])
+def test_chunked_body_is_taken_up_to_the_limit_and_413_beyond(
+    small: FlaskClient, size: int, status: int
+):
+    stream = BytesIO(body_of(size))
+    options = {"input_stream": stream, "environ_overrides": {"wsgi.input_terminated": True}}
+    response = User(small, "alice").call("POST", headers=JSON, **options)
+    assert response.status_code == status
+    if status == 413:
+        assert_error(response, 413, "payload_too_large")
+
+
+def test_large_body_of_another_type_is_413_too(small: FlaskClient):
+    response = User(small, "alice").call("POST", data=b"x" * 101)
+    assert_error(response, 413, "payload_too_large")
+
+
+def test_unknown_path_is_404_and_wrong_method_405(client: FlaskClient, alice: User):
+    assert_error(client.get("/nope"), 404, "not_found", "There is nothing at this path.")
+    for path in ["/", "/api", "/api/", "/api/alice", "/api/alice/tasks/", "//", "/api//tasks"]:
+        assert_error(alice.call("GET", path), 404, "not_found")
+    assert_error(alice.call("DELETE"), 405, "method_not_allowed")
+    assert_error(alice.call("POST", 12, json={"title": "x"}), 405, "method_not_allowed")
+    assert_error(client.post("/health"), 405, "method_not_allowed")
+    assert_error(alice.call("TRACE"), 405, "method_not_allowed")
+
+
+def test_a_refused_body_takes_no_connection(app: Flask, alice: User):
+    alice.all()
+    pool = app.extensions["database"]._pool
+    asked = pool.get_stats()["requests_num"]
+    alice.call("POST", data=b"{", headers=JSON)
+    alice.call("POST", json={"title": ""})
+    alice.call("GET", f"{alice.tasks}?zz=1")
+    assert pool.get_stats()["requests_num"] == asked

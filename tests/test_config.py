@@ -1,0 +1,111 @@
+"""Settings: read once, checked at the start, refused in one line."""
+
+from typing import Any
+
+import pytest
+from support import SECRET
+
+import config
+from config import ConfigError, Settings
+
+DATABASE = {"DATABASE_URL": "postgresql://localhost/tasks"}
+ENOUGH = DATABASE | {"BETTER_AUTH_SECRET": SECRET}
+
+
+def test_defaults_serve_on_loopback_for_the_front_end_of_development():
+    settings = Settings.load(ENOUGH)
+    assert (settings.api_host, settings.api_port) == ("127.0.0.1", 8000)
+    assert settings.cors_origins == ("http://localhost:3000",)
+    assert settings.max_content_length == 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DATABASE_URL", "mysql://localhost/tasks"),
+        ("DATABASE_URL", "localhost:5432"),
+        ("DATABASE_POOL_SIZE", "-1"),
+        ("DATABASE_STATEMENT_TIMEOUT", "5s"),
+        ("DATABASE_PREPARE", "yes"),
+        ("BETTER_AUTH_SECRET", "x" * 31),
+        ("BETTER_AUTH_URL", "localhost:3000"),
+        ("BETTER_AUTH_URL", "http://localhost:x"),
+        ("JWKS_URL", "file:///etc/passwd"),
+        ("API_PORT", "0"),
+        ("API_PORT", "65536"),
+        ("API_PORT", "٨٠٠٠"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "http://localhost:3000/"),
+        ("CORS_ORIGINS", "http://a, b"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_THREADS", "many"),
+        ("GRACEFUL_TIMEOUT", "0"),
+        ("MAX_CONTENT_LENGTH", "1MB"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_wrong_value_is_refused_in_one_line_that_names_the_setting(name: str, text: str):
+    with pytest.raises(ConfigError) as refused:
+        Settings.load(ENOUGH | {name: text})
+    assert str(refused.value).startswith(f"{name} must be ")
+    assert "\n" not in str(refused.value)
+    assert name == "BETTER_AUTH_SECRET" or text not in str(refused.value).split()
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({}, "DATABASE_URL"),
+        ({"BETTER_AUTH_SECRET": SECRET}, "DATABASE_URL"),
+        (DATABASE, "BETTER_AUTH_SECRET"),
+        (DATABASE | {"BETTER_AUTH_SECRET": "  "}, "BETTER_AUTH_SECRET"),
+        (DATABASE | {"JWT_ISSUER": "http://issuer"}, "BETTER_AUTH_SECRET"),
+        (DATABASE | {"JWKS_URL": "http://issuer/jwks"}, "JWT_ISSUER"),
+    ],
+)
+def test_missing_setting_is_refused_by_name(environ: dict[str, str], named: str):
+    with pytest.raises(ConfigError, match=named):
+        Settings.load(environ)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:3000", "http://localhost:3000/api/auth/"])
+def test_better_auth_url_alone_names_issuer_audience_and_keys(url: str):
+    settings = Settings.load(DATABASE | {"BETTER_AUTH_URL": url})
+    assert settings.issuer == settings.audience == "http://localhost:3000"
+    assert settings.key_set_url == "http://localhost:3000/api/auth/jwks"
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("JWT_ISSUER", "issuer"), ("JWT_AUDIENCE", "audience"), ("JWKS_URL", "key_set_url")],
+)
+def test_each_derived_setting_can_be_given_by_itself(name: str, read: str):
+    environ = DATABASE | {"BETTER_AUTH_URL": "http://localhost:3000", name: "http://auth:3000/x"}
+    settings: Any = Settings.load(environ)
+    assert getattr(settings, read) == "http://auth:3000/x"
+    others = {"issuer", "audience", "key_set_url"} - {read}
+    assert all("localhost" in getattr(settings, other) for other in others)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+@pytest.mark.parametrize("driver", ["", "+asyncpg", "+psycopg", "+psycopg2"])
+def test_database_url_loses_its_driver_and_keeps_all_else(scheme: str, driver: str):
+    rest = "me:p%40ss@db.example/tasks?sslmode=require&channel_binding=require"
+    settings = Settings.load(ENOUGH | {"DATABASE_URL": f"{scheme}{driver}://{rest}"})
+    assert settings.database_url == f"{scheme}://{rest}"
+
+
+def test_environment_outranks_the_env_file_and_an_empty_variable_counts_as_unset(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / ".env").write_text("API_PORT=1\nLOG_LEVEL=debug\nAPI_HOST=::1\n")
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
+    monkeypatch.setenv("API_PORT", "2")
+    monkeypatch.setenv("LOG_LEVEL", "")
+    environ = config.read_environ()
+    assert (environ["API_PORT"], environ["LOG_LEVEL"], environ["API_HOST"]) == ("2", "debug", "::1")
+
+
+def test_origins_are_several_between_commas():
+    settings = Settings.load(ENOUGH | {"CORS_ORIGINS": "http://a , https://b.example:8443,"})
+    assert settings.cors_origins == ("http://a", "https://b.example:8443")

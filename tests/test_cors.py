@@ -1,0 +1,90 @@
+"""Pages of the allowed origins may read every answer, errors too; other pages none."""
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from support import User, settings_for
+
+from app import create_app
+
+FRONT_END = {"Origin": "http://localhost:3000"}
+PREFLIGHT = FRONT_END | {
+    "Access-Control-Request-Method": "PUT",
+    "Access-Control-Request-Headers": "authorization,content-type",
+}
+
+
+@pytest.mark.parametrize("path", ["/api/alice/tasks", "/api/alice/tasks/12", "/health", "/nope"])
+def test_preflight_needs_no_token_and_allows_what_the_front_end_sends(
+    client: FlaskClient, path: str
+):
+    response = client.options(path, headers=PREFLIGHT)
+    assert response.status_code == (404 if path == "/nope" else 200)
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert response.headers["Access-Control-Allow-Headers"] == "authorization,content-type"
+    allowed = response.headers["Access-Control-Allow-Methods"].split(", ")
+    assert {"GET", "POST", "PUT", "PATCH", "DELETE"} <= set(allowed)
+
+
+def test_success_can_be_read_by_the_front_end(alice: User):
+    response = alice.call("POST", json={"title": "x"}, headers=FRONT_END)
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert "Location" in response.headers["Access-Control-Expose-Headers"]
+    assert "Origin" in response.vary
+    assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("POST", "/api/alice/tasks", {"data": b"{"}, 400),
+        ("GET", "/api/bob/tasks", {}, 401),
+        ("GET", "/api/alice/tasks/12", {}, 404),
+        ("DELETE", "/api/alice/tasks", {}, 405),
+        ("POST", "/api/alice/tasks", {"data": b"x" * 2_000_000}, 413),
+        ("POST", "/api/alice/tasks", {"data": b"x", "content_type": "text/plain"}, 415),
+        ("POST", "/api/alice/tasks", {"json": {}}, 422),
+    ],
+)
+def test_errors_can_be_read_by_the_front_end(
+    alice: User, method: str, path: str, options: dict, status: int
+):
+    options = {"content_type": "application/json"} | options if "data" in options else options
+    response = alice.call(method, path, headers=FRONT_END, **options)
+    assert response.status_code == status
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+
+
+def test_faults_of_ours_can_be_read_by_the_front_end(
+    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(app.extensions["database"], "fetch", None)
+    response = alice.call("GET", headers=FRONT_END)
+    assert response.status_code == 500
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost:3001",
+        "https://localhost:3000",
+        "http://localhost:3000.evil.example",
+        "null",
+    ]
+    + ["http://evil.example", "HTTP://LOCALHOST:3000", ""],
+)
+def test_other_origins_are_told_nothing(client: FlaskClient, alice: User, origin: str):
+    for response in [
+        alice.call("GET", headers={"Origin": origin}),
+        client.options("/api/alice/tasks", headers=PREFLIGHT | {"Origin": origin}),
+    ]:
+        assert not [name for name, _ in response.headers if name.startswith("Access-Control")]
+        assert "Origin" in response.vary
+
+
+def test_several_origins_are_each_allowed_by_name():
+    app = create_app(settings_for("postgresql://", cors_origins=("http://a", "http://b")))
+    for origin in ["http://a", "http://b"]:
+        response = app.test_client().get("/health", headers={"Origin": origin})
+        assert response.headers["Access-Control-Allow-Origin"] == origin

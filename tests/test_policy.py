@@ -1,0 +1,161 @@
+"""What holds for the whole project: each route, each setting, each thing that is said twice."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from support import assert_error
+
+import generated
+from auth import PUBLIC_ENDPOINTS
+from config import PROJECT, SETTINGS
+
+OPERATIONS = {
+    "listTasks": ("get", "/api/{user_id}/tasks", "200"),
+    "createTask": ("post", "/api/{user_id}/tasks", "201"),
+    "getTask": ("get", "/api/{user_id}/tasks/{task_id}", "200"),
+    "updateTask": ("put", "/api/{user_id}/tasks/{task_id}", "200"),
+    "deleteTask": ("delete", "/api/{user_id}/tasks/{task_id}", "204"),
+    "toggleTaskCompletion": ("patch", "/api/{user_id}/tasks/{task_id}/complete", "200"),
+}
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+README = (PROJECT / "README.md").read_text()
+
+
+def openapi() -> dict:
+    return json.loads(generated.openapi())
+
+
+def test_every_route_is_public_by_name_or_belongs_to_its_user(
+    application: Flask, client: FlaskClient
+):
+    for rule in application.url_map.iter_rules():
+        path = re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
+        if rule.endpoint in PUBLIC_ENDPOINTS:
+            assert "user_id" not in rule.arguments, rule
+            continue
+        assert "user_id" in rule.arguments, f"{rule} has no owner"
+        for method in METHODS & rule.methods:
+            assert_error(client.open(path, method=method), 401, "unauthorized")
+
+
+def test_public_list_names_no_route_that_is_gone(application: Flask):
+    assert PUBLIC_ENDPOINTS <= application.view_functions.keys()
+
+
+def test_every_api_route_is_described_in_openapi(application: Flask):
+    described = {
+        (method.upper(), path)
+        for path, item in openapi()["paths"].items()
+        for method in item
+        if method.upper() in METHODS
+    }
+    routes = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in application.url_map.iter_rules()
+        if not rule.endpoint.startswith("docs.")
+        for method in METHODS & rule.methods
+    }
+    assert described == routes
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_of_the_contract_is_where_clients_expect_it(name: str):
+    method, path, status = OPERATIONS[name]
+    operation = openapi()["paths"][path][method]
+    assert operation["operationId"] == name
+    assert status in operation["responses"]
+    assert operation["summary"]
+
+
+def test_openapi_describes_every_error_in_the_one_shape():
+    components = openapi()["components"]
+    for item in openapi()["paths"].values():
+        for operation in (item[method] for method in item if method != "parameters"):
+            for status, response in operation["responses"].items():
+                if int(status) < 400:
+                    continue
+                name = response.get("$ref", "").rpartition("/")[2]
+                content = (components["responses"][name] if name else response)["content"]
+                schema = content["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Error"}
+
+
+def test_openapi_has_no_component_that_nothing_uses():
+    text = json.dumps(openapi())
+    for kind in ["schemas", "responses"]:
+        for name in openapi()["components"][kind]:
+            assert f'"#/components/{kind}/{name}"' in text
+
+
+@pytest.mark.parametrize("path", generated.files(), ids=lambda path: path.name)
+def test_generated_file_is_what_the_code_makes(path: Path):
+    assert path.read_text() == generated.files()[path], "run: make docs"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_setting_stands_in_the_readme_and_the_example(name: str):
+    assert f"| `{name.upper()}` |" in README
+    assert f"\n#{name.upper()}=" in (PROJECT / ".env.example").read_text()
+
+
+def test_environment_is_read_in_config_alone():
+    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")]:
+        if path.name not in {"config.py", "embedded.py", "migrate.py"}:
+            assert "os.environ" not in path.read_text(), path
+            assert "getenv" not in path.read_text(), path
+
+
+def pinned(name: str) -> dict[str, str]:
+    text = (PROJECT / name).read_text()
+    assert text.count("--hash=sha256:") >= text.count("==")
+    return dict(re.findall(r"^([\w.-]+)==([^ ;\\]+)", text, re.M))
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements-embedded.txt", "requirements-dev.txt", "bench/requirements.txt"]
+)
+def test_requirement_files_agree_on_every_version(name: str):
+    production, others = pinned("requirements.txt"), pinned(name)
+    assert {package: others[package] for package in others.keys() & production} == {
+        package: production[package] for package in others.keys() & production
+    }
+
+
+def test_card_of_packages_is_kept():
+    card = {"flask", "flask-smorest", "marshmallow", "psycopg", "psycopg-pool", "pyjwt", "gunicorn"}
+    assert card <= pinned("requirements.txt").keys()
+    assert {"pytest", "pytest-postgresql"} <= pinned("requirements-dev.txt").keys()
+
+
+def test_every_make_target_of_the_readme_exists():
+    makefile = (PROJECT / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake ([a-z][\w-]*)", README)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_every_file_that_the_readme_names_exists():
+    for name in set(re.findall(r"\]\(([^)#:]+)\)", README)):
+        assert (PROJECT / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PROJECT / "docs").rglob("*.md")), ids=lambda path: path.name
+)
+def test_links_between_the_documents_hold(path: Path):
+    for name in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / name).exists(), name
+
+
+def test_python_is_named_in_one_version():
+    dockerfile = (PROJECT / "Dockerfile").read_text()
+    assert "Python 3.11" in README
+    assert 'target-version = "py311"' in (PROJECT / "pyproject.toml").read_text()
+    assert re.search(r"FROM python:3\.1[1-9]", dockerfile)
+
+
+def test_changelog_names_the_version_of_the_api():
+    assert f"## {openapi()['info']['version']}" in (PROJECT / "CHANGELOG.md").read_text()

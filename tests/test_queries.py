@@ -1,0 +1,198 @@
+"""The SQL: parsed by PostgreSQL's own parser, held to the schema and to the house's rules."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from pglast import ast as sql
+from pglast import parse_sql
+from pglast.enums import A_Expr_Kind
+from pglast.visitors import Visitor
+
+from config import PROJECT, ConfigError
+from database import QUERIES, QUERIES_FOLDER, Query, load_queries
+from migrate import SCHEMA_FILE
+
+NAMED = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
+VERBS = {"select", "insert", "update", "delete", "toggle", "set", "try"}
+# The tables that hold users' data are those that the schema gives a user_id.
+USER_TABLES = {
+    statement.stmt.relation.relname
+    for statement in parse_sql(
+        "\n".join(re.findall(r"^CREATE TABLE .*?;$", SCHEMA_FILE.read_text(), re.M | re.S))
+    )
+    if any(getattr(column, "colname", "") == "user_id" for column in statement.stmt.tableElts)
+}
+SQL_IN_PYTHON = re.compile(
+    r"\s*(SELECT\s|INSERT INTO\s|UPDATE\s+\w+\s+SET\s|DELETE FROM\s|WITH\s+\w+\s+AS\s"
+    r"|(CREATE|DROP|ALTER)\s+(TABLE|INDEX|DATABASE|ROLE|SCHEMA|VIEW|FUNCTION)\s)",
+    re.IGNORECASE,
+)
+
+
+class Rules(Visitor):
+    """Collects what breaks the house's rules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: list[str] = []
+
+    def visit_ColumnRef(self, _: object, node: sql.ColumnRef) -> None:  # noqa: N802
+        if any(isinstance(field, sql.A_Star) for field in node.fields):
+            self.broken.append("it selects or returns *")
+
+    def visit_SelectStmt(self, _: object, node: sql.SelectStmt) -> None:  # noqa: N802
+        tables = [item.relname for item in node.fromClause or () if isinstance(item, sql.RangeVar)]
+        self.require_owner(tables, node.whereClause)
+
+    def visit_UpdateStmt(self, _: object, node: sql.UpdateStmt) -> None:  # noqa: N802
+        self.require_owner([node.relation.relname], node.whereClause)
+        if node.relation.relname == "tasks":
+            if "updated_at" not in {target.name for target in node.targetList}:
+                self.broken.append("it changes a task without moving updated_at")
+
+    def visit_DeleteStmt(self, _: object, node: sql.DeleteStmt) -> None:  # noqa: N802
+        self.require_owner([node.relation.relname], node.whereClause)
+
+    def visit_InsertStmt(self, _: object, node: sql.InsertStmt) -> None:  # noqa: N802
+        columns = {column.name for column in node.cols or ()}
+        if node.relation.relname in USER_TABLES and "user_id" not in columns:
+            self.broken.append(f"it inserts into {node.relation.relname} without user_id")
+
+    def require_owner(self, tables: list[str], where: object) -> None:
+        for table in USER_TABLES.intersection(tables):
+            if not is_owner_first(where):
+                self.broken.append(f"it touches {table} without user_id = first in its WHERE")
+
+
+def is_owner_first(where: object) -> bool:
+    """Tell whether a condition is `user_id = $n`, alone or as the first of an AND."""
+    if isinstance(where, sql.BoolExpr) and where.boolop.name == "AND_EXPR":
+        where = where.args[0]
+    return (
+        isinstance(where, sql.A_Expr)
+        and where.kind == A_Expr_Kind.AEXPR_OP
+        and where.name[0].sval == "="
+        and isinstance(where.lexpr, sql.ColumnRef)
+        and where.lexpr.fields[-1].sval == "user_id"
+        and isinstance(where.rexpr, sql.ParamRef)
+    )
+
+
+def broken_rules(text: str) -> list[str]:
+    rules = Rules()
+    rules(parse_sql(text))
+    return rules.broken
+
+
+@NAMED
+def test_statement_keeps_the_rules(query: Query):
+    assert len(parse_sql(query.text)) == 1
+    assert broken_rules(query.text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT id FROM tasks",
+        "SELECT id FROM tasks WHERE id = $1",
+        "SELECT id FROM tasks WHERE id = $1 AND user_id = $2",
+        "SELECT id FROM tasks WHERE user_id = $1 OR id = $2",
+        "SELECT id FROM tasks WHERE user_id <> $1",
+        "SELECT id FROM (SELECT id FROM tasks) AS t WHERE user_id = $1",
+        "SELECT * FROM tasks WHERE user_id = $1",
+        "UPDATE tasks SET updated_at = now() WHERE id = $1",
+        "UPDATE tasks SET title = $2 WHERE user_id = $1",
+        "DELETE FROM tasks WHERE id = $1",
+        "DELETE FROM tasks WHERE user_id = $1 RETURNING *",
+        "WITH t AS (DELETE FROM tasks RETURNING id) SELECT id FROM t",
+        "INSERT INTO tasks (title) VALUES ($1)",
+    ],
+)
+def test_statement_that_breaks_a_rule_is_found(text: str):
+    assert broken_rules(text)
+
+
+@NAMED
+def test_statement_fits_the_schema(query: Query, postgresql: psycopg.Connection):
+    postgresql.execute(f"PREPARE query AS {query.text}")
+    nulls = ", ".join("NULL" for _ in query.parameters)
+    plan = postgresql.execute(
+        f"EXPLAIN EXECUTE query({nulls})" if nulls else "EXPLAIN EXECUTE query"
+    )
+    assert plan.fetchone()
+
+
+@NAMED
+def test_statement_begins_with_a_known_verb(query: Query):
+    assert query.name.split("_")[0] in VERBS
+
+
+def test_every_statement_is_used():
+    code = "".join(path.read_text() for path in python_files())
+    assert [name for name in QUERIES if f'"{name}"' not in code] == []
+
+
+@pytest.mark.parametrize("path", sorted(QUERIES_FOLDER.glob("*.sql")), ids=lambda path: path.name)
+def test_sql_file_keeps_the_style(path: Path):
+    text = path.read_text()
+    assert all(len(line) <= 100 for line in text.splitlines())
+    for part in re.split(r"^-- name: ", text, flags=re.M)[1:]:
+        assert part.splitlines()[1].startswith("-- "), f"{part.split()[0]} lacks its guarantee"
+    assert text.count(";\n") == text.count("-- name: ")
+
+
+def python_files() -> Iterator[Path]:
+    yield from PROJECT.glob("*.py")
+    yield from (PROJECT / "blueprints").glob("**/*.py")
+
+
+def sql_strings(source: str) -> list[str]:
+    constants = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    texts = [node.value for node in constants if isinstance(node.value, str)]
+    return [text for text in texts if SQL_IN_PYTHON.match(text)]
+
+
+@pytest.mark.parametrize("path", sorted(python_files()), ids=lambda path: path.name)
+def test_python_holds_no_sql(path: Path):
+    assert sql_strings(path.read_text()) == []
+
+
+def test_sql_in_python_would_be_found():
+    source = (
+        "run('SELECT 1'); run(f'delete from tasks where id = {x}'); run('''\n WITH a AS (b)''')"
+    )
+    assert len(sql_strings(source)) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 1;",
+        "-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;",
+        "-- name: a\n-- nothing but a comment\n",
+        "-- name: a\n;",
+        "-- name:\nSELECT 1;",
+        "-- name: Not A Name\nSELECT 1;",
+    ],
+)
+def test_file_with_a_bad_name_or_an_empty_statement_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "bad.sql").write_text(text)
+    with pytest.raises(ConfigError):
+        load_queries(tmp_path)
+
+
+def test_name_used_in_two_files_is_refused(tmp_path: Path):
+    for name in ["a.sql", "b.sql"]:
+        (tmp_path / name).write_text("-- name: twice\nSELECT 1;")
+    with pytest.raises(ConfigError, match="twice"):
+        load_queries(tmp_path)
+
+
+def test_placeholder_used_twice_is_one_parameter(tmp_path: Path):
+    (tmp_path / "a.sql").write_text("-- name: a\nSELECT %(x)s, %(y)s, %(x)s, 5 % 2;")
+    query = load_queries(tmp_path)["a"]
+    assert (query.text, query.parameters) == ("SELECT $1, $2, $1, 5 % 2", ("x", "y"))
