@@ -48,4 +48,10 @@ def describe_user_id(_: BaseConverter) -> dict[str, Any]:
 
 
 def describe_task_id(_: BaseConverter) -> dict[str, Any]:
-    return {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}
+    return {
+        "type": "integer",
+        "format": "int64",
+        "minimum": 1,
+        "maximum": LARGEST_ID,
+        "examples": [12],
+    }

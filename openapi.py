@@ -10,10 +10,11 @@ from auth import PUBLIC_ENDPOINTS
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
 
 DESCRIPTION = """\
-Tasks of many users. Every path below `/api/{user_id}` belongs to the user whose token it is called
-with: `user_id` is the token's `sub`. Press **Authorize** and paste a token, without `Bearer`.
+Tasks of many users. Every path below `/api/{user_id}` belongs to the user whose token it is
+called with: `user_id` is the token's `sub`. Press **Authorize** and paste a token, without
+`Bearer`.
 
-Every error has one shape: a code for programs, a message for the person, and details where they help.
+Every error has one shape: a code for programs, a message for the person, details where they help.
 """
 EXAMPLE_OF_STATUS = {
     400: "The request body is not valid JSON.",
@@ -44,6 +45,14 @@ class SharedDescription(BasePlugin):
 
     def init_spec(self, spec: APISpec) -> None:
         self.spec = spec
+
+    def path_helper(self, *, parameters: list[dict[str, Any]], **_: Any) -> None:
+        """Move a path part's description to where Swagger UI shows it and fills it in."""
+        for parameter in parameters:
+            if description := parameter["schema"].pop("description", None):
+                parameter["description"] = description
+            if examples := parameter["schema"].pop("examples", None):
+                parameter["example"] = examples[0]
 
     def operation_helper(
         self,
@@ -79,7 +88,7 @@ def describe_error(status: int) -> dict[str, Any]:
     message = EXAMPLE_OF_STATUS.get(status) or MESSAGE_OF_STATUS[status]
     example: dict[str, Any] = {"error": CODE_OF_STATUS[status], "message": message}
     if details := DETAILS_OF_STATUS.get(status):
-        example = example | {"message": "title: Missing data for required field.", "details": details}
+        example |= {"message": "title: Missing data for required field.", "details": details}
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
         "content": {"application/json": {"schema": ErrorSchema, "example": example}},
@@ -87,6 +96,11 @@ def describe_error(status: int) -> dict[str, Any]:
     if header := HEADER_OF_STATUS.get(status):
         name, text, value = header
         description["headers"] = {
-            name: {"description": text, "schema": {"type": "string"}, "example": value}
+            name: {
+                "description": text,
+                "required": True,
+                "schema": {"type": "string"},
+                "example": value,
+            }
         }
     return description

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can do its work: for load balancers and orchestrators."""
+"""Whether the process lives and can do its work, for load balancers and orchestrators."""
 
 from flask import Response
 from flask_smorest import Blueprint

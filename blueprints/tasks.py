@@ -15,7 +15,13 @@ class TasksBlueprint(Blueprint):
     ARGUMENTS_PARSER = BodyParser()
 
 
-LOCATION = {"Location": {"description": "The new task's path.", "schema": {"type": "string"}}}
+LOCATION = {
+    "Location": {
+        "description": "The new task's path.",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+}
 
 blueprint = TasksBlueprint(
     "tasks",
@@ -52,9 +58,9 @@ def create_task(body: dict[str, Any], user_id: str) -> Response:
         title=body["title"],
         description=body.get("description"),
     )
-    assert row
-    response = json_response(row[1], 201)
-    response.location = url_for("tasks.get_task", user_id=user_id, task_id=int(row[0]))
+    task_id, task = row
+    response = json_response(task, 201)
+    response.location = url_for("tasks.get_task", user_id=user_id, task_id=int(task_id))
     return response
 
 

@@ -1,0 +1,84 @@
+"""The description of the API: /openapi.json for programs, /docs and /redoc for people."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import flask_swagger_ui
+from apispec import APISpec
+from flask import Blueprint, Response, abort, current_app, request, send_from_directory
+
+STATIC = Path(__file__).parent / "static"
+SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
+FOLDER_OF_ASSET = {
+    "page.css": STATIC,
+    "start-swagger-ui.js": STATIC,
+    "start-redoc.js": STATIC,
+    "redoc/redoc.standalone.js": STATIC,
+    "swagger-ui.css": SWAGGER_UI,
+    "swagger-ui-bundle.js": SWAGGER_UI,
+    "favicon-32x32.png": SWAGGER_UI,
+}
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SWAGGER_UI_POLICY = f"{POLICY}; style-src 'self'"
+# ReDoc makes two style elements, an empty one and its scroll bar's, and a worker that searches.
+REDOC_POLICY = (
+    f"{POLICY}; worker-src blob:; style-src 'self'"
+    " 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+    " 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
+)
+
+blueprint = Blueprint("docs", __name__)
+
+
+@blueprint.get("/openapi.json")
+def get_openapi() -> Response:
+    """Describe the API in OpenAPI"""
+    spec: APISpec = current_app.extensions["flask-smorest"]["apis"][""]["ext_obj"].spec
+    response = Response(serialise(spec), content_type="application/json")
+    response.cache_control.no_cache = True
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+@blueprint.get("/docs")
+def get_swagger_ui() -> Response:
+    """Show the API in Swagger UI"""
+    return page("swagger-ui.html", SWAGGER_UI_POLICY)
+
+
+@blueprint.get("/redoc")
+def get_redoc() -> Response:
+    """Show the API in ReDoc"""
+    return page("redoc.html", REDOC_POLICY)
+
+
+@blueprint.get("/docs/assets/<path:name>")
+def get_asset(name: str) -> Response:
+    """Serve a file that the pages load"""
+    if name not in FOLDER_OF_ASSET:
+        abort(404)
+    return send_from_directory(FOLDER_OF_ASSET[name], name)
+
+
+@blueprint.after_request
+def add_headers(response: Response) -> Response:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@lru_cache(maxsize=1)
+def serialise(spec: APISpec) -> bytes:
+    return json.dumps(spec.to_dict(), ensure_ascii=False).encode()
+
+
+def page(name: str, policy: str) -> Response:
+    response = send_from_directory(STATIC, name)
+    response.headers["Content-Security-Policy"] = policy
+    return response
