@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pytest_postgresql import factories
-from support import SECRET, User, settings_for
+from support import User, settings_for
 
 import embedded
 import migrate
@@ -77,15 +77,16 @@ def app(application: Flask, database_url: str) -> Iterator[Flask]:
 
 
 @pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
+def client(application: Flask) -> FlaskClient:
+    """For requests that never reach a database."""
+    return application.test_client()
 
 
 @pytest.fixture
-def alice(client: FlaskClient) -> User:
-    return User(client, "alice")
+def alice(app: Flask) -> User:
+    return User(app.test_client(), "alice")
 
 
 @pytest.fixture
-def bob(client: FlaskClient) -> User:
-    return User(client, "bob")
+def bob(app: Flask) -> User:
+    return User(app.test_client(), "bob")

@@ -1,0 +1,161 @@
+"""schemathesis: every answer keeps to the API's description, and no user sees what is another's."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from traceback import format_exception
+from typing import Any
+
+import pytest
+import schemathesis
+import werkzeug
+from flask import Flask, request
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import Status, events, from_schema
+from support import settings_for, token_for
+from werkzeug.test import TestResponse
+
+from app import create_app
+from auth import bearer_token, token_verifier
+
+SECURITY_CHECK = "object_level_authorization"
+CHECKS = {
+    "allow_header_conformance",
+    "content_type_conformance",
+    "ensure_resource_availability",
+    "ignored_auth",
+    "missing_required_header",
+    "negative_data_rejection",
+    "not_a_server_error",
+    "positive_data_acceptance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "status_code_conformance",
+    "unsupported_method",
+    "use_after_free",
+    SECURITY_CHECK,
+}
+GENERATION = {"mode": "all", "max-examples": 25, "deterministic": True, "database": "none"}
+PHASES = {"examples", "coverage", "fuzzing", "stateful"}
+
+# schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+
+
+class Client(werkzeug.Client):
+    """Drops the settings of a network, which schemathesis hands to werkzeug as well."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        for name in ("max_redirects", "verify", "cert"):
+            kwargs.pop(name, None)
+        return super().open(*args, **kwargs)
+
+
+@dataclass
+class Report:
+    """What schemathesis did, and what it found."""
+
+    phases: set[str] = field(default_factory=set)
+    checks: set[str] = field(default_factory=set)
+    answers_to_bob: set[int] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, event: events.EngineEvent) -> None:
+        match event:
+            case events.PhaseFinished(phase=phase, status=Status.SUCCESS):
+                self.phases.add(phase.name.value)
+            case events.NonFatalError(value=error, label=label):
+                self.faults.append(f"{label}: {''.join(format_exception(error))}")
+            case events.FatalError(exception=exception):
+                raise exception
+            case events.ScenarioFinished(recorder=recorder):
+                for check in (check for checks in recorder.checks.values() for check in checks):
+                    self.checks.add(check.name)
+                    if found := check.failure_info:
+                        self.faults.append(
+                            f"{found.failure.title}: {found.failure.message}\n{found.code_sample}"
+                        )
+                for key, exchange in recorder.interactions.items():
+                    if recorder.cases[key].value.auth_identity == "bob" and exchange.response:
+                        self.answers_to_bob.add(exchange.response.status_code)
+
+
+@pytest.fixture(autouse=True)
+def client_of_schemathesis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schemathesis.python.wsgi.get_client", Client)
+
+
+def description_for(user_id: str, app: Flask) -> Any:
+    """The served description with one good user_id, the token's: every other is bad input then."""
+    description = app.test_client().get("/openapi.json").json
+    assert description
+    for path in description["paths"].values():
+        for parameter in path.get("parameters", []):
+            if parameter["name"] == "user_id":
+                parameter["schema"] = {"type": "string", "enum": [user_id]}
+    return description
+
+
+def credentials(user_id: str) -> dict[str, Any]:
+    header = {"name": "Authorization", "value": f"Bearer {token_for(user_id)}"}
+    return {"name": user_id, "fixedHeaders": [header]}
+
+
+def explore(app: Flask, folder: Path, **settings: Any) -> Report:
+    """Run schemathesis as alice, and with bob as the one who must not see what is hers."""
+    users = folder / "users.json"
+    users.write_text(json.dumps({"auth": [credentials("alice"), credentials("bob")]}))
+    config = {
+        "seed": 1,
+        "continue-on-failure": True,
+        "auth": {"wfc": {"path": str(users), "user": "alice", "peers": ["alice", "bob"]}},
+        "generation": GENERATION,
+    }
+    schema = schemathesis.openapi.from_dict(
+        description_for("alice", app), config=SchemathesisConfig.from_dict(config | settings)
+    )
+    schema.app = app
+    report = Report()
+    for event in from_schema(schema).execute():
+        report.add(event)
+    return report
+
+
+def test_every_answer_keeps_to_the_description(app: Flask, tmp_path: Path):
+    report = explore(app, tmp_path)
+    assert not report.faults, "\n\n".join(report.faults)
+    assert report.phases >= PHASES
+    assert report.checks >= CHECKS
+    assert report.answers_to_bob == {401}
+
+
+@pytest.fixture
+def leaky_app(database_url: str) -> Iterator[Flask]:
+    """The application, but to see a task any valid token will do."""
+    settings = settings_for(database_url)
+    app = create_app(settings)
+    check_owner = app.before_request_funcs[None].pop()
+    verify = token_verifier(settings)
+
+    @app.before_request
+    def check_owner_but_for_get() -> Any:
+        if request.endpoint == "tasks.get_task":
+            verify(bearer_token(request.headers.get("Authorization")))
+            return None
+        return check_owner()
+
+    yield app
+    app.extensions["database"].close()
+
+
+def test_a_leak_from_user_to_user_is_found(leaky_app: Flask, tmp_path: Path):
+    report = explore(
+        leaky_app,
+        tmp_path,
+        generation=GENERATION | {"max-examples": 10, "no-shrink": True},
+        checks={"enabled": False, SECURITY_CHECK: {"enabled": True}},
+        phases={"enabled": False, "stateful": {"enabled": True}},
+    )
+    assert report.checks == {SECURITY_CHECK}
+    assert any("`bob` received the `Task` that `alice` owns" in fault for fault in report.faults)
