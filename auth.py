@@ -36,6 +36,14 @@ COMPACT_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 # No control characters (U+0000 to U+001F, U+007F to U+009F), no halves of surrogate pairs.
 SUBJECT = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{LONGEST_USER_ID}}}")
 
+REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
+    jwt.ExpiredSignatureError: "The token has expired.",
+    jwt.ImmatureSignatureError: "The token is not valid yet.",
+    jwt.InvalidAudienceError: "The token is meant for another audience.",
+    jwt.InvalidIssuerError: "The token is from another issuer.",
+    jwt.InvalidSignatureError: "The signature of the token is not valid.",
+}
+
 Verify = Callable[[str], str]
 
 
@@ -44,7 +52,7 @@ class TokenRefused(Exception):
 
 
 class Verified(NamedTuple):
-    """What is remembered of a token: whose it is, until when, and the key that it was signed with."""
+    """What is remembered of a token: whose it is, until when, and which key it is good with."""
 
     subject: str
     expiry: int
@@ -62,12 +70,12 @@ def refuse(message: str, *, token_sent: bool = True) -> ApiError:
 def token_verifier(settings: Settings) -> Verify:
     """Make the function that turns a token into its `sub`.
 
-    It raises TokenRefused for a token that is no good and KeysUnavailable where that cannot be told.
+    It raises TokenRefused for one that is no good and KeysUnavailable where that cannot be told.
     """
     key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
 
     def find_key(algorithm: str, kid: str | None) -> Any:
-        """Let the algorithm decide which key: never a public one for HMAC, nor the secret else."""
+        """Choose by algorithm: the secret is for HMAC alone, a public key for its own alone."""
         if algorithm == SYMMETRIC_ALGORITHM and settings.better_auth_secret:
             return settings.better_auth_secret
         if algorithm not in KEY_OF_ALGORITHM or not key_set:
@@ -143,7 +151,7 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_claims(claims: dict[str, Any]) -> None:
-    """Refuse what PyJWT lets through: an unusable `sub`, an `exp` that is no plain number of seconds."""
+    """Refuse what PyJWT lets through: an unusable `sub`, an `exp` that is no number of seconds."""
     subject, expiry = claims["sub"], claims["exp"]
     if not isinstance(subject, str) or not SUBJECT.fullmatch(subject):
         raise TokenRefused("The token does not name a user.")
@@ -152,25 +160,13 @@ def check_claims(claims: dict[str, Any]) -> None:
 
 
 def reason_of(error: jwt.PyJWTError) -> str:
-    match error:
-        case jwt.ExpiredSignatureError():
-            return "The token has expired."
-        case jwt.ImmatureSignatureError():
-            return "The token is not valid yet."
-        case jwt.InvalidIssuerError():
-            return "The token is from another issuer."
-        case jwt.InvalidAudienceError():
-            return "The token is meant for another audience."
-        case jwt.MissingRequiredClaimError(claim=claim):
-            return f"The token lacks the claim {claim}."
-        case jwt.InvalidSignatureError():
-            return "The signature of the token is not valid."
-        case _:
-            return "The token is not valid."
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"The token lacks the claim {error.claim}."
+    return REASON_OF_ERROR.get(type(error), "The token is not valid.")
 
 
 def bearer_token(header: str | None) -> str:
-    """Take the token out of an Authorization header (RFC 6750, section 2.1; the scheme in any case)."""
+    """Take the token out of an Authorization header (RFC 6750, section 2.1)."""
     scheme, _, rest = (header or "").partition(" ")
     token = rest.strip(" ")
     if scheme.lower() != "bearer" or not token:

@@ -1,4 +1,4 @@
-"""Settings: every environment variable once, with its default, its check and the text that the README shows."""
+"""Every environment variable once: its default, its check, and the text that the README shows."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -48,6 +48,8 @@ def log_level(text: str) -> str:
 def secret(text: str) -> str:
     if len(text.encode()) < SHORTEST_SECRET:
         raise ValueError(f"{SHORTEST_SECRET} bytes or more (try: openssl rand -base64 32)")
+    if text.lstrip().startswith(("-----BEGIN", "{")):  # PyJWT refuses to use one as a secret
+        raise ValueError("a random secret, not a key pair's PEM or JWK")
     return text
 
 
@@ -63,9 +65,16 @@ def web_url(text: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """Reduce an address to scheme, host and port, as Better Auth does for `iss` and `aud`."""
+    """Reduce an address to its origin, as Better Auth does for `iss` and `aud`.
+
+    https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin: no user, no port of the scheme.
+    """
+    if not url:
+        return ""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}" if url else ""
+    host = parts.netloc.rpartition("@")[2].lower()
+    default_port = ":443" if parts.scheme == "https" else ":80"
+    return f"{parts.scheme}://{host.removesuffix(default_port)}"
 
 
 def origins(text: str) -> tuple[str, ...]:
@@ -103,7 +112,8 @@ class Settings:
     database_url: str = setting(
         "",
         database_url,
-        "PostgreSQL 15 to 18, as a libpq address; a driver suffix (`postgresql+asyncpg://`) is dropped."
+        "PostgreSQL 15 to 18, as a libpq address; a driver suffix (`postgresql+asyncpg://`) is"
+        " dropped."
         " Empty: `make run` starts its own server in `.data/`",
     )
     database_pool_size: int = setting(
@@ -129,7 +139,8 @@ class Settings:
     better_auth_url: str = setting(
         "",
         web_url,
-        "Address of Better Auth. Its origin is issuer and audience, its `/api/auth/jwks` the key set",
+        "Address of Better Auth. Its origin is issuer and audience, its `/api/auth/jwks` the key"
+        " set",
     )
     jwt_issuer: str = setting("", str, "`iss` that tokens must have", "origin of `BETTER_AUTH_URL`")
     jwt_audience: str = setting(

@@ -112,7 +112,7 @@ def answer_database_error(error: psycopg.Error) -> Response:
 
 
 def answer_unknown_error(error: Exception) -> Response:
-    log.exception("unhandled error", exc_info=error)
+    log.error("unhandled error", exc_info=error)
     return error_response(500)
 
 

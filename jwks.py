@@ -1,11 +1,11 @@
-"""The issuer's public keys: fetched once, refreshed in the background, kept while the issuer is away.
+"""The issuer's public keys: fetched once, refreshed in the background, kept while it is away.
 
 RFC 7517 for the format; https://www.better-auth.com/docs/plugins/jwt for what the issuer sends.
 """
 
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from math import inf
@@ -28,6 +28,8 @@ LARGEST_KEY_SET = 256 * 1024  # bytes
 REFRESH_AFTER = 300.0  # seconds
 FETCH_PAUSE = 5.0  # seconds between two fetches, however many requests ask
 FORGET_AFTER = 24 * 3600.0  # seconds that keys stay good while the issuer is away
+
+HEADERS = {"Accept": "application/json", "User-Agent": "tasks"}  # some firewalls demand a name
 
 # The `kty` and `crv` of a key that may sign by this algorithm (RFC 7518, section 3.1; RFC 8037).
 KEY_OF_ALGORITHM = {
@@ -53,27 +55,25 @@ def fetch(url: str) -> bytes:
     """Download a key set, within FETCH_TIMEOUT of connecting; redirects are refused.
 
     Raises:
-        OSError, HTTPException, ValueError: it cannot be reached, or answers badly, too slowly or too much.
+        OSError, HTTPException, ValueError: it cannot be reached, or its answer is no good.
     """
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=FETCH_TIMEOUT)
-    connection.connect()
-    # The socket's timeout is one of each read: a server that drips would outlive it.
-    deadline = Timer(FETCH_TIMEOUT, cut, [connection.sock])
-    deadline.daemon = True
-    deadline.start()
-    try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = {"Accept": "application/json", "User-Agent": "tasks"}  # some walls demand one
-        connection.request("GET", target, headers=headers)
-        with connection.getresponse() as response:
-            if response.status != HTTPStatus.OK:
-                raise HTTPException(f"it answered with status {response.status}")
-            body = response.read(LARGEST_KEY_SET + 1)
-    finally:
-        deadline.cancel()
-        connection.close()
+    with closing(kind(parts.hostname or "", parts.port, timeout=FETCH_TIMEOUT)) as connection:
+        connection.connect()
+        # The socket's timeout is one of each read: a server that drips would outlive it.
+        deadline = Timer(FETCH_TIMEOUT, cut, [connection.sock])
+        deadline.daemon = True
+        deadline.start()
+        try:
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("GET", target, headers=HEADERS)
+            with connection.getresponse() as response:
+                if response.status != HTTPStatus.OK:
+                    raise HTTPException(f"it answered with status {response.status}")
+                body = response.read(LARGEST_KEY_SET + 1)
+        finally:
+            deadline.cancel()
     if len(body) > LARGEST_KEY_SET:
         raise HTTPException(f"it is larger than {LARGEST_KEY_SET} bytes")
     return body
@@ -91,17 +91,20 @@ def parse_key_set(body: bytes) -> dict[KeyName, Any]:
     Raises:
         ValueError: it is no key set.
     """
-    found = parse_json(body)
-    entries = found.get("keys") if isinstance(found, dict) else None
-    if not isinstance(entries, list):
-        raise ValueError("it is no key set")
-    return dict(pair for entry in entries if isinstance(entry, dict) for pair in keys_of(entry))
+    match parse_json(body):
+        case {"keys": [*entries]}:
+            return dict(pair for entry in entries for pair in keys_of(entry))
+        case _:
+            raise ValueError("it is no key set")
 
 
-def keys_of(entry: dict[str, Any]) -> Iterator[tuple[KeyName, Any]]:
-    """Read an entry of a JWKS: several keys where it names no algorithm and may be of several."""
+def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:
+    """Read an entry of a JWKS; without `alg`, one of RSA is a key for either of its algorithms."""
+    if not isinstance(entry, dict) or entry.get("use") not in (None, "sig"):
+        return
     kid = entry.get("kid")
-    if not isinstance(kid, str) or entry.get("use") not in (None, "sig"):
+    if not isinstance(kid, str) or "d" in entry:
+        log.warning("a key of the issuer is passed over: without a name, or with its private part")
         return
     for algorithm, (kty, crv) in KEY_OF_ALGORITHM.items():
         if (
@@ -110,10 +113,8 @@ def keys_of(entry: dict[str, Any]) -> Iterator[tuple[KeyName, Any]]:
             and entry.get("alg") in (None, algorithm)
         ):
             try:
-                if "d" in entry:
-                    raise ValueError("its private part is public")
                 yield (kid, algorithm), PyJWK(entry, algorithm).key
-            except (PyJWTError, UnsupportedAlgorithm, ValueError) as error:
+            except (PyJWTError, UnsupportedAlgorithm) as error:
                 log.warning("the issuer's key %r cannot be used: %s", kid, error)
 
 

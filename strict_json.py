@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 means it, for bodies and tokens alike: UTF-8, no name twice, only real numbers."""
+"""JSON as RFC 8259 means it, for bodies and tokens alike: UTF-8, no name twice, real numbers."""
 
 import json
 from math import isinf

@@ -28,6 +28,7 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
         ("DATABASE_STATEMENT_TIMEOUT", "5s"),
         ("DATABASE_PREPARE", "yes"),
         ("BETTER_AUTH_SECRET", "x" * 31),
+        ("BETTER_AUTH_SECRET", "-----BEGIN PUBLIC KEY-----" * 2),
         ("BETTER_AUTH_URL", "localhost:3000"),
         ("BETTER_AUTH_URL", "http://localhost:x"),
         ("JWKS_URL", "file:///etc/passwd"),
@@ -68,11 +69,31 @@ def test_missing_setting_is_refused_by_name(environ: dict[str, str], named: str)
         Settings.load(environ)
 
 
-@pytest.mark.parametrize("url", ["http://localhost:3000", "http://localhost:3000/api/auth/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:3000",
+        "http://localhost:3000/api/auth/",
+        "HTTP://Localhost:3000/?x",
+        "http://me:secret@localhost:3000",
+    ],
+)
 def test_better_auth_url_alone_names_issuer_audience_and_keys(url: str):
     settings = Settings.load(DATABASE | {"BETTER_AUTH_URL": url})
     assert settings.issuer == settings.audience == "http://localhost:3000"
     assert settings.key_set_url == "http://localhost:3000/api/auth/jwks"
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://App.example.com:443/", "https://app.example.com"),
+        ("http://app.example.com:80", "http://app.example.com"),
+        ("https://app.example.com:80", "https://app.example.com:80"),
+    ],
+)
+def test_issuer_is_the_origin_as_browsers_write_it(url: str, origin: str):
+    assert Settings.load(DATABASE | {"BETTER_AUTH_URL": url}).issuer == origin
 
 
 @pytest.mark.parametrize(
