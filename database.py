@@ -1,4 +1,4 @@
-"""PostgreSQL: the named statements of queries/, a pool that survives its server, SQLSTATE as HTTP."""
+"""PostgreSQL: the statements of queries/, a pool that survives its server, SQLSTATE as HTTP."""
 
 import logging
 import re
@@ -6,6 +6,7 @@ import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -24,10 +25,14 @@ QUERIES_FOLDER = PROJECT / "queries"
 MIGRATIONS_FOLDER = PROJECT / "migrations"
 
 CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle needs some to wake
+POOL_CONNECT_TIMEOUT = 2  # seconds; the pool tries only where a probe has just succeeded
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
+REPLY_TIMEOUT = 10.0  # seconds to wait for a server that says nothing, not even that it is slow
+REPLY_MARGIN = 2.0  # seconds that it gets beyond its own statement_timeout
+DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
-# A dead link is noticed while sending (tcp_user_timeout) and while waiting (keepalives): both are needed.
+# A dead link is noticed while sending by tcp_user_timeout, and while waiting by keepalives.
 CONNECTION_OPTIONS: dict[str, Any] = {
     "autocommit": True,
     "connect_timeout": CONNECT_TIMEOUT,
@@ -121,10 +126,14 @@ class Connection(psycopg.Connection[Any]):
     """
 
     prepares = True
+    reply_timeout = REPLY_TIMEOUT
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.made_at = monotonic()
         self._prepared_names: set[str] = set()
+        self._readable = select.poll()
+        self._readable.register(self.pgconn.socket, select.POLLIN)
 
     def run(self, name: str, values: Mapping[str, Value]) -> PGresult:
         """Run a named statement and return its result, each value as PostgreSQL wrote it.
@@ -135,21 +144,43 @@ class Connection(psycopg.Connection[Any]):
         query = QUERIES[name]
         arguments = [encode(values[parameter]) for parameter in query.parameters]
         if not self.prepares:
-            return self._checked(self.pgconn.exec_params(query.text.encode(), arguments))
+            self.pgconn.send_query_params(query.text.encode(), arguments)
+            return self._reply()
         if name not in self._prepared_names:
-            self._checked(self.pgconn.prepare(name.encode(), query.text.encode()))
+            self.pgconn.send_prepare(name.encode(), query.text.encode())
+            self._reply()
             self._prepared_names.add(name)
-        return self._checked(self.pgconn.exec_prepared(name.encode(), arguments))
+        self.pgconn.send_query_prepared(name.encode(), arguments)
+        return self._reply()
+
+    def _reply(self) -> PGresult:
+        """Await the result, but not for ever: a server that hangs keeps no `statement_timeout`."""
+        deadline = monotonic() + self.reply_timeout
+        results: list[PGresult] = []
+        while True:
+            while self.pgconn.is_busy():
+                if not self._readable.poll(max(0, 1000 * (deadline - monotonic()))):
+                    self.close()
+                    raise psycopg.OperationalError("the server does not reply")
+                self.pgconn.consume_input()
+            if (result := self.pgconn.get_result()) is None:
+                return self._checked(results[0])
+            results.append(result)
 
     @staticmethod
     def _checked(result: PGresult) -> PGresult:
         if result.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
             return result
-        message = result.error_message.decode(errors="replace").strip()
-        sqlstate = result.error_field(DiagnosticField.SQLSTATE)
-        if sqlstate is None:
-            raise psycopg.OperationalError(message)
-        raise psycopg.errors.lookup(sqlstate.decode())(message)
+        if result.error_field(DiagnosticField.SQLSTATE) is None:
+            raise psycopg.OperationalError(result.get_error_message())
+        raise psycopg.errors.error_from_result(result)
+
+    def is_stale(self) -> bool:
+        """Tell whether an idle connection has something to read: its server's last words, its end.
+
+        Costs a microsecond, where asking the server costs a round trip.
+        """
+        return bool(self._readable.poll(0))
 
 
 class UnpreparedConnection(Connection):
@@ -201,16 +232,6 @@ def require_migrated(settings: Settings) -> None:
         raise ConfigError(f"The database lacks migrations ({', '.join(pending)}): make migrate")
 
 
-def is_stale(connection: Connection) -> bool:
-    """Tell whether an idle connection has something to read: its server's last words, or its end.
-
-    Costs a microsecond, where asking the server costs a round trip.
-    """
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
 class Database:
     """A process's connections. Nothing connects before the first request, so it may be forked."""
 
@@ -220,11 +241,12 @@ class Database:
             "lock_timeout": str(LOCK_TIMEOUT),
             "idle_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT),
         }
+        self._reply_timeout = settings.database_statement_timeout / 1000 + REPLY_MARGIN
         self._url = settings.database_url
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             self._url,
             connection_class=Connection if settings.database_prepare else UnpreparedConnection,
-            kwargs=CONNECTION_OPTIONS,
+            kwargs=CONNECTION_OPTIONS | {"connect_timeout": POOL_CONNECT_TIMEOUT},
             configure=self._configure,
             open=False,
             min_size=1,
@@ -235,12 +257,15 @@ class Database:
             # Reconnecting is the probe's work: the pool's own attempts back off for seconds.
             reconnect_timeout=0,
         )
-        self._down = False
+        self._drained_at = -inf
+        self._suspect = False  # a connection was lost, or none was free: the next request asks
+        self._down = False  # it was asked, and did not let us in
         self._probing = Lock()
-        self._next_probe = 0.0
+        self._answered_at = -inf
+        self._next_probe = -inf
 
-    def fetch(self, name: str, **values: Value) -> tuple[bytes | None, ...] | None:
-        """Run a named statement; return its first row, each value as PostgreSQL wrote it, or None.
+    def fetch(self, name: str, **values: Value) -> list[tuple[bytes, ...]]:
+        """Run a named statement; return its rows, each value as PostgreSQL wrote it, b"" for NULL.
 
         Raises:
             DatabaseUnavailable: no connection could be had.
@@ -248,9 +273,11 @@ class Database:
         """
         with self._connection() as connection:
             result = connection.run(name, values)
-            if not result.ntuples:
-                return None
-            return tuple(result.get_value(0, column) for column in range(result.nfields))
+            columns = range(result.nfields)
+            return [
+                tuple(result.get_value(row, column) or b"" for column in columns)
+                for row in range(result.ntuples)
+            ]
 
     def pending_migrations(self) -> list[str]:
         """As the function of this name, on a connection of the pool.
@@ -270,50 +297,70 @@ class Database:
         try:
             yield connection
         except psycopg.Error as error:
-            if error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it at once
-                connection.close()
-                self._pool.drain()
             if connection.closed:
-                self._down = True
+                self._suspect = True
+            elif error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it
+                self._discard(connection)
             raise
         finally:
             self._pool.putconn(connection)
 
     def _take(self) -> Connection:
+        """Take a connection from the pool; one whose server has gone is no reason to fail."""
         if self._pool.closed:
             self._pool.open()
-        if self._down:
+        if self._suspect:
             self._probe()
-        try:
-            connection = self._pool.getconn()
-            if not is_stale(connection):
+        for _ in range(self._pool.max_size + 1):
+            try:
+                connection = self._pool.getconn()
+            except PoolTimeout:
+                self._suspect = True
+                raise DatabaseUnavailable("no connection was free in time") from None
+            if not connection.is_stale():
                 return connection
-            connection.close()
+            self._discard(connection)
             self._pool.putconn(connection)
-            self._pool.drain()
             self._probe()
-            return self._pool.getconn()
-        except PoolTimeout:
-            self._down = True
-            raise DatabaseUnavailable("no connection was free in time") from None
+        raise DatabaseUnavailable("it ends every connection")
+
+    def _discard(self, connection: Connection) -> None:
+        """Close a connection, and the idle others with it: what ended one has ended them too."""
+        connection.close()
+        if connection.made_at > self._drained_at + DRAIN_PAUSE:
+            self._drained_at = monotonic()
+            self._pool.drain()
 
     def _probe(self) -> None:
-        """Ask a server that seems down for a connection: one thread does, the others fail at once."""
-        self._down = True
-        if not self._probing.acquire(blocking=False):
+        """Ask a suspect server for a connection: one thread does, the others wait for its answer.
+
+        Where the server is known to be down, they fail at once.
+        """
+        asked_at = monotonic()
+        self._suspect = True
+        if not self._probing.acquire(timeout=0 if self._down else POOL_TIMEOUT):
+            self._down = self._suspect  # unless an answer has just come
             raise DatabaseUnavailable("it is down, and another request asks for it")
-        started = monotonic()
         try:
+            if self._answered_at > asked_at:
+                return
+            started = monotonic()
             if started < self._next_probe:
                 raise DatabaseUnavailable("it is down, and was asked for just now")
             Connection.connect(self._url, **CONNECTION_OPTIONS).close()
-            self._down = False
+            self._answered_at = monotonic()
+            self._suspect = self._down = False
         except psycopg.OperationalError as error:
-            # A refusal is quick, and asked for again soon; silence costs a timeout.
-            self._next_probe = monotonic() + 2 * (monotonic() - started)
-            raise DatabaseUnavailable(str(error)) from None
+            silence = monotonic() - started
+            # Refused, as when others have taken all its connections: those at hand may be good.
+            at_hand = silence < POOL_TIMEOUT and self._pool.get_stats()["pool_available"]
+            self._suspect = self._down = not at_hand
+            if self._down:
+                self._next_probe = monotonic() + silence  # short after a refusal
+                raise DatabaseUnavailable(str(error)) from None
         finally:
             self._probing.release()
 
     def _configure(self, connection: Connection) -> None:
+        connection.reply_timeout = self._reply_timeout
         connection.run("set_timeouts", self._timeouts)

@@ -21,6 +21,7 @@ CODE_OF_STATUS = {
     405: "method_not_allowed",
     409: "conflict",
     413: "payload_too_large",
+    414: "uri_too_long",
     415: "unsupported_media_type",
     422: "validation_error",
     500: "internal_error",
@@ -31,7 +32,9 @@ MESSAGE_OF_STATUS = {
     405: "This path does not take this method.",
     409: "The request is in conflict with what is stored.",
     413: "The request body is too large.",
+    414: "The address is too long.",
     422: "The request breaks a rule.",
+    431: "The request's headers are too large.",
     500: "Something went wrong on our side.",
     503: "The service is not available right now; please try again in a moment.",
 }
@@ -63,8 +66,12 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def error_body(status: int, message: str, details: dict[str, Any] | None = None) -> bytes:
-    code = CODE_OF_STATUS.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_")
+def error_body(
+    status: int, message: str | None = None, details: dict[str, Any] | None = None
+) -> bytes:
+    phrase = HTTPStatus(status).phrase
+    code = CODE_OF_STATUS.get(status) or phrase.lower().replace(" ", "_")
+    message = message or MESSAGE_OF_STATUS.get(status) or f"{phrase}."
     body = {"error": code, "message": message}
     return json.dumps(body | ({"details": details} if details else {})).encode()
 
@@ -75,7 +82,6 @@ def error_response(
     details: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    message = message or MESSAGE_OF_STATUS.get(status) or f"{HTTPStatus(status).phrase}."
     body = error_body(status, message, details)
     response = Response(body, status, headers, content_type="application/json")
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -1,9 +1,15 @@
-"""gunicorn, the same in development and in production: `gunicorn wsgi:application` reads this file."""
+"""gunicorn, the same in development and production: `gunicorn wsgi:application` reads this."""
 
+import socket
+import struct
 import sys
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
+from time import monotonic
 
-import gunicorn.util
+import gunicorn.util  # type: ignore[import-untyped]
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 
 from config import ConfigError, Settings
 from errors import error_body
@@ -13,7 +19,8 @@ try:
 except ConfigError as error:
     sys.exit(f"Error: {error}")
 
-bind = f"{settings.api_host}:{settings.api_port}"
+host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+bind = f"{host}:{settings.api_port}"
 workers = settings.web_concurrency
 threads = settings.web_threads
 worker_class = "gthread"
@@ -24,18 +31,59 @@ timeout = 30  # seconds
 graceful_timeout = settings.graceful_timeout
 loglevel = settings.log_level
 control_socket_disable = True
+sendfile = False
 if Path("/dev/shm").is_dir():
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
 
-def write_error(sock, status, reason, _message):  # type: ignore[no-untyped-def]
+RECEIVE_TIMEOUT = 10  # seconds without a byte of a request that has begun
+DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
+LINGER_TIMEOUT = 1.0  # seconds of it without a byte
+
+
+def when_ready(server):  # type: ignore[no-untyped-def]
+    """Have the kernel end the wait for clients that stall: a few would hold every thread."""
+    for listener in server.LISTENERS:  # the sockets that it accepts inherit the option
+        timeout = struct.pack("ll", RECEIVE_TIMEOUT, 0)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+
+    server.log.error_log.addFilter(tells_of_no_stalled_client)
+
+
+def tells_of_no_stalled_client(record):  # type: ignore[no-untyped-def]
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
+
+
+def post_request(_worker, request, _environ, response):  # type: ignore[no-untyped-def]
+    """Read the rest of a refused body: closing on unread bytes is a reset, and loses the answer."""
+    if response and (response.status_code or 500) >= HTTPStatus.BAD_REQUEST:
+        deadline = monotonic() + DRAIN_TIMEOUT
+        with suppress(OSError, ParseException):
+            while (seconds := deadline - monotonic()) > 0:
+                request.unreader.sock.settimeout(min(seconds, LINGER_TIMEOUT))
+                if not request.body.read(64 * 1024):
+                    break
+
+
+def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-def]
     """Answer what gunicorn refuses itself in the shape of every other error."""
-    body = error_body(status, f"{reason}.")
+    phrase = HTTPStatus(status).phrase
+    body = error_body(status)
     head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    gunicorn.util.write_nonblock(sock, head.encode("latin-1") + body)
+    gunicorn.util.write_nonblock(client, head.encode("latin-1") + body)
+    deadline = monotonic() + LINGER_TIMEOUT
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_WR)
+        while (seconds := deadline - monotonic()) > 0:
+            client.settimeout(seconds)
+            if not client.recv(64 * 1024):
+                break
 
 
 gunicorn.util.write_error = write_error
+# gunicorn's own waits up to 2 s for the client to close, in the thread that serves all others.
+gunicorn.util.close_graceful = gunicorn.util.close

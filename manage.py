@@ -1,6 +1,5 @@
-"""The commands of development and operation: `python manage.py --help`, or the Makefile's targets."""
+"""The commands of development and operation: `python manage.py --help`, or the Makefile."""
 
-import os
 import re
 import secrets
 import signal
@@ -9,15 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 import click
 import jwt
-
 
 import migrate as migrations
 from children import end_with_parent
@@ -46,7 +44,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CommandError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(" ".join(str(error).split())) from None
 
 
 @click.group(cls=Commands)
@@ -55,35 +53,39 @@ def commands() -> None:
 
 
 @contextmanager
+def embedded_server(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
+    """Run PostgreSQL on `folder` and yield its address."""
+    import embedded  # only here: where a database is given, none of it is needed
+
+    try:
+        with embedded.running(folder, settings) as url:
+            yield url
+    except embedded.EmbeddedError as error:
+        raise CommandError(f"{error}.") from None
+
+
+@contextmanager
 def database_url() -> Iterator[str]:
     """Yield the given database's address, or that of the embedded server, started if need be."""
     if given := read_environ().get("DATABASE_URL"):
         yield parse("database_url", given)
         return
-    import embedded  # only here: where a database is given, none of it is needed
+    import embedded
 
     if url := embedded.url_of_running(DATABASE_FOLDER):
         yield url
         return
-    with embedded.running(DATABASE_FOLDER) as url:
+    with embedded_server(DATABASE_FOLDER) as url:
         yield url
 
 
-def environ_with_secret() -> dict[str, str]:
-    """Read the environment; where no database is given, a missing secret is made and kept."""
-    environ = read_environ()
-    if environ.get("DATABASE_URL"):
-        return environ
-    environ.setdefault("BETTER_AUTH_SECRET", kept_secret())
-    return environ
-
-
 def kept_secret() -> str:
+    """Read the secret that goes with the embedded server, made at the first call."""
     if not SECRET_FILE.exists():
-        DATA_FOLDER.mkdir(mode=0o700, exist_ok=True)
+        DATA_FOLDER.mkdir(mode=0o711, exist_ok=True)  # PostgreSQL's own folder in it is closed
         new = SECRET_FILE.with_suffix(".new")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_urlsafe(48))
         new.rename(SECRET_FILE)
     return SECRET_FILE.read_text()
 
@@ -91,20 +93,31 @@ def kept_secret() -> str:
 @commands.command()
 def run() -> None:
     """Serve the API, with a PostgreSQL of its own where DATABASE_URL names none."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    environ = environ_with_secret()
+    on_stop(signal.default_int_handler)
+    environ = read_environ()
+    secret = environ.get("BETTER_AUTH_SECRET")
+    code = 0
     if environ.get("DATABASE_URL"):
         settings = Settings.load(environ)
         require_free_port(settings)
         sys.exit(serve(settings, environ))
-    settings = Settings.load(environ | {"DATABASE_URL": "postgresql://"})
-    require_free_port(settings)
-    import embedded
-
-    with embedded.running(DATABASE_FOLDER) as url:
+    # What is wrong with the settings is told before anything starts; the secret is made when the
+    # folder is this process's own.
+    stand_in = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret or "-" * 32}
+    require_free_port(Settings.load(environ | stand_in))
+    with suppress(KeyboardInterrupt), embedded_server(DATABASE_FOLDER) as url:
         migrations.migrate(url)
-        code = serve(settings, environ | {"DATABASE_URL": url})
+        environ |= {"DATABASE_URL": url, "BETTER_AUTH_SECRET": secret or kept_secret()}
+        code = serve(Settings.load(environ), environ)
     sys.exit(code)
+
+
+def on_stop(handler: Any) -> None:
+    """Have `handler` called for Ctrl-C, for SIGTERM, and for a closed terminal without nohup."""
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)
 
 
 def require_free_port(settings: Settings) -> None:
@@ -112,8 +125,8 @@ def require_free_port(settings: Settings) -> None:
     try:
         socket.create_server((settings.api_host, settings.api_port), family=family).close()
     except OSError as error:
-        place = f"{settings.api_host} port {settings.api_port}"
-        raise CommandError(f"Cannot listen on {place}: {error.strerror}. Set API_PORT.") from None
+        place = f"{settings.api_host} port {settings.api_port}: {error.strerror}"
+        raise CommandError(f"Cannot listen on {place}. Set API_PORT or API_HOST.") from None
 
 
 def serve(settings: Settings, environ: dict[str, str]) -> int:
@@ -125,8 +138,7 @@ def serve(settings: Settings, environ: dict[str, str]) -> int:
         start_new_session=True,  # a Ctrl-C in the terminal would cut off requests in flight
         preexec_fn=end_with_parent(signal.SIGTERM),
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: gunicorn.terminate())
+    on_stop(lambda *_: gunicorn.terminate())
     if wait_until_live(settings, gunicorn):
         click.echo(banner(settings))
     return gunicorn.wait()
@@ -139,7 +151,7 @@ def wait_until_live(settings: Settings, gunicorn: subprocess.Popen[bytes]) -> bo
         try:
             connection.request("GET", "/livez")
             return connection.getresponse().status == 200
-        except OSError:
+        except (OSError, HTTPException):
             time.sleep(0.05)
         finally:
             connection.close()
@@ -155,13 +167,12 @@ def banner(settings: Settings) -> str:
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
     lines = ["", f"  Swagger UI   {address}/docs", f"  OpenAPI      {address}/openapi.json", ""]
     if settings.better_auth_secret:
-        lines += [
-            "  Create a task as the user demo:",
-            "",
+        curl = (
             f"curl -s {address}/api/demo/tasks -H 'Content-Type: application/json'"
-            f" -d '{{\"title\": \"Buy milk\"}}' -H 'Authorization: Bearer {make_token(settings, 'demo')}'",
-            "",
-        ]
+            ' -d \'{"title": "Buy milk"}\''
+            f" -H 'Authorization: Bearer {make_token(settings, 'demo')}'"
+        )
+        lines += ["  Create a task as the user demo:", "", curl, ""]
     return "\n".join(lines)
 
 
@@ -179,7 +190,11 @@ def make_token(settings: Settings, user: str) -> str:
 @click.argument("user", default="demo")
 def token(user: str) -> None:
     """Print a token for USER, signed with the secret; good for twelve hours."""
-    settings = Settings.load({"DATABASE_URL": "postgresql://"} | environ_with_secret())
+    environ = read_environ()
+    if not environ.get("DATABASE_URL"):
+        secret = environ.get("BETTER_AUTH_SECRET") or kept_secret()
+        environ |= {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret}
+    settings = Settings.load(environ)
     if not settings.better_auth_secret:
         raise CommandError("Set BETTER_AUTH_SECRET: only its tokens can be made here.")
     click.echo(make_token(settings, user))
@@ -215,14 +230,14 @@ def migration(name: str) -> None:
 @commands.command()
 def schema() -> None:
     """Write schema.sql: what all migrations make of an empty database."""
-    import embedded
-
     with (
         tempfile.TemporaryDirectory() as folder,
-        embedded.running(Path(folder, "postgres"), ["fsync=off"]) as url,
+        embedded_server(Path(folder, "postgres"), ["fsync=off"]) as url,
     ):
+        from embedded import binaries
+
         migrations.migrate(url)
-        migrations.dump_schema(url, embedded.binaries(), PROJECT / "schema.sql")
+        migrations.dump_schema(url, binaries(), PROJECT / "schema.sql")
 
 
 @commands.command()

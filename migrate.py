@@ -43,7 +43,7 @@ def rollback(url: str) -> None:
 
 
 def dump_schema(url: str, bin_folder: Path, file: Path = SCHEMA_FILE) -> None:
-    """Write the database's schema to a file, with the pg_dump of `bin_folder`; raises as `migrate`."""
+    """Write the schema to a file, with the pg_dump of `bin_folder`; raises as `migrate`."""
     with only_runner(url) as connection:
         path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
         run_dbmate(connection, "dump", DBMATE_SCHEMA_FILE=str(file), PATH=path)
@@ -57,15 +57,14 @@ def only_runner(url: str) -> Iterator[Connection]:
     """
     deadline = time.monotonic() + LOCK_TIMEOUT
     try:
-        connection = Connection.connect(url, **CONNECTION_OPTIONS)
-    except psycopg.OperationalError as error:
+        with Connection.connect(url, **CONNECTION_OPTIONS) as connection:
+            while connection.run("try_migration_lock", {"key": LOCK_KEY}).get_value(0, 0) != b"t":
+                if time.monotonic() > deadline:
+                    raise MigrationError("Another runner has held the lock for minutes.")
+                time.sleep(POLL_INTERVAL)
+            yield connection
+    except psycopg.Error as error:
         raise MigrationError(f"The database cannot be reached: {error}") from None
-    with connection:
-        while connection.run("try_migration_lock", {"key": LOCK_KEY}).get_value(0, 0) != b"t":
-            if time.monotonic() > deadline:
-                raise MigrationError("Another runner has held the migrations' lock for minutes.")
-            time.sleep(POLL_INTERVAL)
-        yield connection
 
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
@@ -83,17 +82,19 @@ def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
 def dbmate_url(connection: Connection) -> str:
     """Write the address of an open connection as dbmate's driver reads it.
 
-    That driver knows less than libpq: no service files, no channel_binding, and TLS unless told not to.
+    That driver knows less than libpq: no service files, no channel_binding, TLS unless told not to.
     """
     info = connection.info
     given = conninfo_to_dict(info.dsn)
     query = {"sslmode": "require" if connection.pgconn.ssl_in_use else "disable"}
     if str(given.get("sslmode", "")).startswith("verify-"):
         query["sslmode"] = str(given["sslmode"])
-    for name in ("sslrootcert", "sslcert", "sslkey"):
+    for name in ("options", "sslrootcert", "sslcert", "sslkey"):
         if given.get(name) and given[name] != "system":
             query[name] = str(given[name])
-    login = quote(info.user, safe="") + (f":{quote(info.password, safe='')}" if info.password else "")
+    login = quote(info.user, safe="")
+    if info.password:
+        login += f":{quote(info.password, safe='')}"
     if info.host.startswith("/"):
         query |= {"host": info.host, "port": str(info.port)}
         place = ""

@@ -46,9 +46,15 @@ class SharedDescription(BasePlugin):
     def init_spec(self, spec: APISpec) -> None:
         self.spec = spec
 
-    def path_helper(self, *, parameters: list[dict[str, Any]], **_: Any) -> None:
+    def path_helper(
+        self,
+        path: str | None = None,
+        operations: dict[Any, Any] | None = None,
+        parameters: list[dict[Any, Any]] | None = None,
+        **_: Any,
+    ) -> None:
         """Move a path part's description to where Swagger UI shows it and fills it in."""
-        for parameter in parameters:
+        for parameter in parameters or ():
             if description := parameter["schema"].pop("description", None):
                 parameter["description"] = description
             if examples := parameter["schema"].pop("examples", None):
@@ -57,11 +63,10 @@ class SharedDescription(BasePlugin):
     def operation_helper(
         self,
         path: str | None = None,
-        operations: dict[str, Any] | None = None,
-        *,
-        rule: Rule,
-        **_: Any,
+        operations: dict[Any, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
+        rule: Rule = kwargs["rule"]
         first, *rest = rule.endpoint.rpartition(".")[2].split("_")
         for operation in (operations or {}).values():
             operation["operationId"] = first + "".join(word.capitalize() for word in rest)

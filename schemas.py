@@ -1,9 +1,9 @@
 """What may come in, what goes out: the fields of the API with their rules."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
-from marshmallow import RAISE, Schema, fields
+from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length
 
 from converters import LARGEST_ID
@@ -21,14 +21,10 @@ TITLE_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 class Text(fields.String):
     """A string that PostgreSQL can store."""
 
-    default_error_messages: ClassVar[dict[str, str]] = {
-        "unstorable": "Must not contain NUL or half of a surrogate pair."
-    }
-
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         if UNSTORABLE.search(text):
-            raise self.make_error("unstorable")
+            raise ValidationError("Must not contain NUL or half of a surrogate pair.")
         return text
 
 

@@ -11,7 +11,7 @@ from errors import ApiError
 from schemas import Task, TaskCreate, TaskUpdate
 
 
-class TasksBlueprint(Blueprint):
+class TasksBlueprint(Blueprint):  # type: ignore[misc]
     ARGUMENTS_PARSER = BodyParser()
 
 
@@ -33,18 +33,22 @@ blueprint.url_value_preprocessor(refuse_ids_past_bigint)
 blueprint.before_request(refuse_unknown_parameters)
 
 
-def task_response(row: tuple[bytes, ...] | None, task_id: int) -> Response:
-    if row is None:
-        raise ApiError(404, f"Resource not found: task {task_id}")
-    return json_response(row[0])
+def missing_task(task_id: int) -> ApiError:
+    return ApiError(404, f"Resource not found: task {task_id}")
+
+
+def task_response(rows: list[tuple[bytes, ...]], task_id: int) -> Response:
+    if not rows:
+        raise missing_task(task_id)
+    return json_response(rows[0][0])
 
 
 @blueprint.get("")
 @blueprint.response(200, Task(many=True))
 def list_tasks(user_id: str) -> Response:
     """List the user's tasks, newest first"""
-    row = database().fetch("select_tasks", user_id=user_id)
-    return json_response(row[0] if row else b"[]")
+    [(tasks,)] = database().fetch("select_tasks", user_id=user_id)
+    return json_response(tasks)
 
 
 @blueprint.post("")
@@ -52,13 +56,12 @@ def list_tasks(user_id: str) -> Response:
 @blueprint.response(201, Task, headers=LOCATION)
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task"""
-    row = database().fetch(
+    [(task_id, task)] = database().fetch(
         "insert_task",
         user_id=user_id,
         title=body["title"],
         description=body.get("description"),
     )
-    task_id, task = row
     response = json_response(task, 201)
     response.location = url_for("tasks.get_task", user_id=user_id, task_id=int(task_id))
     return response
@@ -79,7 +82,7 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 
     Writes the fields that are sent; `description` and `completed` stay where they are left out.
     """
-    row = database().fetch(
+    rows = database().fetch(
         "update_task",
         user_id=user_id,
         task_id=task_id,
@@ -88,15 +91,15 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
         description=body.get("description"),
         completed=body.get("completed"),
     )
-    return task_response(row, task_id)
+    return task_response(rows, task_id)
 
 
 @blueprint.delete("/<task_id:task_id>")
 @blueprint.response(204)
 def delete_task(user_id: str, task_id: int) -> Response:
     """Delete a task"""
-    if database().fetch("delete_task", user_id=user_id, task_id=task_id) is None:
-        raise ApiError(404, f"Resource not found: task {task_id}")
+    if not database().fetch("delete_task", user_id=user_id, task_id=task_id):
+        raise missing_task(task_id)
     return Response(status=204)
 
 

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from config import Settings
 
-SECRET = "a secret of the tests, 32 bytes or more"  # noqa: S105
+SECRET = "a secret of the tests, 32 bytes or more"
 LONG_AGO = "2000-01-01T00:00:00+00:00"
 
 

@@ -43,7 +43,7 @@ def test_every_route_is_public_by_name_or_belongs_to_its_user(
 
 
 def test_public_list_names_no_route_that_is_gone(application: Flask):
-    assert PUBLIC_ENDPOINTS <= application.view_functions.keys()
+    assert application.view_functions.keys() >= PUBLIC_ENDPOINTS
 
 
 def test_every_api_route_is_described_in_openapi(application: Flask):
@@ -112,7 +112,7 @@ def test_environment_is_read_in_config_alone():
 def pinned(name: str) -> dict[str, str]:
     text = (PROJECT / name).read_text()
     assert text.count("--hash=sha256:") >= text.count("==")
-    return dict(re.findall(r"^([\w.-]+)==([^ ;\\]+)", text, re.M))
+    return dict(re.findall(r"^([\w.-]+)==([^ ;\\]+)", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_card_of_packages_is_kept():
 def test_every_make_target_of_the_readme_exists():
     makefile = (PROJECT / "Makefile").read_text()
     for target in set(re.findall(r"\bmake ([a-z][\w-]*)", README)):
-        assert re.search(rf"^{target}:", makefile, re.M), target
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_every_file_that_the_readme_names_exists():

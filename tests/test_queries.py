@@ -22,7 +22,9 @@ VERBS = {"select", "insert", "update", "delete", "toggle", "set", "try"}
 USER_TABLES = {
     statement.stmt.relation.relname
     for statement in parse_sql(
-        "\n".join(re.findall(r"^CREATE TABLE .*?;$", SCHEMA_FILE.read_text(), re.M | re.S))
+        "\n".join(
+            re.findall(r"^CREATE TABLE .*?;$", SCHEMA_FILE.read_text(), re.MULTILINE | re.DOTALL)
+        )
     )
     if any(getattr(column, "colname", "") == "user_id" for column in statement.stmt.tableElts)
 }
@@ -50,9 +52,9 @@ class Rules(Visitor):
 
     def visit_UpdateStmt(self, _: object, node: sql.UpdateStmt) -> None:  # noqa: N802
         self.require_owner([node.relation.relname], node.whereClause)
-        if node.relation.relname == "tasks":
-            if "updated_at" not in {target.name for target in node.targetList}:
-                self.broken.append("it changes a task without moving updated_at")
+        written = {target.name for target in node.targetList}
+        if node.relation.relname == "tasks" and "updated_at" not in written:
+            self.broken.append("it changes a task without moving updated_at")
 
     def visit_DeleteStmt(self, _: object, node: sql.DeleteStmt) -> None:  # noqa: N802
         self.require_owner([node.relation.relname], node.whereClause)
@@ -140,7 +142,7 @@ def test_every_statement_is_used():
 def test_sql_file_keeps_the_style(path: Path):
     text = path.read_text()
     assert all(len(line) <= 100 for line in text.splitlines())
-    for part in re.split(r"^-- name: ", text, flags=re.M)[1:]:
+    for part in re.split(r"^-- name: ", text, flags=re.MULTILINE)[1:]:
         assert part.splitlines()[1].startswith("-- "), f"{part.split()[0]} lacks its guarantee"
     assert text.count(";\n") == text.count("-- name: ")
 

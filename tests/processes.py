@@ -1,0 +1,258 @@
+"""Real processes for tests: started, waited for, called over HTTP, and ended whatever happens."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email.message import Message
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from support import SECRET, token_for
+
+from children import end_with_parent
+from config import PROJECT
+
+PATIENCE = 30.0  # seconds that a slow machine gets for what takes one
+NO_PART_OF_THE_PRODUCT = shutil.ignore_patterns(".*", "bench", "docs", "tests")
+
+
+class Answer(NamedTuple):
+    """An answer that came over HTTP, with the names that werkzeug gives one."""
+
+    status_code: int
+    headers: Message
+    data: bytes
+
+    @property
+    def text(self) -> str:
+        return self.data.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+    @property
+    def content_type(self) -> str | None:
+        return self.headers["Content-Type"]
+
+
+class Process:
+    """A program of ours that runs, serves on `port`, and writes all it says to one file."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.popen = popen
+        self.port = port
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def lines(self) -> list[str]:
+        return [line for line in self.output().splitlines() if line.strip()]
+
+    def family(self) -> list[psutil.Process]:
+        """List the process and all that it started, directly or not."""
+        try:
+            found = psutil.Process(self.pid)
+            return [found, *found.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def connect(self, timeout: float = 10) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def ask(self, method: str, path: str, timeout: float = 10, **options: Any) -> Answer:
+        """Send one request on a connection of its own."""
+        connection = self.connect(timeout)
+        try:
+            return ask(connection, method, path, **options)
+        finally:
+            connection.close()
+
+    def call(self, method: str, path: Any = "", user: str = "alice", **options: Any) -> Answer:
+        """Send one request as a user, below this user's tasks."""
+        return self.ask(method, tasks_of(user, path), token=token_for(user), **options)
+
+    def create(self, user: str = "alice") -> int:
+        answer = self.call("POST", user=user, json={"title": "Buy milk"})
+        assert answer.status_code == 201, answer.text
+        task_id: int = answer.json["id"]
+        return task_id
+
+    def is_live(self) -> bool:
+        with suppress(OSError, HTTPException):
+            return self.ask("GET", "/livez", timeout=2).status_code == 200
+        return False
+
+    def wait_until_live(self) -> None:
+        wait_until(lambda: self.is_live() or self.popen.poll() is not None)
+        assert self.popen.poll() is None, self.output()
+
+    def wait_for_output(self, text: str) -> None:
+        wait_until(lambda: text in self.output() or self.popen.poll() is not None)
+        assert text in self.output()
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        return self.popen.wait(timeout)
+
+    def stop(self) -> int:
+        self.popen.terminate()
+        return self.wait()
+
+
+def tasks_of(user: str, path: Any = "") -> str:
+    return f"/api/{quote(user, safe='')}/tasks/{path}".removesuffix("/")
+
+
+def ask(
+    connection: HTTPConnection,
+    method: str,
+    path: str,
+    *,
+    json: Any = None,
+    token: str | None = None,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """Send one request on an open connection; `json` stands for a body and its type."""
+    sent = {"Authorization": f"Bearer {token}"} if token else {}
+    if json is not None:
+        body = to_json(json)
+        sent["Content-Type"] = "application/json"
+    connection.request(method, path, body, sent | (headers or {}))
+    response = connection.getresponse()
+    return Answer(response.status, response.headers, response.read())
+
+
+def as_url(conninfo: str, scheme: str = "postgresql", **query: str) -> str:
+    """Write a connection string as the address that DATABASE_URL holds."""
+    parameters = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
+    return f"{scheme}:///?{urlencode(parameters | query, quote_via=quote)}"
+
+
+@contextmanager
+def database_on(server: SimpleNamespace, name: str) -> Iterator[str]:
+    """Make an empty database, yield its address, and drop it."""
+    login = {"host": server.host, "port": server.port, "user": server.user}
+    login |= {"password": server.password} if server.password else {}
+    maintenance = make_conninfo(**login, dbname=server.maintenance_dbname)
+    with psycopg.connect(maintenance, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield as_url(make_conninfo(**login, dbname=name))
+        drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+        connection.execute(drop.format(sql.Identifier(name)))
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def wait_until_gone(family: list[psutil.Process], seconds: float) -> None:
+    """Wait until none of these processes runs; one that nobody has reaped yet does not."""
+
+    def runs(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    wait_until(lambda: not any(runs(process) for process in family), seconds)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def copy_of_project(parent: Path) -> Path:
+    """Copy what runs, without the .env and the .data of whoever runs the tests."""
+    return Path(shutil.copytree(PROJECT, parent / "project", ignore=NO_PART_OF_THE_PRODUCT))
+
+
+def plain_environment() -> dict[str, str]:
+    """Keep of the environment what programs need to run, and nothing that sets us up."""
+    names = ("PATH", "HOME", "TMPDIR", "LANG", *(n for n in os.environ if n.startswith("COVERAGE")))
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+@contextmanager
+def running(
+    arguments: list[str], folder: Path, port: int = 0, **environment: object
+) -> Iterator[Process]:
+    """Run Python with `arguments` in `folder`; at the end nothing of it runs any more."""
+    log = folder.parent / f"output-{time.monotonic_ns()}.txt"
+    with log.open("wb") as file:
+        popen = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=plain_environment() | {name: str(value) for name, value in environment.items()},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            preexec_fn=end_with_parent(signal.SIGTERM),
+        )
+    process = Process(popen, port, log)
+    try:
+        yield process
+    finally:
+        family = process.family()
+        popen.terminate()
+        try:
+            popen.wait(15)
+        finally:
+            for left in family:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
+            popen.wait()
+
+
+@contextmanager
+def gunicorn(folder: Path, database_url: str, **environment: object) -> Iterator[Process]:
+    """Run gunicorn as in production, on a port of its own, until it answers."""
+    port = int(str(environment.pop("API_PORT", 0))) or free_port()
+    arguments = ["-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:application"]
+    given = {
+        "DATABASE_URL": database_url,
+        "BETTER_AUTH_SECRET": SECRET,
+        "API_PORT": port,
+        "WEB_CONCURRENCY": 1,
+    }
+    with running(arguments, folder, port, **given | environment) as process:
+        process.wait_until_live()
+        yield process
+
+
+@contextmanager
+def manage_run(folder: Path, **environment: object) -> Iterator[Process]:
+    """Run `manage.py run`, on a port of its own, until it has printed what it prints."""
+    port = int(str(environment.pop("API_PORT", 0))) or free_port()
+    given = {"API_PORT": port, "WEB_CONCURRENCY": 1}
+    with running(["manage.py", "run"], folder, port, **given | environment) as process:
+        process.wait_for_output("/docs")
+        yield process

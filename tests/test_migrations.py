@@ -1,0 +1,272 @@
+"""The migrations: their files, what they make, several runners at once, and dbmate by itself."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import processes
+import psycopg
+import pytest
+
+import embedded
+import migrate
+from config import PROJECT
+from database import Connection, known_migrations
+
+FILES = sorted(migrate.MIGRATIONS_FOLDER.glob("*.sql"))
+UP, DOWN = "-- migrate:up", "-- migrate:down"
+BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP TABLE half;\n"
+CONCURRENT = f"""\
+{UP} transaction:false
+CREATE INDEX CONCURRENTLY tasks_title ON tasks (user_id, title);
+
+{DOWN} transaction:false
+DROP INDEX CONCURRENTLY tasks_title;
+"""
+
+NewDatabase = Callable[..., str]
+
+
+@pytest.fixture
+def new_database(server: SimpleNamespace) -> Iterator[NewDatabase]:
+    """Make empty databases, and yield the function that does; it returns an address."""
+    numbers = count()
+    with ExitStack() as made:
+
+        def make(name: str = "migrated") -> str:
+            name = f"{name} {os.getpid()} {next(numbers)}"
+            return made.enter_context(processes.database_on(server, name))
+
+        yield make
+
+
+@pytest.fixture
+def url(new_database: NewDatabase) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return processes.copy_of_project(tmp_path)
+
+
+def schema_of(url: str, folder: Path) -> str:
+    """Dump a database; leave out what tells the server's version and how the dump is read."""
+    file = folder / f"{len(list(folder.iterdir()))}.sql"
+    migrate.dump_schema(url, embedded.binaries(), file)
+    return without_noise(file.read_text())
+
+
+def without_noise(dump: str) -> str:
+    noise = ("--", "SET ", "\\", "SELECT pg_catalog.set_config(")
+    return "\n".join(line for line in dump.splitlines() if line and not line.startswith(noise))
+
+
+def applied(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT version FROM schema_migrations ORDER BY version")
+        return [version for (version,) in rows]
+
+
+def run_manage(folder: Path, command: list[str], **environment: str) -> tuple[int, list[str]]:
+    with processes.running(["manage.py", *command], folder, **environment) as process:
+        return process.wait(), process.lines()
+
+
+# The files
+
+
+def test_numbers_are_unique_and_of_one_width() -> None:
+    numbers = [re.match(r"(\d+)_[a-z0-9_]+\.sql$", file.name) for file in FILES]
+    assert all(numbers)
+    found = [number[1] for number in numbers if number]
+    assert len(set(found)) == len(found) > 0
+    assert {len(number) for number in found} == {4}
+    assert found == known_migrations()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_file_has_an_up_and_a_down_part(file: Path) -> None:
+    up, down = file.read_text().split(DOWN)
+    assert up.startswith(UP)
+    assert up.count(";") > 0
+    assert down.count(";") > 0
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_squawk_finds_nothing_in_the_up_part(file: Path) -> None:
+    squawk = shutil.which("squawk", path=str(migrate.DBMATE.parent))
+    assert squawk
+    up = file.read_text().split(DOWN)[0]
+    arguments = ["--config", ".squawk.toml", "--stdin-filepath", file.name]
+    done = subprocess.run(
+        [squawk, *arguments], check=False, input=up, cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+# What they make
+
+
+def test_up_down_and_up_again_leaves_the_same_schema(url: str, tmp_path: Path) -> None:
+    migrate.migrate(url)
+    once = schema_of(url, tmp_path)
+    for _ in FILES:
+        migrate.rollback(url)
+    assert applied(url) == []
+    assert "tasks" not in schema_of(url, tmp_path)
+    migrate.migrate(url)
+    assert schema_of(url, tmp_path) == once
+
+
+def test_schema_sql_is_what_the_migrations_make(url: str, tmp_path: Path) -> None:
+    migrate.migrate(url)
+    written = (PROJECT / "schema.sql").read_text()
+    assert schema_of(url, tmp_path) == without_noise(written), "run: make schema"
+
+
+def test_migrating_again_changes_nothing(url: str) -> None:
+    for _ in range(2):
+        migrate.migrate(url)
+        assert applied(url) == known_migrations()
+
+
+def test_options_of_the_address_hold_for_the_migrations_too(new_database: NewDatabase) -> None:
+    url = new_database()
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE SCHEMA apart")
+    migrate.migrate(f"{url}&options=-csearch_path%3Dapart")
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM apart.tasks").fetchone() == (0,)
+
+
+# Runners
+
+
+def test_four_runners_at_once_end_well(url: str, project: Path) -> None:
+    (project / "migrations" / "9001_index_titles.sql").write_text(CONCURRENT)
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(run_manage, project, ["migrate"], DATABASE_URL=url) for _ in range(4)]
+    assert [run.result()[0] for run in runs] == [0] * 4, [run.result() for run in runs]
+    assert applied(url) == [*known_migrations(), "9001"]
+    with psycopg.connect(url) as connection:
+        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'tasks_title'::regclass"
+        assert connection.execute(valid).fetchone() == (True,)
+
+
+def test_failing_migration_ends_in_one_line_and_leaves_nothing(url: str, project: Path) -> None:
+    (project / "migrations" / "9001_break.sql").write_text(BROKEN)
+    code, lines = run_manage(project, ["migrate"], DATABASE_URL=url)
+    assert code == 1
+    assert any("division by zero" in line for line in lines)
+    assert lines[-1] == "Error: dbmate migrate failed."
+    assert [line for line in lines if "Traceback" in line] == []
+    assert applied(url) == known_migrations()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
+
+
+def test_unreachable_database_is_told_in_one_line(project: Path) -> None:
+    url = "postgresql://localhost:1/nowhere"
+    code, [line] = run_manage(project, ["migrate"], DATABASE_URL=url)
+    assert code == 1
+    assert line.startswith("Error: The database cannot be reached: ")
+
+
+def test_runner_gives_up_on_a_lock_that_is_never_free(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", 0.2)
+    with migrate.only_runner(url), pytest.raises(migrate.MigrationError, match="Another runner"):
+        migrate.migrate(url)
+    migrate.migrate(url)
+
+
+def test_plain_dbmate_applies_the_same_files(new_database: NewDatabase, tmp_path: Path) -> None:
+    ours, plain = new_database(), new_database()
+    migrate.migrate(ours)
+    with Connection.connect(plain) as connection:
+        address = migrate.dbmate_url(connection)
+    arguments = ["--migrations-dir", "migrations", "--no-dump-schema", "migrate", "--strict"]
+    environment = processes.plain_environment() | {"DATABASE_URL": address}
+    subprocess.run([migrate.DBMATE, *arguments], cwd=PROJECT, env=environment, check=True)
+    assert schema_of(plain, tmp_path) == schema_of(ours, tmp_path)
+    migrate.migrate(plain)
+    assert applied(plain) == applied(ours)
+
+
+def test_new_migration_gets_the_next_number_and_both_parts(url: str, project: Path) -> None:
+    code, [line] = run_manage(project, ["migration", "Add x, and y!"])
+    assert code == 0
+    assert line == f"migrations/{len(FILES) + 1:04d}_add_x_and_y.sql"
+    up, _, down = (project / line).read_text().partition(DOWN)
+    assert up.startswith(UP)
+    assert "lock_timeout" in up
+    assert "lock_timeout" in down
+    assert run_manage(project, ["migrate"], DATABASE_URL=url)[0] == 0
+
+
+def test_migration_without_a_name_is_refused(project: Path) -> None:
+    code, [line] = run_manage(project, ["migration", "!"])
+    assert (code, line) == (1, "Error: A migration's name needs a letter or a digit.")
+
+
+# The address for dbmate's driver
+
+
+def test_name_with_special_characters_is_passed_on(new_database: NewDatabase) -> None:
+    url = new_database("wéird/na?me#%&'")
+    migrate.migrate(url)
+    assert applied(url) == known_migrations()
+
+
+def converted(dsn: str, *, tls: bool = False, **values: Any) -> str:
+    info = {"host": "db", "port": 5432, "user": "me", "password": "", "dbname": "tasks"} | values
+    connection = SimpleNamespace(
+        info=SimpleNamespace(dsn=dsn, **info), pgconn=SimpleNamespace(ssl_in_use=tls)
+    )
+    return migrate.dbmate_url(cast("Connection", connection))
+
+
+@pytest.mark.parametrize(
+    ("dsn", "values", "expected"),
+    [
+        ("", {}, "postgres://me@db:5432/tasks?sslmode=disable"),
+        ("", {"tls": True}, "postgres://me@db:5432/tasks?sslmode=require"),
+        ("channel_binding=require", {"tls": True}, "postgres://me@db:5432/tasks?sslmode=require"),
+        ("sslmode=prefer", {}, "postgres://me@db:5432/tasks?sslmode=disable"),
+        (
+            "sslmode=verify-full sslrootcert=/ca.pem",
+            {"tls": True},
+            "postgres://me@db:5432/tasks?sslmode=verify-full&sslrootcert=%2Fca.pem",
+        ),
+        (
+            "sslmode=verify-full sslrootcert=system",
+            {"tls": True},
+            "postgres://me@db:5432/tasks?sslmode=verify-full",
+        ),
+        ("", {"host": "::1"}, "postgres://me@[::1]:5432/tasks?sslmode=disable"),
+        (
+            "",
+            {"host": "/var/run/pg", "port": 5433},
+            "postgres://me@/tasks?sslmode=disable&host=%2Fvar%2Frun%2Fpg&port=5433",
+        ),
+        (
+            "",
+            {"user": "m:e", "password": "p@ss/w?rd%#é ", "dbname": "a/b"},
+            "postgres://m%3Ae:p%40ss%2Fw%3Frd%25%23%C3%A9%20@db:5432/a%2Fb?sslmode=disable",
+        ),
+    ],
+)
+def test_address_becomes_one_that_dbmate_understands(
+    dsn: str, values: dict[str, Any], expected: str
+) -> None:
+    assert converted(dsn, **values) == expected

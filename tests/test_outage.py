@@ -1,0 +1,443 @@
+"""PostgreSQL away, restarted, hanging, full, read-only: 503 at once, success after its return.
+
+Each on a server of this file's own, through gunicorn and through the application in this process.
+"""
+
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import processes
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+from flask import Flask
+from processes import wait_until
+from support import User, assert_error, settings_for
+
+import database
+import embedded
+import migrate
+from app import create_app
+from database import Database, DatabaseUnavailable, status_of
+
+THREADS = 4
+STATEMENT_TIMEOUT = 1000  # milliseconds
+CONNECTIONS = 16
+
+
+class OwnPostgres:
+    """A server that tests stop, kill and freeze; its address stays the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running = ExitStack()
+
+    def start(self) -> None:
+        settings = ["fsync=off", f"max_connections={CONNECTIONS}"]
+        self.url = self.running.enter_context(embedded.running(self.folder, settings))
+
+    def stop(self) -> None:
+        self.running.close()
+
+    def postmaster(self) -> psutil.Process:
+        return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+
+    def kill(self) -> None:
+        self.postmaster().send_signal(signal.SIGKILL)
+        self.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of the server: it takes what is sent, and answers nothing."""
+        postmaster = self.postmaster()
+        family = [postmaster, *postmaster.children()]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        writable = "-c default_transaction_read_only=off"
+        return psycopg.connect(self.url, autocommit=True, options=writable)
+
+    def execute(self, *statements: str) -> None:
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def end_connections(self, which: str = "pid <> pg_backend_pid()") -> None:
+        end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        self.execute(f"{end} WHERE backend_type = 'client backend' AND {which}")
+
+    def waiting(self) -> int:
+        """Count the statements that wait for a lock."""
+        with self.connect() as connection:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            [found] = connection.execute(waiting).fetchone() or [0]
+            return int(found)
+
+    @contextmanager
+    def locked(self, task_id: int) -> Iterator[None]:
+        """Hold a task's row, so that who wants to change it has to wait."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
+            yield
+            connection.rollback()
+
+
+class InProcess:
+    """The application in this process, called like one that is served."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+
+    def call(self, method: str, path: Any = "", **options: Any) -> Any:
+        return User(self.app.test_client(), "alice").call(method, path, **options)
+
+    def ask(self, method: str, path: str) -> Any:
+        return self.app.test_client().open(path, method=method)
+
+
+Api = InProcess | processes.Process
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
+    server = OwnPostgres(tmp_path_factory.mktemp("own") / "postgres")
+    server.start()
+    migrate.migrate(server.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def served(own: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("served"))
+    settings = {"WEB_THREADS": THREADS, "DATABASE_STATEMENT_TIMEOUT": STATEMENT_TIMEOUT}
+    with processes.gunicorn(folder, own.url, **settings) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def in_process(own: OwnPostgres) -> Iterator[Api]:
+    settings = settings_for(
+        own.url, web_threads=THREADS, database_statement_timeout=STATEMENT_TIMEOUT
+    )
+    app = create_app(settings)
+    yield InProcess(app)
+    app.extensions["database"].close()
+
+
+@pytest.fixture(params=["served", "in_process"])
+def api(request: pytest.FixtureRequest, own: OwnPostgres) -> Iterator[Api]:
+    """The API with a full pool; whatever a test did, the whole pool works again afterwards."""
+    api: Api = request.getfixturevalue(request.param)
+    fill_pool(api, own)
+    yield api
+    fill_pool(api, own)
+    if isinstance(api, InProcess):
+        wait_until_all_are_free(api.app.extensions["database"])
+
+
+def create(api: Api) -> int:
+    answer = api.call("POST", json={"title": "Buy milk"})
+    assert answer.status_code == 201, answer.text
+    task_id: int = answer.json["id"]
+    return task_id
+
+
+def at_once(count: int, call: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(call) for _ in range(count)]]
+
+
+def statuses(answers: list[Any]) -> list[int]:
+    return [answer.status_code for answer in answers]
+
+
+def fill_pool(api: Api, own: OwnPostgres) -> None:
+    """Have every thread hold a connection at the same moment, so that the pool has them all."""
+    task_id = create(api)
+
+    def all_waited() -> bool:  # a slow machine may need a second try: a statement has its limit
+        with ThreadPoolExecutor(THREADS) as pool, own.locked(task_id):
+            calls = [pool.submit(api.call, "PATCH", f"{task_id}/complete") for _ in range(THREADS)]
+            with suppress(AssertionError):
+                wait_until(lambda: own.waiting() == THREADS, STATEMENT_TIMEOUT / 1000)
+        return statuses([call.result() for call in calls]) == [200] * THREADS
+
+    wait_until(all_waited)
+
+
+def wait_until_all_are_free(db: Database) -> None:
+    def all_are_free() -> bool:
+        stats = db._pool.get_stats()
+        assert stats["pool_size"] <= THREADS
+        return stats["pool_available"] == stats["pool_size"] and stats["requests_waiting"] == 0
+
+    wait_until(all_are_free, 5)
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+# Away and back
+
+
+def restart(own: OwnPostgres) -> None:
+    own.stop()
+    own.start()
+
+
+def kill_and_start(own: OwnPostgres) -> None:
+    own.kill()
+    own.start()
+
+
+@pytest.mark.parametrize("end", [restart, kill_and_start, OwnPostgres.end_connections])
+def test_requests_after_all_connections_were_lost_succeed(
+    api: Api, own: OwnPostgres, end: Callable[[OwnPostgres], None]
+) -> None:
+    end(own)
+    assert statuses(at_once(THREADS, lambda: api.call("GET"))) == [200] * THREADS
+
+
+def test_server_away_is_503_at_once_and_the_first_request_after_its_return_succeeds(
+    api: Api, own: OwnPostgres
+) -> None:
+    for _ in range(3):
+        own.stop()
+        api.call("GET")
+        refused = [seconds_of(lambda: assert_error(api.call("GET"), 503, "unavailable"))]
+        refused += [seconds_of(lambda: api.call("POST", json={"title": "x"})) for _ in range(19)]
+        assert statistics.median(refused) < 0.1
+        assert statuses(at_once(8, lambda: api.call("GET"))) == [503] * 8
+        assert api.ask("GET", "/livez").status_code == 200
+        assert api.ask("GET", "/health").json == {"status": "healthy"}
+        assert_error(api.ask("GET", "/readyz"), 503, "unavailable")
+        own.start()
+        assert api.call("GET").status_code == 200
+        assert api.ask("GET", "/readyz").status_code == 200
+
+
+def test_request_in_flight_when_the_server_dies_is_503(api: Api, own: OwnPostgres) -> None:
+    task_id = create(api)
+    with ThreadPoolExecutor() as pool:
+        with suppress(psycopg.OperationalError), own.locked(task_id):
+            toggle = pool.submit(api.call, "PATCH", f"{task_id}/complete")
+            time.sleep(0.2)
+            kill_and_start(own)
+        assert_error(toggle.result(), 503, "unavailable")
+    assert api.call("GET", task_id).json["completed"] is False
+
+
+# Up, but of no use
+
+
+def test_server_that_hangs_is_503_and_keeps_no_thread_for_ever(api: Api, own: OwnPostgres) -> None:
+    with ThreadPoolExecutor() as pool:
+        with own.frozen():
+            started = time.monotonic()
+            assert statuses(at_once(THREADS, lambda: api.call("GET"))) == [503] * THREADS
+            known = STATEMENT_TIMEOUT / 1000 + database.REPLY_MARGIN
+            assert known <= time.monotonic() - started < known + 1
+            prober = pool.submit(api.call, "GET")
+            time.sleep(0.2)
+            assert api.ask("GET", "/livez").status_code == 200
+            assert_error(api.call("GET"), 503, "unavailable")
+            assert not prober.done()
+        assert prober.result().status_code == 200
+    assert api.call("GET").status_code == 200
+
+
+def test_statement_that_takes_too_long_is_503(api: Api, own: OwnPostgres) -> None:
+    task_id = create(api)
+    with own.locked(task_id):
+        seconds = seconds_of(
+            lambda: assert_error(api.call("PATCH", f"{task_id}/complete"), 503, "unavailable")
+        )
+    assert STATEMENT_TIMEOUT / 1000 <= seconds < STATEMENT_TIMEOUT / 1000 + 0.9
+    assert api.call("PATCH", f"{task_id}/complete").json["completed"] is True
+
+
+def test_write_to_a_read_only_server_is_503_and_succeeds_once_it_is_writable(
+    api: Api, own: OwnPostgres
+) -> None:
+    read_only = "ALTER SYSTEM SET default_transaction_read_only = on"
+    own.execute(read_only, "SELECT pg_reload_conf()")
+    wait_until(lambda: api.call("POST", json={"title": "x"}).status_code != 201, 5)
+    assert_error(api.call("POST", json={"title": "x"}), 503, "unavailable")
+    assert api.call("GET").status_code == 200
+    own.execute("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
+    with psycopg.connect(own.url) as other:
+        writable = "SHOW default_transaction_read_only"
+        wait_until(lambda: other.execute(writable).fetchone() == ("off",), 5)
+    assert api.call("POST", json={"title": "x"}).status_code == 201
+
+
+@contextmanager
+def all_connections_taken(own: OwnPostgres) -> Iterator[None]:
+    with ExitStack() as taken:
+        with suppress(psycopg.OperationalError):
+            while True:
+                taken.enter_context(own.connect())
+        yield
+
+
+def test_server_without_free_connections_is_503_until_one_is_free(
+    api: Api, own: OwnPostgres
+) -> None:
+    own.end_connections()
+    with all_connections_taken(own):
+        for _ in range(3):
+            assert_error(api.call("GET"), 503, "unavailable")
+    wait_until(lambda: own.connect().close() is None)
+    assert api.call("GET").status_code == 200
+
+
+# The pool by itself
+
+
+@pytest.fixture
+def db(own: OwnPostgres) -> Iterator[Database]:
+    db = Database(settings_for(own.url, web_threads=THREADS))
+    yield db
+    db.close()
+
+
+def toggle(db: Database, task_id: int) -> object:
+    return db.fetch("toggle_task", user_id="alice", task_id=task_id)
+
+
+def insert(db: Database, title: str = "Buy milk") -> int:
+    row = db.fetch("insert_task", user_id="alice", title=title, description=None)
+    assert row
+    return int(row[0] or b"")
+
+
+def test_connections_at_hand_are_used_while_the_server_has_no_others(
+    db: Database, own: OwnPostgres
+) -> None:
+    task_id = insert(db)
+    with ThreadPoolExecutor(1) as pool, own.locked(task_id):
+        lost = pool.submit(toggle, db, task_id)
+        wait_until(own.waiting)
+        insert(db)  # with a second connection
+        own.end_connections("wait_event_type = 'Lock'")
+        with pytest.raises(psycopg.OperationalError):
+            lost.result()
+    with all_connections_taken(own):
+        assert insert(db)
+        assert insert(db)
+
+
+def test_lost_connections_are_replaced_without_a_storm(db: Database, own: OwnPostgres) -> None:
+    task_id = insert(db)
+    with ThreadPoolExecutor(THREADS) as pool:
+        with own.locked(task_id):
+            toggles = [pool.submit(toggle, db, task_id) for _ in range(THREADS)]
+            wait_until(lambda: db._pool.get_stats()["pool_size"] == THREADS)
+        assert all(toggle.result() for toggle in toggles)
+        db._pool.pop_stats()
+        own.end_connections()
+        for insertion in [pool.submit(insert, db) for _ in range(50)]:
+            assert insertion.result()
+    assert db._pool.get_stats()["connections_num"] <= 2 * THREADS
+
+
+def test_connection_comes_back_after_every_kind_of_failure(
+    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2 * THREADS):
+        with pytest.raises(psycopg.DataError):
+            insert(db, "NUL \0")
+        with pytest.raises(UnicodeEncodeError):
+            insert(db, "surrogate \ud800")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            insert(db, "")
+        with pytest.raises(KeyError):
+            db.fetch("insert_task")
+    wait_until_all_are_free(db)
+
+
+def test_lock_that_is_not_had_in_time_is_503(
+    own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 100)
+    db = Database(settings_for(own.url))
+    task_id = insert(db)
+    with own.locked(task_id), pytest.raises(psycopg.errors.LockNotAvailable) as error:
+        toggle(db, task_id)
+    db.close()
+    assert status_of(error.value) == 503
+
+
+def test_more_threads_than_connections_wait_their_turn(own: OwnPostgres) -> None:
+    db = Database(settings_for(own.url, database_pool_size=1))
+    assert len({*at_once(8, lambda: insert(db))}) == 8
+    db.close()
+
+
+def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
+    own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "POOL_TIMEOUT", 0.1)
+    db = Database(settings_for(own.url, database_pool_size=1))
+    task_id = insert(db)
+    with ThreadPoolExecutor(1) as pool, own.locked(task_id):
+        waiting = pool.submit(toggle, db, task_id)
+        wait_until(own.waiting)
+        with pytest.raises(DatabaseUnavailable):
+            insert(db)
+    assert waiting.result()
+    assert insert(db)
+    db.close()
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_error_with_a_code_that_nobody_knows_is_500(
+    own: OwnPostgres, prepare: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZZ123'; END $$"
+    monkeypatch.setitem(database.QUERIES, "fail", database.Query("fail", text, ()))
+    db = Database(settings_for(own.url, database_prepare=prepare))
+    with pytest.raises(psycopg.Error) as error:
+        db.fetch("fail")
+    assert insert(db)
+    db.close()
+    assert (error.value.sqlstate, status_of(error.value)) == ("ZZ123", 500)
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (409, "23503 23505"),
+        (422, "22001 22003 22021 22P02 22P05 23514"),
+        (503, "08000 08006 25006 25P03 25P04 40001 40P01 53100 53200 53300 55P03"),
+        (503, "57014 57P01 57P02 57P03 57P05 57ZZZ"),
+        (500, "0A000 23502 25P02 26000 42501 42601 42P01 55000 XX000 ZZ123"),
+    ],
+)
+def test_sqlstate_decides_the_status(status: int, codes: str) -> None:
+    for code in codes.split():
+        error = psycopg.DatabaseError()
+        error.sqlstate = code
+        assert (code, status_of(error)) == (code, status)
+
+
+def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame() -> None:
+    assert status_of(psycopg.OperationalError("the connection is lost")) == 503
+    assert status_of(psycopg.ProgrammingError("a mistake of ours")) == 500

@@ -1,0 +1,305 @@
+"""`make run`: real starts of manage.py in a copy of the project, stopped, killed and refused."""
+
+import json
+import os
+import runpy
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from types import SimpleNamespace
+
+import processes
+import psycopg
+import pytest
+from click.testing import CliRunner
+from processes import Process, as_url, free_port, manage_run, wait_until, wait_until_gone
+from support import SECRET, assert_error
+
+import config
+import embedded
+import manage
+import migrate
+from config import PROJECT, SETTINGS
+
+DEADLINE = 10  # seconds in which everything that was started has ended
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the project, with the data that the tests before have left."""
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("run"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project in which nothing ever ran."""
+    folder = processes.copy_of_project(tmp_path)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def curl_line(process: Process) -> str:
+    [line] = [line for line in process.lines() if line.startswith("curl")]
+    return line
+
+
+def paste(line: str) -> tuple[int, bytes]:
+    """Run a curl line as a shell would; without curl, send what it would send."""
+    if shutil.which("curl"):
+        done = subprocess.run(["sh", "-c", line + r" -w '\n%{http_code}'"], capture_output=True)  # noqa: PLW1510, S607
+        body, _, status = done.stdout.rpartition(b"\n")
+        return int(status), body
+    _, _, url, _, content_type, _, body, _, authorization = shlex.split(line)
+    connection = HTTPConnection(*url.split("/")[2].split(":"), timeout=10)
+    headers = dict(header.split(": ") for header in (content_type, authorization))
+    connection.request("POST", url, body, headers)
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+def database_of(folder: Path) -> str:
+    url = embedded.url_of_running(folder / ".data" / "postgres")
+    assert url
+    return url
+
+
+@contextmanager
+def slow_toggle(process: Process, folder: Path) -> Iterator[tuple[psycopg.Connection, object]]:
+    """Have a request in flight that waits until the connection that is yielded lets its row go."""
+    task_id = process.create()
+    url = database_of(folder)
+    with ThreadPoolExecutor() as pool, psycopg.connect(url) as connection:
+        connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
+        toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
+        with psycopg.connect(url, autocommit=True) as other:
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            wait_until(lambda: other.execute(waiting).fetchone())
+        yield connection, toggle
+
+
+def refusal(folder: Path, **environment: object) -> str:
+    """Try to start, and return the one line that says why it does not."""
+    given = {"API_PORT": free_port()} | environment
+    with processes.running(["manage.py", "run"], folder, **given) as process:
+        assert process.wait() == 1, process.output()
+        [line] = process.lines()
+    assert line.startswith("Error: ")
+    return line
+
+
+# The first start
+
+
+def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path) -> None:
+    with manage_run(fresh) as process:
+        assert f"http://127.0.0.1:{process.port}/docs" in process.output()
+        status, body = paste(curl_line(process))
+        assert (status, json.loads(body)["user_id"]) == (201, "demo")
+        assert process.ask("GET", "/readyz").status_code == 200
+        assert process.stop() == 0
+
+    secret = fresh / ".data" / "secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert stat.S_IMODE(secret.parent.stat().st_mode) & 0o007 == 0
+    kept = secret.read_text()
+    assert len(kept) >= 32
+
+    (fresh / ".env").write_text("DATABASE_URL=\nBETTER_AUTH_SECRET=\n")  # as if unset
+    with manage_run(fresh) as process:
+        assert secret.read_text() == kept
+        status, newer = paste(curl_line(process))
+        assert (status, json.loads(newer)["id"]) == (201, json.loads(body)["id"] + 1)
+        token = subprocess.check_output(
+            [sys.executable, "manage.py", "token", "auth0|1"],
+            cwd=fresh,
+            env=processes.plain_environment(),
+            text=True,
+        )
+        path = processes.tasks_of("auth0|1")
+        assert process.ask("GET", path, token=token.strip()).json == []
+
+
+# The end
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_stop_lets_a_slow_request_finish_and_leaves_nothing(
+    project: Path, how: signal.Signals
+) -> None:
+    with (
+        manage_run(project, BETTER_AUTH_SECRET=SECRET) as process,
+        slow_toggle(process, project) as (lock, toggle),
+    ):
+        family = process.family()
+        assert len(family) > 3
+        process.popen.send_signal(how)
+        signalled = time.monotonic()
+        time.sleep(0.5)
+        lock.rollback()
+        lock.close()
+        assert toggle.result().status_code == 200
+        assert toggle.result().json["completed"] is True
+        assert process.wait() == 0
+        wait_until_gone(family, DEADLINE)
+        assert time.monotonic() - signalled < DEADLINE
+        assert "Traceback" not in process.output()
+
+
+def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path) -> None:
+    with manage_run(project, BETTER_AUTH_SECRET=SECRET) as process:
+        task_id = process.create()
+        family = process.family()
+        process.popen.kill()
+        wait_until_gone(family, DEADLINE)
+    with manage_run(project, BETTER_AUTH_SECRET=SECRET) as process:
+        assert process.call("GET", task_id).status_code == 200
+
+
+def test_killed_database_is_503_and_the_stop_is_still_clean(project: Path) -> None:
+    with manage_run(project, BETTER_AUTH_SECRET=SECRET) as process:
+        task_id = process.create()
+        os.kill(int((project / ".data/postgres/postmaster.pid").read_text().split()[0]), 9)
+        for _ in range(5):
+            assert_error(process.call("GET", task_id), 503, "unavailable")
+        assert process.ask("GET", "/livez").status_code == 200
+        assert_error(process.ask("GET", "/readyz"), 503, "unavailable")
+        process.popen.send_signal(signal.SIGHUP)  # as a terminal does that is closed
+        assert process.wait() == 0
+
+
+# Refusals
+
+
+def test_second_start_on_one_folder_is_refused_and_the_first_goes_on(project: Path) -> None:
+    with manage_run(project, BETTER_AUTH_SECRET=SECRET) as first:
+        task_id = first.create()
+        assert "already running" in refusal(project)
+        assert "Set API_PORT" in refusal(project, API_PORT=first.port)
+        assert first.call("GET", task_id).status_code == 200
+        assert first.stop() == 0
+
+
+def test_taken_port_is_refused_with_its_name(fresh: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        line = refusal(fresh, API_PORT=port)
+    assert f"127.0.0.1 port {port}" in line
+    assert "Set API_PORT" in line
+    assert not (fresh / ".data").exists()
+
+
+def test_given_database_without_secret_or_issuer_is_refused(project: Path) -> None:
+    line = refusal(project, DATABASE_URL="postgresql://localhost/tasks")
+    assert "Set BETTER_AUTH_SECRET" in line
+    assert "BETTER_AUTH_URL" in line
+
+
+CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_wrong_value_is_refused_with_the_name_of_its_setting(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: a real one for each would take long, and the next test starts some."""
+    for each in SETTINGS:
+        monkeypatch.delenv(each.upper(), raising=False)
+    monkeypatch.setenv(name.upper(), "~")
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
+    monkeypatch.setattr(manage, "on_stop", lambda _: None)
+    done = CliRunner().invoke(manage.commands, ["run"])
+    assert done.exit_code == 1
+    [line] = done.output.splitlines()
+    assert line.startswith(f"Error: {name.upper()} must be ")
+
+
+@pytest.mark.parametrize("program", [["manage.py", "run"], ["-m", "gunicorn", "wsgi:application"]])
+def test_short_secret_is_refused_with_the_same_line_by_both(
+    project: Path, program: list[str]
+) -> None:
+    with processes.running(program, project, BETTER_AUTH_SECRET="short") as process:
+        assert process.wait() == 1
+        [line] = process.lines()
+    assert line.startswith("Error: BETTER_AUTH_SECRET must be 32 bytes or more")
+
+
+def test_database_behind_the_code_is_refused_with_the_command_to_run(
+    project: Path, postgresql: psycopg.Connection, database_url: str
+) -> None:
+    with postgresql.transaction():
+        postgresql.execute("DROP TABLE tasks, schema_migrations")
+    line = refusal(project, DATABASE_URL=as_url(database_url), BETTER_AUTH_SECRET=SECRET)
+    assert "0001" in line
+    assert "make migrate" in line
+
+
+# A given database
+
+
+@pytest.fixture(scope="module")
+def given(
+    server: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Process, Path, str]]:
+    """A start on a database that is given in .env, as SQLAlchemy and Neon write its address.
+
+    The database is ahead of the code, and whoever imports the embedded server ends.
+    """
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("given"))
+    (folder / "embedded.py").write_text("raise SystemExit('imported')")
+    with processes.database_on(server, f"given {os.getpid()}") as url:
+        migrate.migrate(url)
+        with psycopg.connect(url) as connection:
+            connection.execute("INSERT INTO schema_migrations VALUES ('9999')")
+        _, _, rest = url.partition("://")
+        lines = [f"DATABASE_URL=postgresql+asyncpg://{rest}&sslmode=prefer&channel_binding=prefer"]
+        lines += ["CORS_ORIGINS=https://app.example.com", "BETTER_AUTH_SECRET=short", "API_PORT=1"]
+        (folder / ".env").write_text("\n".join(lines))
+        with manage_run(folder, BETTER_AUTH_SECRET=SECRET) as process:
+            yield process, folder, url
+
+
+def test_given_database_is_used_and_nothing_embedded_is_made(
+    given: tuple[Process, Path, str],
+) -> None:
+    process, folder, url = given
+    task_id = process.create("dora")
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT id FROM tasks WHERE user_id = 'dora'")
+        assert found.fetchone() == (task_id,)
+    assert not (folder / ".data").exists()
+
+
+def test_database_ahead_of_the_code_serves(given: tuple[Process, Path, str]) -> None:
+    assert given[0].ask("GET", "/readyz").status_code == 200
+
+
+def test_env_file_is_read_and_the_environment_outranks_it(
+    given: tuple[Process, Path, str],
+) -> None:
+    headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "GET"}
+    answer = given[0].ask("OPTIONS", "/api/alice/tasks", headers=headers)
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    assert given[0].call("GET").status_code == 200  # by the secret and the port of the environment
+
+
+# What the commands share with production
+
+
+def test_address_of_ipv6_is_bound_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/tasks")
+    monkeypatch.setenv("BETTER_AUTH_SECRET", SECRET)
+    monkeypatch.setenv("API_HOST", "::1")
+    monkeypatch.setenv("API_PORT", "8123")
+    assert runpy.run_path(str(PROJECT / "gunicorn.conf.py"))["bind"] == "[::1]:8123"

@@ -1,0 +1,281 @@
+"""A real gunicorn with gunicorn.conf.py: what it answers itself, and how it stops and recovers."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from email import message_from_bytes
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import processes
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+from processes import Answer, Process, ask, gunicorn, tasks_of, wait_until
+from support import assert_error, token_for
+
+import migrate
+
+JSON = {"Content-Type": "application/json"}
+LIMIT = 1024 * 1024  # bytes, the default
+LARGE = b" " * 20 * LIMIT
+PATIENCE_WITH_CLIENTS = 1  # seconds; what gunicorn.conf.py grants is too long for a test
+
+
+@pytest.fixture(scope="module")
+def url(server: SimpleNamespace) -> Iterator[str]:
+    """The address of a database of this module's own."""
+    with processes.database_on(server, f"served {os.getpid()}") as url:
+        migrate.migrate(url)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("server"))
+    configuration = folder / "gunicorn.conf.py"
+    shorter = f"RECEIVE_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
+    text, changes = re.subn(r"RECEIVE_TIMEOUT = \d+ ", shorter, configuration.read_text())
+    assert changes == 1
+    configuration.write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(folder: Path, url: str) -> Iterator[Process]:
+    with gunicorn(folder, url) as process:
+        yield process
+
+
+@pytest.fixture
+def connection(api: Process) -> Iterator[HTTPConnection]:
+    connection = api.connect()
+    yield connection
+    connection.close()
+
+
+@contextmanager
+def row_locked(url: str, task_id: int) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(url) as lock:
+        lock.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
+        yield lock
+
+
+def wait_until_waiting(url: str) -> None:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with psycopg.connect(url, autocommit=True) as other:
+        wait_until(lambda: other.execute(f"{waiting} AND datname = current_database()").fetchone())
+
+
+def send_raw(api: Process, data: bytes) -> bytes:
+    """Send everything before reading anything, as simple clients do; return the whole answer."""
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(data)
+        answer = b""
+        while part := client.recv(64 * 1024):
+            answer += part
+        return answer
+
+
+def parse(answer: bytes) -> Answer:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, _, headers = head.partition(b"\r\n")
+    return Answer(int(status.split()[1]), message_from_bytes(headers), body)
+
+
+# Operations
+
+
+def test_six_operations_work_on_one_connection_that_is_kept(connection: HTTPConnection) -> None:
+    token, path = token_for("carol"), tasks_of("carol")
+    created = ask(connection, "POST", path, token=token, json={"title": "Buy milk"})
+    assert (kept := connection.sock)
+    task = created.json
+    one = f"{path}/{task['id']}"
+    assert (created.status_code, created.headers["Location"]) == (201, one)
+    assert ask(connection, "GET", path, token=token).json == [task]
+    assert ask(connection, "GET", one, token=token).json == task
+    updated = ask(connection, "PUT", one, token=token, json={"title": "Buy bread"})
+    assert (updated.status_code, updated.json["title"]) == (200, "Buy bread")
+    toggled = ask(connection, "PATCH", f"{one}/complete", token=token, headers=JSON)
+    assert (toggled.status_code, toggled.json["completed"]) == (200, True)
+    deleted = ask(connection, "DELETE", one, token=token, headers=JSON)
+    assert (deleted.status_code, deleted.data) == (204, b"")
+    assert_error(ask(connection, "GET", one, token=token), 404, "not_found")
+    assert connection.sock is kept
+
+
+def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
+    others, body = tasks_of("bob"), {"title": "x" * 60_000}
+    answer = ask(connection, "POST", others, token=token_for("alice"), json=body)
+    assert answer.status_code == 401
+    assert (kept := connection.sock)
+    assert ask(connection, "GET", "/livez").status_code == 200
+    assert connection.sock is kept
+
+
+# What gunicorn refuses itself
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "error"),
+    [
+        (b"garbage\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "bad_request"),
+        (b"GET /%s HTTP/1.1\r\n\r\n" % (b"a" * 100_000), 414, "uri_too_long"),
+        (
+            b"GET / HTTP/1.1\r\nCookie: %s\r\n\r\n" % (b"a" * 100_000),
+            431,
+            "request_header_fields_too_large",
+        ),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, foo\r\n\r\n", 501, "not_implemented"),
+    ],
+    ids=["no HTTP", "no header", "two lengths", "long path", "long header", "unknown coding"],
+)
+def test_request_that_is_no_http_has_an_error_of_the_one_shape(
+    api: Process, request_: bytes, status: int, error: str
+) -> None:
+    assert_error(parse(send_raw(api, request_)), status, error)
+
+
+# Bodies
+
+
+def test_large_body_is_413_for_http_client(api: Process) -> None:
+    assert_error(api.call("POST", body=LARGE, headers=JSON), 413, "payload_too_large")
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"], ids=["413", "401"])
+@pytest.mark.parametrize("length", ["known", "chunked"])
+def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
+    api: Process, length: str, user: str
+) -> None:
+    coding, body = f"Content-Length: {len(LARGE)}", LARGE
+    if length == "chunked":
+        chunk = b"10000\r\n%s\r\n" % (b" " * 0x10000)
+        coding, body = "Transfer-Encoding: chunked", chunk * (len(LARGE) // 0x10000) + b"0\r\n\r\n"
+    head = (
+        f"POST {tasks_of(user)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{coding}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {token_for('alice')}\r\n\r\n"
+    )
+    status, error = (413, "payload_too_large") if user == "alice" else (401, "unauthorized")
+    assert_error(parse(send_raw(api, head.encode() + body)), status, error)
+
+
+def test_chunked_body_under_the_limit_is_taken_whole(api: Process) -> None:
+    body = json.dumps({"title": "Buy milk", "description": "x" * 5000}).encode()
+    chunks = [body[start : start + 100] for start in range(0, len(body), 100)]
+    answer = api.call("POST", body=iter(chunks), headers=JSON)
+    assert answer.status_code == 201
+    assert len(answer.json["description"]) == 5000
+
+
+def test_chunked_body_over_the_limit_is_413_although_its_beginning_is_valid(api: Process) -> None:
+    chunks = [b'{"title": "Buy milk"}', b" " * LIMIT, b" "]
+    answer = api.call("POST", body=iter(chunks), headers=JSON)
+    assert_error(answer, 413, "payload_too_large")
+
+
+def test_body_without_content_type_is_415(api: Process) -> None:
+    answer = api.call("POST", body=b'{"title": "Buy milk"}')
+    assert_error(answer, 415, "unsupported_media_type")
+
+
+# Clients that take their time
+
+
+def test_stalled_clients_do_not_keep_others_out(api: Process) -> None:
+    head = b"POST /api/alice/tasks HTTP/1.1\r\nContent-Length: 9\r\nAuthorization: Bearer %s\r\n"
+    with ExitStack() as stack:
+        for begun in (b"GET /livez HT", head % token_for("alice").encode() + b"\r\n{") * 4:
+            client = socket.create_connection(("127.0.0.1", api.port))
+            stack.callback(client.close)
+            client.sendall(begun)
+        time.sleep(0.2)
+        assert api.ask("GET", "/livez", timeout=5 * PATIENCE_WITH_CLIENTS).status_code == 200
+
+
+def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -> None:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        while client.recv(1024):
+            pass
+        started = time.monotonic()
+        assert api.ask("GET", "/livez").status_code == 200
+        assert time.monotonic() - started < 1
+
+
+# Processes
+
+
+def test_nothing_connects_to_the_database_before_the_fork(api: Process) -> None:
+    assert api.call("GET").status_code == 200
+    master = psutil.Process(api.pid)
+    [worker] = master.children()
+    assert len(worker.net_connections("all")) > 1
+    assert [each.status for each in master.net_connections("all")] == [psutil.CONN_LISTEN]
+
+
+def test_toggles_at_once_in_two_servers_lose_none(api: Process, folder: Path, url: str) -> None:
+    with gunicorn(folder, url) as other, ThreadPoolExecutor(20) as pool:
+        path = f"{api.create()}/complete"
+        toggles = [pool.submit(each.call, "PATCH", path) for each in (api, other) * 10]
+        completed = [toggle.result().json["completed"] for toggle in toggles]
+        assert sorted(completed) == [False] * 10 + [True] * 10
+
+
+def test_stop_lets_a_request_in_flight_finish(folder: Path, url: str) -> None:
+    with gunicorn(folder, url) as process, ThreadPoolExecutor() as pool:
+        task_id = process.create()
+        with row_locked(url, task_id) as lock:
+            toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
+            wait_until_waiting(url)
+            process.popen.terminate()
+            time.sleep(0.3)
+            assert process.popen.poll() is None
+            lock.rollback()
+        assert toggle.result().status_code == 200
+        assert process.wait() == 0
+
+
+def test_killed_worker_is_replaced(api: Process) -> None:
+    [worker] = psutil.Process(api.pid).children()
+    worker.kill()
+    wait_until(lambda: worker not in psutil.Process(api.pid).children())
+    wait_until(api.is_live)
+    assert api.call("GET").status_code == 200
+
+
+def test_reload_under_load_loses_no_request(api: Process) -> None:
+    done = Event()
+    token, path = token_for("alice"), tasks_of("alice")
+
+    def keep_asking(kept: bool) -> int:
+        connection = api.connect()
+        count = 0
+        while not done.is_set():
+            assert ask(connection, "GET", path, token=token).status_code == 200
+            count += 1
+            if not kept:
+                connection.close()
+        connection.close()
+        return count
+
+    [before] = psutil.Process(api.pid).children()
+    with ThreadPoolExecutor() as pool:
+        clients = [pool.submit(keep_asking, kept) for kept in (True, False, True, False)]
+        api.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: before not in psutil.Process(api.pid).children() or clients[0].done())
+        done.set()
+        assert all(client.result() > 0 for client in clients)
+    assert len(psutil.Process(api.pid).children()) == 1
