@@ -1,6 +1,7 @@
 """Every environment variable once: its default, its check, and the text that the README shows."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 PROJECT = Path(__file__).parent
 SHORTEST_SECRET = 32  # bytes; RFC 7518, section 3.2, for HS256
@@ -85,12 +88,22 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def database_url(text: str) -> str:
-    """Take any libpq address; drop the driver suffix that SQLAlchemy adds to the scheme."""
+    """Take any libpq address; drop the driver suffix that SQLAlchemy adds to the scheme.
+
+    asyncpg's `ssl` is libpq's `sslmode`.
+    """
     scheme, separator, rest = text.partition("://")
     scheme = scheme.partition("+")[0]
     if not separator or scheme not in {"postgresql", "postgres"}:
         raise ValueError("an address that begins with postgresql://")
-    return f"{scheme}://{rest}"
+    url = re.sub(r"([?&])ssl=", r"\1sslmode=", f"{scheme}://{rest}")
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:  # its text may hold a part of the password
+        raise ValueError(
+            "an address that libpq understands, with special characters escaped"
+        ) from None
+    return url
 
 
 def setting(default: Any, parse: Callable[[str], Any], text: str, derived: str = "") -> Any:

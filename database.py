@@ -1,13 +1,10 @@
 """PostgreSQL: the statements of queries/, a pool that survives its server, SQLSTATE as HTTP."""
 
 import logging
-import re
 import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -17,12 +14,10 @@ from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from config import PROJECT, ConfigError, Settings
+from config import Settings
+from statements import QUERIES
 
 log = logging.getLogger(__name__)
-
-QUERIES_FOLDER = PROJECT / "queries"
-MIGRATIONS_FOLDER = PROJECT / "migrations"
 
 CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle needs some to wake
 POOL_CONNECT_TIMEOUT = 2  # seconds; the pool tries only where a probe has just succeeded
@@ -62,52 +57,12 @@ STATUS_OF_SQLSTATE = {
     "57": 503,  # shutdown, crash, statement timeout
 }
 
-QUERY_NAME = re.compile(r"^-- name: *(.*)$", re.MULTILINE)
-PLACEHOLDER = re.compile(r"%\((\w+)\)s")
-
 # What a parameter may be, and how PostgreSQL reads it: text, and the statement tells the type.
 Value = str | int | bool | None
 
 
 class DatabaseUnavailable(Exception):
     """The database is away or overloaded; the same request may succeed a little later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A named statement, its placeholders numbered as PostgreSQL wants them."""
-
-    name: str
-    text: str
-    parameters: tuple[str, ...]
-
-
-def load_queries(folder: Path) -> dict[str, Query]:
-    """Read the named statements of a folder's .sql files.
-
-    Raises:
-        ConfigError: a name is malformed or used twice, or a statement is empty.
-    """
-    queries: dict[str, Query] = {}
-    for path in sorted(folder.glob("*.sql")):
-        head, *parts = QUERY_NAME.split(path.read_text())
-        if head.strip():
-            raise ConfigError(f"{path.name} has text before its first name.")
-        for name, text in zip(parts[::2], parts[1::2], strict=True):
-            statement = re.sub(r"^--.*\n", "", text, flags=re.MULTILINE).strip().rstrip(";")
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in queries or not statement:
-                raise ConfigError(f"{path.name}: {name!r} is malformed, empty or used twice.")
-            queries[name] = number_placeholders(name, statement)
-    return queries
-
-
-def number_placeholders(name: str, statement: str) -> Query:
-    parameters = tuple(dict.fromkeys(PLACEHOLDER.findall(statement)))
-    text = PLACEHOLDER.sub(lambda found: f"${parameters.index(found[1]) + 1}", statement)
-    return Query(name, text, parameters)
-
-
-QUERIES = load_queries(QUERIES_FOLDER)
 
 
 def encode(value: Value) -> bytes | None:
@@ -197,41 +152,6 @@ def status_of(error: psycopg.Error) -> int:
     return 500
 
 
-def known_migrations() -> list[str]:
-    return sorted(path.name.split("_")[0] for path in MIGRATIONS_FOLDER.glob("*.sql"))
-
-
-def pending_migrations(connection: Connection) -> list[str]:
-    """List the versions that migrations/ has and the database has not.
-
-    Raises:
-        psycopg.Error: the database cannot tell.
-    """
-    known = known_migrations()
-    try:
-        result = connection.run("select_pending_migrations", {"versions": f"{{{','.join(known)}}}"})
-    except psycopg.errors.UndefinedTable:
-        return known
-    pending = result.get_value(0, 0)
-    return pending.decode().split(",") if pending else []
-
-
-def require_migrated(settings: Settings) -> None:
-    """Refuse to start on a database that is behind the code; one that is away may still come.
-
-    Raises:
-        ConfigError: migrations are pending.
-    """
-    try:
-        with Connection.connect(settings.database_url, **CONNECTION_OPTIONS) as connection:
-            pending = pending_migrations(connection)
-    except psycopg.Error as error:
-        log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
-        return
-    if pending:
-        raise ConfigError(f"The database lacks migrations ({', '.join(pending)}): make migrate")
-
-
 class Database:
     """A process's connections. Nothing connects before the first request, so it may be forked."""
 
@@ -271,7 +191,7 @@ class Database:
             DatabaseUnavailable: no connection could be had.
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
-        with self._connection() as connection:
+        with self.connection() as connection:
             result = connection.run(name, values)
             columns = range(result.nfields)
             return [
@@ -279,20 +199,11 @@ class Database:
                 for row in range(result.ntuples)
             ]
 
-    def pending_migrations(self) -> list[str]:
-        """As the function of this name, on a connection of the pool.
-
-        Raises:
-            DatabaseUnavailable, psycopg.Error: as `fetch`.
-        """
-        with self._connection() as connection:
-            return pending_migrations(connection)
-
     def close(self) -> None:
         self._pool.close()
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Connection]:
         connection = self._take()
         try:
             yield connection
@@ -352,11 +263,13 @@ class Database:
             self._suspect = self._down = False
         except psycopg.OperationalError as error:
             silence = monotonic() - started
-            # Refused, as when others have taken all its connections: those at hand may be good.
-            at_hand = silence < POOL_TIMEOUT and self._pool.get_stats()["pool_available"]
+            refused = silence < POOL_TIMEOUT
+            # As when others have taken all its connections: those at hand may be good.
+            at_hand = refused and self._pool.get_stats()["pool_available"]
             self._suspect = self._down = not at_hand
             if self._down:
-                self._next_probe = monotonic() + silence  # short after a refusal
+                # A refusal is quick, and asked for again by the next request.
+                self._next_probe = monotonic() + (0 if refused else silence)
                 raise DatabaseUnavailable(str(error)) from None
         finally:
             self._probing.release()

@@ -31,20 +31,20 @@ timeout = 30  # seconds
 graceful_timeout = settings.graceful_timeout
 loglevel = settings.log_level
 control_socket_disable = True
-sendfile = False
+sendfile = False  # Python's waits for ever for a client that does not read
 if Path("/dev/shm").is_dir():
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
 
-RECEIVE_TIMEOUT = 10  # seconds without a byte of a request that has begun
+CLIENT_TIMEOUT = 10  # seconds in which a client neither sends what it began nor reads its answer
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of it without a byte
 
 
 def when_ready(server):  # type: ignore[no-untyped-def]
-    """Have the kernel end the wait for clients that stall: a few would hold every thread."""
-    for listener in server.LISTENERS:  # the sockets that it accepts inherit the option
-        timeout = struct.pack("ll", RECEIVE_TIMEOUT, 0)
+    """Have the kernel end every wait for a client that stalls: a few would hold all threads."""
+    for listener in server.LISTENERS:  # the sockets that it accepts inherit the options
+        timeout = struct.pack("ll", CLIENT_TIMEOUT, 0)
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
 

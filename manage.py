@@ -20,7 +20,6 @@ import jwt
 import migrate as migrations
 from children import end_with_parent
 from config import PROJECT, CommandError, Settings, parse, read_environ
-from database import MIGRATIONS_FOLDER, known_migrations
 
 DATA_FOLDER = PROJECT / ".data"
 DATABASE_FOLDER = DATA_FOLDER / "postgres"
@@ -221,8 +220,8 @@ def migration(name: str) -> None:
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not slug:
         raise CommandError("A migration's name needs a letter or a digit.")
-    number = int(known_migrations()[-1]) + 1
-    file = MIGRATIONS_FOLDER / f"{number:04d}_{slug}.sql"
+    number = int(migrations.known_migrations()[-1]) + 1
+    file = migrations.MIGRATIONS_FOLDER / f"{number:04d}_{slug}.sql"
     file.write_text(MIGRATION_TEMPLATE)
     click.echo(file.relative_to(PROJECT))
 

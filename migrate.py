@@ -1,5 +1,6 @@
 """Numbered SQL migrations, applied by dbmate, one runner at a time."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from config import PROJECT, CommandError
-from database import CONNECTION_OPTIONS, MIGRATIONS_FOLDER, Connection
+from config import PROJECT, CommandError, ConfigError, Settings
+from database import CONNECTION_OPTIONS, Connection
 
+log = logging.getLogger(__name__)
+
+MIGRATIONS_FOLDER = PROJECT / "migrations"
 SCHEMA_FILE = PROJECT / "schema.sql"
 DBMATE = Path(sys.executable).with_name("dbmate")
 LOCK_KEY = 0x7461736B73  # "tasks"
@@ -24,6 +28,41 @@ POLL_INTERVAL = 0.2  # seconds
 
 class MigrationError(CommandError):
     """The migrations were not applied; dbmate has printed the details."""
+
+
+def known_migrations() -> list[str]:
+    return sorted(path.name.split("_")[0] for path in MIGRATIONS_FOLDER.glob("*.sql"))
+
+
+def pending_migrations(connection: Connection) -> list[str]:
+    """List the versions that migrations/ has and the database has not.
+
+    Raises:
+        psycopg.Error: the database cannot tell.
+    """
+    known = known_migrations()
+    try:
+        result = connection.run("select_pending_migrations", {"versions": f"{{{','.join(known)}}}"})
+    except psycopg.errors.UndefinedTable:
+        return known
+    pending = result.get_value(0, 0)
+    return pending.decode().split(",") if pending else []
+
+
+def require_migrated(settings: Settings) -> None:
+    """Refuse to start on a database that is behind the code; one that is away may still come.
+
+    Raises:
+        ConfigError: migrations are pending.
+    """
+    try:
+        with Connection.connect(settings.database_url, **CONNECTION_OPTIONS) as connection:
+            pending = pending_migrations(connection)
+    except psycopg.Error as error:
+        log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
+        return
+    if pending:
+        raise ConfigError(f"The database lacks migrations ({', '.join(pending)}): make migrate")
 
 
 def migrate(url: str) -> None:

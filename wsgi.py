@@ -4,7 +4,7 @@ import logging
 
 from app import create_app
 from config import Settings
-from database import require_migrated
+from migrate import require_migrated
 
 settings = Settings.load()
 logging.basicConfig(

@@ -31,7 +31,10 @@ def read_body(req: Request) -> bytes:
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     body: bytes = b""
     if (req.content_length or 0) <= limit:
-        body = req.environ["wsgi.input"].read(limit + 1)
+        try:
+            body = req.environ["wsgi.input"].read(limit + 1)
+        except Exception:  # noqa: BLE001 - each server has its own for a broken chunk or a stall
+            raise ApiError(400, "The request body did not arrive whole.") from None
         if len(body) <= limit:
             return body
     raise ApiError(413, f"The request body is larger than {limit} bytes.")

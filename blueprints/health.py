@@ -8,6 +8,7 @@ from psycopg import Error
 from blueprints import database, json_response
 from database import DatabaseUnavailable
 from errors import ApiError, ErrorSchema
+from migrate import pending_migrations
 
 blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.")
 
@@ -38,7 +39,8 @@ def get_liveness() -> Response:
 def get_readiness() -> Response:
     """Tell whether the database is reached and migrated"""
     try:
-        pending = database().pending_migrations()
+        with database().connection() as connection:
+            pending = pending_migrations(connection)
     except (DatabaseUnavailable, Error):
         raise ApiError(503, "The database cannot be reached.") from None
     if pending:

@@ -196,8 +196,16 @@ def copy_of_project(parent: Path) -> Path:
 
 def plain_environment() -> dict[str, str]:
     """Keep of the environment what programs need to run, and nothing that sets us up."""
-    names = ("PATH", "HOME", "TMPDIR", "LANG", *(n for n in os.environ if n.startswith("COVERAGE")))
+    names = ("PATH", "HOME", "TMPDIR", "LANG")
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def coverage_of(folder: Path) -> dict[str, str]:
+    """Have a copy of the project measured like the project, where the tests are measured."""
+    if "COVERAGE_PROCESS_CONFIG" not in os.environ:
+        return {}
+    file = os.environ.get("COVERAGE_FILE", str(PROJECT / ".coverage"))
+    return {"COVERAGE_PROCESS_START": str(folder / "pyproject.toml"), "COVERAGE_FILE": file}
 
 
 @contextmanager
@@ -210,7 +218,9 @@ def running(
         popen = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
-            env=plain_environment() | {name: str(value) for name, value in environment.items()},
+            env=plain_environment()
+            | coverage_of(folder)
+            | {name: str(value) for name, value in environment.items()},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -256,3 +266,9 @@ def manage_run(folder: Path, **environment: object) -> Iterator[Process]:
     with running(["manage.py", "run"], folder, port, **given | environment) as process:
         process.wait_for_output("/docs")
         yield process
+
+
+def manage(folder: Path, *command: str, **environment: object) -> tuple[int, list[str]]:
+    """Run a command of manage.py to its end; return its exit code and its lines."""
+    with running(["manage.py", *command], folder, **environment) as process:
+        return process.wait(), process.lines()

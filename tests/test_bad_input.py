@@ -190,6 +190,16 @@ def test_chunked_body_is_taken_up_to_the_limit_and_413_beyond(
         assert_error(response, 413, "payload_too_large")
 
 
+class BrokenStream(BytesIO):
+    def read(self, *_: object) -> bytes:
+        raise OSError("the client is gone")
+
+
+def test_body_that_breaks_off_is_400(alice: User):
+    options = {"input_stream": BrokenStream(), "environ_overrides": {"CONTENT_LENGTH": "5"}}
+    assert_error(alice.call("POST", headers=JSON, **options), 400, "bad_request")
+
+
 def test_large_body_of_another_type_is_413_too(small: FlaskClient):
     response = User(small, "alice").call("POST", data=b"x" * 101)
     assert_error(response, 413, "payload_too_large")

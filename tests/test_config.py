@@ -24,6 +24,7 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
     [
         ("DATABASE_URL", "mysql://localhost/tasks"),
         ("DATABASE_URL", "localhost:5432"),
+        ("DATABASE_URL", "postgresql://localhost/tasks?no_such_option=1"),
         ("DATABASE_POOL_SIZE", "-1"),
         ("DATABASE_STATEMENT_TIMEOUT", "5s"),
         ("DATABASE_PREPARE", "yes"),
@@ -114,6 +115,11 @@ def test_database_url_loses_its_driver_and_keeps_all_else(scheme: str, driver: s
     rest = "me:p%40ss@db.example/tasks?sslmode=require&channel_binding=require"
     settings = Settings.load(ENOUGH | {"DATABASE_URL": f"{scheme}{driver}://{rest}"})
     assert settings.database_url == f"{scheme}://{rest}"
+
+
+def test_ssl_of_asyncpg_is_sslmode_of_libpq():
+    settings = Settings.load(ENOUGH | {"DATABASE_URL": "postgresql+asyncpg://h/d?ssl=require"})
+    assert settings.database_url == "postgresql://h/d?sslmode=require"
 
 
 def test_environment_outranks_the_env_file_and_an_empty_variable_counts_as_unset(

@@ -15,11 +15,13 @@ from typing import Any, cast
 import processes
 import psycopg
 import pytest
+from processes import manage
 
 import embedded
 import migrate
 from config import PROJECT
-from database import Connection, known_migrations
+from database import Connection
+from migrate import known_migrations
 
 FILES = sorted(migrate.MIGRATIONS_FOLDER.glob("*.sql"))
 UP, DOWN = "-- migrate:up", "-- migrate:down"
@@ -76,11 +78,6 @@ def applied(url: str) -> list[str]:
         return [version for (version,) in rows]
 
 
-def run_manage(folder: Path, command: list[str], **environment: str) -> tuple[int, list[str]]:
-    with processes.running(["manage.py", *command], folder, **environment) as process:
-        return process.wait(), process.lines()
-
-
 # The files
 
 
@@ -133,6 +130,19 @@ def test_schema_sql_is_what_the_migrations_make(url: str, tmp_path: Path) -> Non
     assert schema_of(url, tmp_path) == without_noise(written), "run: make schema"
 
 
+def test_command_schema_writes_schema_sql(project: Path) -> None:
+    (project / "schema.sql").unlink()
+    code, _ = manage(project, "schema")
+    assert code == 0
+    assert (project / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
+
+
+def test_command_rollback_undoes_the_newest_migration(url: str, project: Path) -> None:
+    assert manage(project, "migrate", DATABASE_URL=url)[0] == 0
+    assert manage(project, "rollback", DATABASE_URL=url)[0] == 0
+    assert applied(url) == migrate.known_migrations()[:-1]
+
+
 def test_migrating_again_changes_nothing(url: str) -> None:
     for _ in range(2):
         migrate.migrate(url)
@@ -154,7 +164,7 @@ def test_options_of_the_address_hold_for_the_migrations_too(new_database: NewDat
 def test_four_runners_at_once_end_well(url: str, project: Path) -> None:
     (project / "migrations" / "9001_index_titles.sql").write_text(CONCURRENT)
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(run_manage, project, ["migrate"], DATABASE_URL=url) for _ in range(4)]
+        runs = [pool.submit(manage, project, "migrate", DATABASE_URL=url) for _ in range(4)]
     assert [run.result()[0] for run in runs] == [0] * 4, [run.result() for run in runs]
     assert applied(url) == [*known_migrations(), "9001"]
     with psycopg.connect(url) as connection:
@@ -164,7 +174,7 @@ def test_four_runners_at_once_end_well(url: str, project: Path) -> None:
 
 def test_failing_migration_ends_in_one_line_and_leaves_nothing(url: str, project: Path) -> None:
     (project / "migrations" / "9001_break.sql").write_text(BROKEN)
-    code, lines = run_manage(project, ["migrate"], DATABASE_URL=url)
+    code, lines = manage(project, "migrate", DATABASE_URL=url)
     assert code == 1
     assert any("division by zero" in line for line in lines)
     assert lines[-1] == "Error: dbmate migrate failed."
@@ -176,7 +186,7 @@ def test_failing_migration_ends_in_one_line_and_leaves_nothing(url: str, project
 
 def test_unreachable_database_is_told_in_one_line(project: Path) -> None:
     url = "postgresql://localhost:1/nowhere"
-    code, [line] = run_manage(project, ["migrate"], DATABASE_URL=url)
+    code, [line] = manage(project, "migrate", DATABASE_URL=url)
     assert code == 1
     assert line.startswith("Error: The database cannot be reached: ")
 
@@ -204,18 +214,18 @@ def test_plain_dbmate_applies_the_same_files(new_database: NewDatabase, tmp_path
 
 
 def test_new_migration_gets_the_next_number_and_both_parts(url: str, project: Path) -> None:
-    code, [line] = run_manage(project, ["migration", "Add x, and y!"])
+    code, [line] = manage(project, "migration", "Add x, and y!")
     assert code == 0
     assert line == f"migrations/{len(FILES) + 1:04d}_add_x_and_y.sql"
     up, _, down = (project / line).read_text().partition(DOWN)
     assert up.startswith(UP)
     assert "lock_timeout" in up
     assert "lock_timeout" in down
-    assert run_manage(project, ["migrate"], DATABASE_URL=url)[0] == 0
+    assert manage(project, "migrate", DATABASE_URL=url)[0] == 0
 
 
 def test_migration_without_a_name_is_refused(project: Path) -> None:
-    code, [line] = run_manage(project, ["migration", "!"])
+    code, [line] = manage(project, "migration", "!")
     assert (code, line) == (1, "Error: A migration's name needs a letter or a digit.")
 
 

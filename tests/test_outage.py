@@ -25,6 +25,7 @@ import embedded
 import migrate
 from app import create_app
 from database import Database, DatabaseUnavailable, status_of
+from statements import QUERIES, Query
 
 THREADS = 4
 STATEMENT_TIMEOUT = 1000  # milliseconds
@@ -323,9 +324,8 @@ def toggle(db: Database, task_id: int) -> object:
 
 
 def insert(db: Database, title: str = "Buy milk") -> int:
-    row = db.fetch("insert_task", user_id="alice", title=title, description=None)
-    assert row
-    return int(row[0] or b"")
+    [(task_id, _)] = db.fetch("insert_task", user_id="alice", title=title, description=None)
+    return int(task_id)
 
 
 def test_connections_at_hand_are_used_while_the_server_has_no_others(
@@ -412,7 +412,7 @@ def test_error_with_a_code_that_nobody_knows_is_500(
     own: OwnPostgres, prepare: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZZ123'; END $$"
-    monkeypatch.setitem(database.QUERIES, "fail", database.Query("fail", text, ()))
+    monkeypatch.setitem(QUERIES, "fail", Query("fail", text, ()))
     db = Database(settings_for(own.url, database_prepare=prepare))
     with pytest.raises(psycopg.Error) as error:
         db.fetch("fail")

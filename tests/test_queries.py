@@ -13,8 +13,8 @@ from pglast.enums import A_Expr_Kind
 from pglast.visitors import Visitor
 
 from config import PROJECT, ConfigError
-from database import QUERIES, QUERIES_FOLDER, Query, load_queries
 from migrate import SCHEMA_FILE
+from statements import QUERIES, QUERIES_FOLDER, Query, load_queries
 
 NAMED = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 VERBS = {"select", "insert", "update", "delete", "toggle", "set", "try"}

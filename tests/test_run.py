@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -121,14 +120,10 @@ def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path) -> None:
         assert secret.read_text() == kept
         status, newer = paste(curl_line(process))
         assert (status, json.loads(newer)["id"]) == (201, json.loads(body)["id"] + 1)
-        token = subprocess.check_output(
-            [sys.executable, "manage.py", "token", "auth0|1"],
-            cwd=fresh,
-            env=processes.plain_environment(),
-            text=True,
-        )
+        code, [token] = processes.manage(fresh, "token", "auth0|1")
+        assert code == 0
         path = processes.tasks_of("auth0|1")
-        assert process.ask("GET", path, token=token.strip()).json == []
+        assert process.ask("GET", path, token=token).json == []
 
 
 # The end
@@ -155,6 +150,12 @@ def test_stop_lets_a_slow_request_finish_and_leaves_nothing(
         wait_until_gone(family, DEADLINE)
         assert time.monotonic() - signalled < DEADLINE
         assert "Traceback" not in process.output()
+
+
+def test_command_migrate_starts_the_embedded_server_and_stops_it(project: Path) -> None:
+    code, _ = processes.manage(project, "migrate")
+    assert code == 0
+    assert embedded.url_of_running(project / ".data" / "postgres") is None
 
 
 def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path) -> None:
@@ -186,6 +187,7 @@ def test_second_start_on_one_folder_is_refused_and_the_first_goes_on(project: Pa
     with manage_run(project, BETTER_AUTH_SECRET=SECRET) as first:
         task_id = first.create()
         assert "already running" in refusal(project)
+        assert processes.manage(project, "migrate")[0] == 0  # takes the server that runs
         assert "Set API_PORT" in refusal(project, API_PORT=first.port)
         assert first.call("GET", task_id).status_code == 200
         assert first.stop() == 0
@@ -265,6 +267,7 @@ def given(
         _, _, rest = url.partition("://")
         lines = [f"DATABASE_URL=postgresql+asyncpg://{rest}&sslmode=prefer&channel_binding=prefer"]
         lines += ["CORS_ORIGINS=https://app.example.com", "BETTER_AUTH_SECRET=short", "API_PORT=1"]
+        lines += ["BETTER_AUTH_URL=http://localhost:3000"]
         (folder / ".env").write_text("\n".join(lines))
         with manage_run(folder, BETTER_AUTH_SECRET=SECRET) as process:
             yield process, folder, url
@@ -281,6 +284,10 @@ def test_given_database_is_used_and_nothing_embedded_is_made(
     assert not (folder / ".data").exists()
 
 
+def test_curl_line_has_what_a_configured_issuer_asks_for(given: tuple[Process, Path, str]) -> None:
+    assert paste(curl_line(given[0]))[0] == 201
+
+
 def test_database_ahead_of_the_code_serves(given: tuple[Process, Path, str]) -> None:
     assert given[0].ask("GET", "/readyz").status_code == 200
 
@@ -294,7 +301,21 @@ def test_env_file_is_read_and_the_environment_outranks_it(
     assert given[0].call("GET").status_code == 200  # by the secret and the port of the environment
 
 
-# What the commands share with production
+# What is printed, and what is shared with production
+
+
+def test_without_a_secret_no_curl_line_is_printed() -> None:
+    settings = config.Settings(better_auth_url="http://localhost:3000", api_host="::")
+    text = manage.banner(settings)
+    assert "http://[::1]:8000/docs" in text
+    assert "curl" not in text
+
+
+def test_command_docs_writes_the_generated_files(project: Path) -> None:
+    code, _ = processes.manage(project, "docs")
+    assert code == 0
+    for name in ("openapi.json", "README.md", ".env.example"):
+        assert (project / name).read_text() == (PROJECT / name).read_text()
 
 
 def test_address_of_ipv6_is_bound_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:

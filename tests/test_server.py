@@ -43,8 +43,8 @@ def url(server: SimpleNamespace) -> Iterator[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("server"))
     configuration = folder / "gunicorn.conf.py"
-    shorter = f"RECEIVE_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
-    text, changes = re.subn(r"RECEIVE_TIMEOUT = \d+ ", shorter, configuration.read_text())
+    shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
+    text, changes = re.subn(r"CLIENT_TIMEOUT = \d+ ", shorter, configuration.read_text())
     assert changes == 1
     configuration.write_text(text)
     return folder
@@ -205,6 +205,18 @@ def test_stalled_clients_do_not_keep_others_out(api: Process) -> None:
         assert api.ask("GET", "/livez", timeout=5 * PATIENCE_WITH_CLIENTS).status_code == 200
 
 
+def test_clients_that_do_not_read_do_not_keep_others_out(api: Process) -> None:
+    large = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", api.port))
+            client.sendall(large * 6)
+        time.sleep(0.5)
+        assert api.ask("GET", "/livez", timeout=8 * PATIENCE_WITH_CLIENTS).status_code == 200
+
+
 def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -> None:
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
         client.sendall(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
@@ -248,12 +260,13 @@ def test_stop_lets_a_request_in_flight_finish(folder: Path, url: str) -> None:
         assert process.wait() == 0
 
 
-def test_killed_worker_is_replaced(api: Process) -> None:
-    [worker] = psutil.Process(api.pid).children()
-    worker.kill()
-    wait_until(lambda: worker not in psutil.Process(api.pid).children())
-    wait_until(api.is_live)
-    assert api.call("GET").status_code == 200
+def test_killed_worker_is_replaced(folder: Path, url: str) -> None:
+    with gunicorn(folder, url) as process:
+        [worker] = psutil.Process(process.pid).children()
+        worker.kill()
+        wait_until(lambda: worker not in psutil.Process(process.pid).children())
+        wait_until(process.is_live)
+        assert process.call("GET").status_code == 200
 
 
 def test_reload_under_load_loses_no_request(api: Process) -> None:
