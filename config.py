@@ -178,7 +178,7 @@ class Settings:
         "Worker processes",
         "number of cores",
     )
-    web_threads: int = setting(4, integer(1, 64), "Threads of a worker process")
+    web_threads: int = setting(8, integer(1, 64), "Threads of a worker process")
     graceful_timeout: int = setting(
         8, integer(1, 3600), "Seconds that requests in flight get to finish at a stop"
     )

@@ -1,0 +1,174 @@
+"""CPU time of one request in this process, without an HTTP server, beside the floor below it."""
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from statistics import median
+from typing import Any
+
+from flask import Flask
+from psycopg import RawCursor
+
+from app import create_app
+from bench.postgres import Connection, connect, fill, query
+from bench.traffic import BODIES, OPERATIONS, ORIGIN, SECRET, STATUSES, Request, Traffic
+from config import Settings
+from statements import QUERIES
+
+USERS = 10_000
+TASKS_PER_USER = 20
+STATEMENTS = {
+    "list": "select_tasks",
+    "get": "select_task",
+    "create": "insert_task",
+    "update": "update_task",
+    "toggle": "toggle_task",
+    "delete": "delete_task",
+}
+
+Environ = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Microseconds a request."""
+
+    ours: float
+    flask: float
+    psycopg: float
+
+    @property
+    def floor(self) -> float:
+        return self.flask + self.psycopg
+
+
+def measure_cpu(url: str, rounds: int, count: int) -> dict[str, Cpu]:
+    """Measure in many short rounds, the candidates in turns, so that noise hits all alike."""
+    with connect(url) as connection:
+        connection.execute(query("never_wait_for_disk"))
+    settings = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET, "CORS_ORIGINS": ORIGIN}
+    ours = create_app(Settings.load(settings))
+    bare = bare_flask()
+    times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in OPERATIONS}
+    with connect(url) as connection:
+        fill(connection, USERS, TASKS_PER_USER, deletable=2 * count * (rounds + 1))
+        traffic = Traffic(connection, USERS)
+        for _ in range(rounds + 1):
+            for operation in OPERATIONS:
+                requests = traffic.requests(operation, count)
+                twins = traffic.requests(operation, count)  # a task is deleted only once
+                times[operation].append(
+                    (
+                        wsgi_cpu(ours, [environ(each) for each in requests], STATUSES[operation]),
+                        wsgi_cpu(bare, [environ(each) for each in requests], 200),
+                        statement_cpu(connection, operation, twins),
+                    )
+                )
+    # The first round warms up.
+    return {
+        operation: Cpu(*(median(column) for column in zip(*rows[1:], strict=True)))
+        for operation, rows in times.items()
+    }
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Keep this process and what it starts on one core.
+
+    Else its figures hold what it costs to wake the other core up, or not, as the kernel places it.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def bare_flask() -> Flask:
+    """Make the least that answers: a hook that does nothing, a route that returns bytes."""
+    app = Flask("bare", static_folder=None)
+    app.before_request(lambda: None)
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    app.add_url_rule("/<path:_>", "any", lambda _: b"{}", methods=methods)
+    return app
+
+
+def environ(request: Request) -> Environ:
+    body = request.body.encode()
+    return {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": request.path,
+        "QUERY_STRING": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "8000",
+        "REMOTE_ADDR": "127.0.0.1",
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(body)) if body else "",
+        "HTTP_HOST": "127.0.0.1:8000",
+        "HTTP_ORIGIN": ORIGIN,
+        "HTTP_AUTHORIZATION": f"Bearer {request.token}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+
+
+def wsgi_cpu(app: Flask, environs: list[Environ], status: int) -> float:
+    def start_response(line: str, *_: object) -> None:
+        if line[:3] != str(status):
+            raise RuntimeError(f"Expected {status} from {app.name}, got {line}.")
+
+    def answer_all() -> None:
+        for each in environs:
+            response: Any = app(each, start_response)  # type: ignore[arg-type]
+            b"".join(response)
+            response.close()
+
+    return cpu_seconds(answer_all) / len(environs) * 1e6
+
+
+def statement_cpu(connection: Connection, operation: str, requests: list[Request]) -> float:
+    """Run the operation's own statement, prepared, and take its bytes: all that psycopg must do."""
+    statement = QUERIES[STATEMENTS[operation]]
+    rows = [arguments(each, statement.parameters) for each in requests]
+    values: list[bytes | None] = []
+
+    def execute_all() -> None:
+        cursor = RawCursor(connection)
+        for row in rows:
+            cursor.execute(statement.text, row, prepare=True)
+            values.append(cursor.pgresult.get_value(0, 0) if cursor.pgresult else None)
+
+    seconds = cpu_seconds(execute_all)
+    if None in values:
+        raise RuntimeError(f"{STATEMENTS[operation]} found nothing.")
+    return seconds / len(rows) * 1e6
+
+
+def arguments(request: Request, parameters: tuple[str, ...]) -> list[Any]:
+    values: dict[str, Any] = {"has_description": True, "completed": None}
+    values |= BODIES.get(request.operation, {})
+    values |= {"user_id": request.user_id, "task_id": request.task_id}
+    return [values[parameter] for parameter in parameters]
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    gc.collect()
+    started = time.process_time()
+    work()
+    return time.process_time() - started

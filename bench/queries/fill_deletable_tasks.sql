@@ -1,0 +1,7 @@
+-- Tasks that exist to be deleted, of users who own nothing else.
+INSERT INTO tasks (user_id, title, description)
+SELECT
+    'deleter-' || (number %% %(users)s::int),
+    'Task ' || number,
+    'What is to be done about task ' || number
+FROM generate_series(0, %(tasks)s::int - 1) AS number;

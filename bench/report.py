@@ -1,0 +1,192 @@
+"""The tables, the page and the plot that a run leaves behind."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib
+
+from bench.cpu import Cpu
+from bench.growth import Growth
+from bench.machine import describe_machine
+from bench.memory import Memory
+from bench.throughput import CONNECTIONS, OURS, PEER, PROCESSES, Speeds, Throughput
+from bench.traffic import OPERATIONS, READS
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+
+PACKAGES = {
+    OURS: ("flask", "flask-smorest", "marshmallow", "psycopg", "psycopg-pool", "gunicorn", "pyjwt"),
+    PEER: ("fastapi", "sqlmodel", "sqlalchemy", "asyncpg", "python-jose", "uvicorn", "uvloop"),
+}
+
+CPU_BUDGETS = {"list": 170, "get": 150, "toggle": 150}  # microseconds
+SPEED_BUDGETS = {name: 3 if name in READS else 4 for name in OPERATIONS}  # times the peer
+GROWTH_BUDGET = 1.2
+MEMORY_BUDGET = 80  # MiB
+NOISE_LIMIT = 0.05  # of all cores
+
+
+def verdict(met: bool) -> str:
+    return "met" if met else "NOT MET"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Draw a Markdown table that reads well as plain text: names left, numbers right."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    drawn = [
+        " | ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    rule = " | ".join(
+        "-" * (width - 1) + ":" if place else "-" * width for place, width in enumerate(widths)
+    )
+    return "\n".join(f"| {line} |" for line in (drawn[0], rule, *drawn[1:]))
+
+
+def cpu_section(measured: dict[str, Cpu]) -> str:
+    rows = []
+    for operation, cpu in measured.items():
+        budget = CPU_BUDGETS.get(operation)
+        rows.append(
+            (
+                operation,
+                *(f"{each:.0f}" for each in (cpu.ours, cpu.flask, cpu.psycopg, cpu.floor)),
+                f"{cpu.ours - cpu.floor:.0f}",
+                f"{budget}" if budget else "",
+                verdict(cpu.ours <= budget) if budget else "",
+            )
+        )
+    head = ("operation", "ours", "Flask alone", "psycopg alone", "floor", "above", "budget", "")
+    return (
+        "## CPU of a request in process, µs\n\n"
+        "The WSGI application called directly, no HTTP server. The floor is a bare Flask plus\n"
+        "psycopg's cursor running the same prepared statement, measured in the same rounds.\n"
+        "All on one core, and commits do not wait for the disk.\n\n" + table(head, rows)
+    )
+
+
+def throughput_section(measured: Throughput) -> str:
+    rows = []
+    for operation in OPERATIONS:
+        ours, peer = (measured.speeds[server][operation] for server in (OURS, PEER))
+        ratio = ours.requests_per_second / peer.requests_per_second
+        budget = SPEED_BUDGETS[operation]
+        rows.append(
+            (
+                operation,
+                f"{ours.requests_per_second:,.0f}",
+                f"{peer.requests_per_second:,.0f}",
+                f"{ratio:.1f}",
+                f"{budget}",
+                verdict(ratio >= budget),
+                *(f"{each:.1f}" for each in (ours.p50, peer.p50, ours.p99, peer.p99)),
+            )
+        )
+    head = (
+        *("operation", "ours, req/s", "peer, req/s", "ratio", "budget", ""),
+        *("ours, p50 ms", "peer, p50 ms", "ours, p99 ms", "peer, p99 ms"),
+    )
+    return (
+        "## Requests a second over HTTP\n\n"
+        f"Ours: {OURS}. Peer: {PEER}. {PROCESSES} processes each, {CONNECTIONS} connections,\n"
+        "one load thread, the same PostgreSQL and data, in turns; a list has 20 tasks.\n\n"
+        "![Requests a second](requests_per_second.svg)\n\n" + table(head, rows)
+    )
+
+
+def memory_section(measured: dict[str, Memory | None]) -> str:
+    rows = []
+    for server, memory in measured.items():
+        is_ours = server == OURS
+        rows.append(
+            (
+                server,
+                f"{memory.rss:.0f}" if memory else "not measured",
+                f"{memory.pss:.0f}" if memory else "not measured",
+                f"{MEMORY_BUDGET}" if is_ours else "",
+                verdict(memory.rss <= MEMORY_BUDGET) if is_ours and memory else "",
+            )
+        )
+    return (
+        "## Memory of the largest worker process, MiB\n\n"
+        "RSS: the highest during the load above. PSS: after it; shared pages count in part.\n\n"
+        + table(("server", "RSS", "PSS", "budget", ""), rows)
+    )
+
+
+def growth_section(measured: Growth) -> str:
+    rows = []
+    for operation, executions in measured.items():
+        smallest = executions[min(executions)]
+        for size, execution in executions.items():
+            ratio = execution.microseconds / smallest.microseconds
+            rows.append(
+                (
+                    operation,
+                    f"{size:,}",
+                    f"{execution.microseconds:.0f}",
+                    f"{execution.pages:.0f}",
+                    f"{ratio:.2f}",
+                    f"{GROWTH_BUDGET}",
+                    verdict(ratio <= GROWTH_BUDGET),
+                )
+            )
+    return (
+        "## Growth with other people's tasks\n\n"
+        "Execution time of the statement in PostgreSQL (EXPLAIN ANALYZE), and pages it touches;\n"
+        "each user has 20 tasks.\n\n"
+        + table(("operation", "tasks", "µs", "pages", "ratio", "budget", ""), rows)
+    )
+
+
+def machine_section(postgresql: str, generator: str) -> str:
+    lines = [
+        *describe_machine(),
+        f"PostgreSQL {postgresql}, on the same machine as servers and load",
+        f"Load generator: {generator}",
+        *(
+            f"{server}: " + ", ".join(f"{name} {version(name)}" for name in names)
+            for server, names in PACKAGES.items()
+        ),
+    ]
+    return "## The machine\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def noise_section(share: float | None) -> str:
+    """Say how much of the machine others used: the peer suffers from them more than ours does."""
+    if share is None:
+        told = "How much of the machine others used is not known."
+    else:
+        told = f"Others used {share:.0%} of the machine's CPU time."
+        if share > NOISE_LIMIT:
+            told += " That is too much: these figures, and their verdicts, mean little."
+    return f"## Noise\n\n{told}"
+
+
+def write_page(path: Path, sections: list[str]) -> None:
+    head = f"# Results\n\nWritten by `make bench` on {datetime.now(UTC):%Y-%m-%d}."
+    path.write_text("\n\n".join([head, *sections]) + "\n")
+
+
+def draw_plot(path: Path, speeds: dict[str, Speeds]) -> None:
+    # Without these two, every run would change the file's ids and date.
+    matplotlib.rcParams |= {"svg.hashsalt": "requests_per_second", "svg.fonttype": "none"}
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    for place, (server, colour) in enumerate(((OURS, "#1f6f8b"), (PEER, "#c9c9c9"))):
+        heights = [speeds[server][operation].requests_per_second for operation in OPERATIONS]
+        places = [index + 0.38 * (place - 0.5) for index in range(len(OPERATIONS))]
+        bars = axes.bar(places, heights, width=0.36, color=colour, label=server)
+        axes.bar_label(bars, [f"{height:,.0f}" for height in heights], padding=2, fontsize=8)
+    axes.set_xticks(range(len(OPERATIONS)), OPERATIONS)
+    axes.set_ylabel("requests a second")
+    axes.set_title(f"{PROCESSES} processes, {CONNECTIONS} connections, same PostgreSQL", size=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})

@@ -1,0 +1,114 @@
+"""Measure the budgets: `make bench`, or `make bench ARGS=--quick` for a smoke test."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # also as `python bench/run.py`
+
+from bench.cpu import measure_cpu, on_one_core
+from bench.growth import measure_growth
+from bench.machine import others_seconds
+from bench.postgres import PROJECT, connect, migrated_database, running_server, server_version
+from bench.report import (
+    cpu_section,
+    draw_plot,
+    growth_section,
+    machine_section,
+    memory_section,
+    noise_section,
+    throughput_section,
+    write_page,
+)
+from bench.throughput import load_generator, measure_throughput
+
+PARTS = ("cpu", "http", "growth")
+RESULTS = PROJECT / "docs" / "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    cpu_rounds: int = 30
+    cpu_count: int = 200
+    http_rounds: int = 3
+    http_seconds: float = 4
+    growth_rounds: int = 15
+    growth_count: int = 1000
+    growth_sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+
+
+QUICK = Effort(3, 100, 1, 1, 3, 300, (10_000, 100_000))
+
+
+def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
+    """Measure the parts one after the other; print each section as soon as it is there."""
+    sections: list[str] = []
+
+    def keep(section: str) -> None:
+        print(section, end="\n\n", flush=True)
+        sections.append(section)
+
+    started, others = time.monotonic(), others_seconds()
+    with running_server() as server, connect(server) as connection:
+        keep(machine_section(server_version(connection), generator_version()))
+    if "cpu" in parts:
+        with on_one_core(), running_server() as server, migrated_database(server, "cpu") as url:
+            keep(cpu_section(measure_cpu(url, effort.cpu_rounds, effort.cpu_count)))
+    with running_server() as server:
+        if "http" in parts:
+            with migrated_database(server, "http") as url:
+                throughput = measure_throughput(url, effort.http_rounds, effort.http_seconds)
+            keep(throughput_section(throughput))
+            keep(memory_section(throughput.memory))
+            if folder:
+                draw_plot(folder / "requests_per_second.svg", throughput.speeds)
+        if "growth" in parts:
+            rounds, count = effort.growth_rounds, effort.growth_count
+            keep(growth_section(measure_growth(server, effort.growth_sizes, rounds, count)))
+    keep(noise_section(others_share(others, time.monotonic() - started)))
+    if folder:
+        write_page(folder / "results.md", sections)
+
+
+def others_share(before: float | None, elapsed: float) -> float | None:
+    """Find the share of all cores that others used since `before`; None where it is not known."""
+    after = others_seconds()
+    if before is None or after is None or "BENCH_DATABASE_URL" in os.environ:
+        return None  # a PostgreSQL that was not started here counts as another
+    return max(0.0, after - before) / elapsed / (os.cpu_count() or 1)
+
+
+def generator_version() -> str:
+    name, command = load_generator()
+    if name != "wrk":
+        return name
+    shown = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=False)
+    return " ".join(shown.stdout.split()[:2])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="a smoke test; its numbers say little")
+    parser.add_argument(
+        "--output", type=Path, help="folder for page and plot; default: docs/bench for a full run"
+    )
+    arguments = parser.parse_args()
+    parts = arguments.parts or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    is_full = parts == list(PARTS) and not arguments.quick
+    folder = arguments.output or (RESULTS if is_full else None)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started, as on Ctrl-C
+    measure(parts, QUICK if arguments.quick else Effort(), folder)
+
+
+if __name__ == "__main__":
+    main()
