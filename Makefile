@@ -31,7 +31,7 @@ docs: .venv/run ## Write openapi.json, .env.example and the README's table of se
 	@$(BIN)/python manage.py docs
 
 test: .venv/dev ## Run the tests, each on a throwaway database
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --cov --cov-report=term --ignore=tests/browser
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal --cov --cov-report=term --ignore=tests/browser
 
 test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
