@@ -62,7 +62,10 @@ def require_migrated(settings: Settings) -> None:
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
         return
     if pending:
-        raise ConfigError(f"The database lacks migrations ({', '.join(pending)}): make migrate")
+        raise ConfigError(
+            f"The database lacks migrations ({', '.join(pending)}):"
+            " run `make migrate`, or `python manage.py migrate` where there is no make."
+        )
 
 
 def migrate(url: str) -> None:
