@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jwt
-from flask import Flask, request
+from flask import Flask
+from flask.globals import request_ctx
 
 from config import Settings
 from converters import LONGEST_USER_ID
@@ -179,17 +180,18 @@ def require_owner(app: Flask, settings: Settings) -> None:
     verify = token_verifier(settings)
 
     def check_owner() -> None:
-        if request.endpoint is None or request.endpoint in PUBLIC_ENDPOINTS:
+        asked = request_ctx.request
+        if asked.endpoint is None or asked.endpoint in PUBLIC_ENDPOINTS:
             return
-        if request.method == "OPTIONS":  # a preflight carries no token
+        if asked.method == "OPTIONS":  # a preflight carries no token
             return
         try:
-            subject = verify(bearer_token(request.headers.get("Authorization")))
+            subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
             raise refuse(str(error)) from None
         except KeysUnavailable:
             raise ApiError(503, "The keys of the token's issuer cannot be had right now.") from None
-        if subject != (request.view_args or {}).get("user_id"):
+        if subject != (asked.view_args or {}).get("user_id"):
             raise refuse("This path belongs to another user.")
 
     app.before_request(check_owner)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from flask import Request, Response, current_app, request
+from flask import Request, Response, current_app
+from flask.globals import request_ctx
 from marshmallow import Schema
 from webargs.flaskparser import FlaskParser
 
@@ -64,6 +65,7 @@ class BodyParser(FlaskParser):
 
 def refuse_unknown_parameters() -> None:
     """Refuse a query parameter that the operation does not have, as it would be lost in silence."""
-    if request.query_string and request.args:
-        details = {name: ["Unknown parameter."] for name in request.args}
+    asked = request_ctx.request
+    if asked.query_string and asked.args:
+        details = {name: ["Unknown parameter."] for name in asked.args}
         raise ApiError(422, f"{next(iter(details))}: Unknown parameter.", details)

@@ -52,7 +52,7 @@ def list_tasks(user_id: str) -> Response:
 
 
 @blueprint.post("")
-@blueprint.arguments(TaskCreate)
+@blueprint.arguments(TaskCreate())  # an instance: a class would be instantiated a request
 @blueprint.response(201, Task, headers=LOCATION)
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task"""
@@ -75,7 +75,7 @@ def get_task(user_id: str, task_id: int) -> Response:
 
 
 @blueprint.put("/<task_id:task_id>")
-@blueprint.arguments(TaskUpdate)
+@blueprint.arguments(TaskUpdate())
 @blueprint.response(200, Task)
 def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Update a task
