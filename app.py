@@ -34,6 +34,7 @@ def create_app(settings: Settings) -> Flask:
     """Build the application. Nothing connects before the first request, so it may be forked."""
     app = SyncFlask("tasks", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_content_length
+    app.config["MAX_TASKS_PER_USER"] = settings.max_tasks_per_user
     app.url_map.merge_slashes = False
     app.url_map.converters |= CONVERTERS
     app.extensions["database"] = Database(settings)

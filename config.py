@@ -185,6 +185,9 @@ class Settings:
     max_content_length: int = setting(
         1024 * 1024, integer(1, 1024**3), "Largest request body, in bytes"
     )
+    max_tasks_per_user: int = setting(
+        100_000, integer(1, 10**9), "Tasks that a user may store, those in the trash included"
+    )
     log_level: str = setting("info", log_level, "`debug`, `info`, `warning` or `error`")
 
     @property

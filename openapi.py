@@ -20,6 +20,7 @@ EXAMPLE_OF_STATUS = {
     400: "The request body is not valid JSON.",
     401: "The token has expired.",
     404: "Resource not found: task 12",
+    412: "The task has changed since you got it; get it again.",
     413: "The request body is larger than 1048576 bytes.",
     415: "Send the body as JSON, with Content-Type: application/json.",
 }
@@ -28,6 +29,32 @@ HEADER_OF_STATUS = {
     401: ("WWW-Authenticate", "The challenge of RFC 6750.", 'Bearer error="invalid_token"'),
     503: ("Retry-After", "Seconds to wait before another attempt.", RETRY_AFTER),
 }
+
+
+CONDITION = {
+    "If-Match": {
+        "in": "header",
+        "name": "If-Match",
+        "description": "The ETag that the task must still have, else 412 and nothing is written.",
+        "schema": {"type": "string"},
+        "example": '"57"',
+    },
+    "If-None-Match": {
+        "in": "header",
+        "name": "If-None-Match",
+        "description": "The ETag of what you have: while that is still so, the answer is 304.",
+        "schema": {"type": "string"},
+        "example": '"57"',
+    },
+}
+CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
+    "tasks.get_task": ("If-None-Match", set()),
+    "tasks.update_task": ("If-Match", {412}),
+    "tasks.patch_task": ("If-Match", {412}),
+    "tasks.delete_task": ("If-Match", {412}),
+    "tasks.toggle_task_completion": ("If-Match", {412}),
+}
+CONFLICTING_ENDPOINTS = {"tasks.create_task"}
 
 
 class TasksApi(Api):  # type: ignore[misc]
@@ -78,6 +105,12 @@ class SharedDescription(BasePlugin):
                 statuses |= {404}
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
+            if rule.endpoint in CONFLICTING_ENDPOINTS:
+                statuses |= {409}
+            if rule.endpoint in CONDITIONAL_ENDPOINTS:
+                header, on_failure = CONDITIONAL_ENDPOINTS[rule.endpoint]
+                operation.setdefault("parameters", []).append(CONDITION[header])
+                statuses |= on_failure
             for status in sorted(statuses):
                 operation["responses"][str(status)] = self.error_response(status)
 

@@ -1,21 +1,40 @@
 """What may come in, what goes out: the fields of the API with their rules."""
 
 import re
+from datetime import UTC, date, datetime
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields
-from marshmallow.validate import Length
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load
+from marshmallow.validate import Length, OneOf
 
 from converters import LARGEST_ID
 
 LONGEST_TITLE = 200  # characters
 LONGEST_DESCRIPTION = 5000  # characters
+PRIORITIES = ("none", "low", "medium", "high")
+MOST_TAGS = 20
+LONGEST_TAG = 50  # characters
+FIRST_DUE = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 
 # PostgreSQL's text holds no NUL, and UTF-8 no half of a surrogate pair.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 STORABLE_PATTERN = r"^[^\u0000]*$"
 # What str.strip() takes for white space, and \s of ECMA 262 does not: U+001C to U+001F and U+0085.
 TITLE_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
+
+
+# The days that every year has, of the years in the middle of what is accepted.
+DAY_PATTERN = (
+    r"(19[89]\d|2[01]\d\d)-"
+    r"((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+)
+TIME_PATTERN = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-](0\d|1[0-4]):[0-5]\d)"
+DUE_PATTERN = f"^{DAY_PATTERN}(T{TIME_PATTERN})?$"
+DUE_DESCRIPTION = {
+    "description": "A moment (RFC 3339, with offset) or, for a whole day, a date.",
+    "examples": ["2026-11-21T09:30:00+01:00", "2026-11-21"],
+}
 
 
 class Text(fields.String):
@@ -44,6 +63,46 @@ class StrictBoolean(fields.Boolean):
         return value
 
 
+class Due(fields.String):
+    """A `date-time` or a `full-date` of RFC 3339, section 5.6: a moment or a whole day."""
+
+    default_error_messages = {  # noqa: RUF012 - marshmallow's own form
+        "invalid": "Must be a moment such as 2026-11-20T09:30:00Z, or a day such as 2026-11-20.",
+        "range": "Must be in the years 1970 to 2200.",
+    }
+    MOMENT = re.compile(
+        r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+    )
+    DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise self.make_error("invalid")
+        try:
+            if self.DAY.fullmatch(value):
+                day = date.fromisoformat(value)
+                moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            elif self.MOMENT.fullmatch(value):
+                moment = datetime.fromisoformat(value.upper())
+            else:
+                raise self.make_error("invalid")
+        except ValueError:
+            raise self.make_error("invalid") from None
+        if not FIRST_DUE <= moment < END_OF_DUE:
+            raise self.make_error("range")
+        return value
+
+
+class Tags(fields.List[str]):
+    """A list without doubles, in the client's order."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        tags = super()._deserialize(value, attr, data, **kwargs)
+        if len(set(tags)) < len(tags):
+            raise ValidationError("Must not have the same tag twice.")
+        return tags
+
+
 class StrictSchema(Schema):
     """An object without other fields than its own."""
 
@@ -51,11 +110,41 @@ class StrictSchema(Schema):
         unknown = RAISE
 
 
-class TaskCreate(StrictSchema):
-    """A task to be created."""
+class TaskFields(StrictSchema):
+    """What a client may write of a task."""
 
-    title = TrimmedText(
-        required=True,
+    description = Text(
+        allow_none=True,
+        validate=Length(max=LONGEST_DESCRIPTION),
+        metadata={"pattern": STORABLE_PATTERN, "examples": ["Two bottles"]},
+    )
+    priority = fields.String(
+        allow_none=True, validate=OneOf(PRIORITIES), metadata={"examples": ["high"]}
+    )
+    due_at = Due(allow_none=True, metadata=DUE_DESCRIPTION | {"pattern": DUE_PATTERN})
+    tags = Tags(
+        TrimmedText(
+            validate=Length(1, LONGEST_TAG),
+            metadata={"pattern": TITLE_PATTERN, "examples": ["home"]},
+        ),
+        allow_none=True,
+        validate=Length(max=MOST_TAGS),
+        metadata={"uniqueItems": True, "examples": [["home", "shop"]]},
+    )
+
+    @post_load
+    def mark_day(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Store a day as midnight UTC, and that it is one."""
+        if "due_at" in data:
+            data["due_all_day"] = "T" not in (data["due_at"] or "T").upper()
+            if data["due_all_day"]:
+                data["due_at"] += "T00:00:00Z"
+        return data
+
+
+def title_field(*, required: bool) -> TrimmedText:
+    return TrimmedText(
+        required=required,
         validate=Length(1, LONGEST_TITLE),
         metadata={
             "description": "White space at both ends is dropped.",
@@ -63,16 +152,24 @@ class TaskCreate(StrictSchema):
             "examples": ["Buy milk"],
         },
     )
-    description = Text(
-        allow_none=True,
-        validate=Length(max=LONGEST_DESCRIPTION),
-        metadata={"pattern": STORABLE_PATTERN, "examples": ["Two bottles"]},
-    )
+
+
+class TaskCreate(TaskFields):
+    """A task to be created."""
+
+    title = title_field(required=True)
 
 
 class TaskUpdate(TaskCreate):
     """What is to be written into a task; an optional field that is left out stays as it is."""
 
+    completed = StrictBoolean(metadata={"examples": [True]})
+
+
+class TaskPatch(TaskFields):
+    """What is to change (RFC 7396): a field that is left out stays, null clears."""
+
+    title = title_field(required=False)
     completed = StrictBoolean(metadata={"examples": [True]})
 
 
@@ -96,6 +193,11 @@ class Task(StrictSchema):
         metadata={"examples": ["Two bottles"]},
     )
     completed = fields.Boolean(required=True, metadata={"examples": [False]})
+    priority = fields.String(
+        required=True, validate=OneOf(PRIORITIES), metadata={"examples": ["none"]}
+    )
+    due_at = Due(required=True, allow_none=True, metadata=DUE_DESCRIPTION)
+    tags = fields.List(fields.String(), required=True, metadata={"examples": [["home", "shop"]]})
     created_at = fields.AwareDateTime(
         required=True,
         metadata={"description": "Never moves.", "examples": ["2026-11-20T09:30:00.123456+00:00"]},
@@ -105,5 +207,18 @@ class Task(StrictSchema):
         metadata={
             "description": "Moves with every change.",
             "examples": ["2026-11-20T09:30:00.123456+00:00"],
+        },
+    )
+    completed_at = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "When it was completed.", "examples": [None]},
+    )
+    version = fields.Integer(
+        required=True,
+        metadata={
+            "format": "int64",
+            "description": "Moves with every change; the ETag of the task.",
+            "examples": [57],
         },
     )

@@ -8,7 +8,8 @@ from config import PROJECT, ConfigError
 
 QUERIES_FOLDER = PROJECT / "queries"
 
-QUERY_NAME = re.compile(r"^-- name: *(.*)$", re.MULTILINE)
+HEAD = re.compile(r"^-- (name|fragment): *(.*)$", re.MULTILINE)
+FRAGMENT = re.compile(r"\{(\w+)\}")
 PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
@@ -22,22 +23,36 @@ class Query:
 
 
 def load_queries(folder: Path) -> dict[str, Query]:
-    """Read the named statements of a folder's .sql files.
+    """Read the named statements of a folder's .sql files, with the fragments that they share.
 
     Raises:
-        ConfigError: a name is malformed or used twice, or a statement is empty.
+        ConfigError: a name is malformed, unknown or used twice, or a statement is empty.
     """
-    queries: dict[str, Query] = {}
+    texts: dict[str, dict[str, str]] = {"name": {}, "fragment": {}}
     for path in sorted(folder.glob("*.sql")):
-        head, *parts = QUERY_NAME.split(path.read_text())
-        if head.strip():
+        before, *parts = HEAD.split(path.read_text())
+        if before.strip():
             raise ConfigError(f"{path.name} has text before its first name.")
-        for name, text in zip(parts[::2], parts[1::2], strict=True):
-            statement = re.sub(r"^--.*\n", "", text, flags=re.MULTILINE).strip().rstrip(";")
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in queries or not statement:
+        for kind, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            body = re.sub(r"^--.*\n", "", text, flags=re.MULTILINE).strip().rstrip(";")
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in texts[kind] or not body:
                 raise ConfigError(f"{path.name}: {name!r} is malformed, empty or used twice.")
-            queries[name] = number_placeholders(name, statement)
-    return queries
+            texts[kind][name] = body
+    return {
+        name: number_placeholders(name, insert_fragments(text, texts["fragment"]))
+        for name, text in texts["name"].items()
+    }
+
+
+def insert_fragments(text: str, fragments: dict[str, str]) -> str:
+    """Put fragments in their places, once, at the start: no statement is made for a request."""
+
+    def insert(found: re.Match[str]) -> str:
+        if found[1] not in fragments:
+            raise ConfigError(f"queries: there is no fragment {found[1]!r}.")
+        return insert_fragments(fragments[found[1]], fragments)
+
+    return FRAGMENT.sub(insert, text)
 
 
 def number_placeholders(name: str, statement: str) -> Query:

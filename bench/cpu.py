@@ -16,7 +16,7 @@ from psycopg import RawCursor
 
 from app import create_app
 from bench.postgres import Connection, connect, fill, query
-from bench.traffic import BODIES, OPERATIONS, ORIGIN, SECRET, STATUSES, Request, Traffic
+from bench.traffic import OPERATIONS, ORIGIN, SECRET, STATUSES, Request, Traffic
 from config import Settings
 from statements import QUERIES
 
@@ -161,9 +161,14 @@ def statement_cpu(connection: Connection, operation: str, requests: list[Request
 
 
 def arguments(request: Request, parameters: tuple[str, ...]) -> list[Any]:
-    values: dict[str, Any] = {"has_description": True, "completed": None}
-    values |= BODIES.get(request.operation, {})
-    values |= {"user_id": request.user_id, "task_id": request.task_id}
+    values = {
+        "user_id": request.user_id,
+        "task_id": request.task_id,
+        "task": request.body,
+        "fields": request.body,
+        "versions": None,
+        "max_stored": 100_000,
+    }
     return [values[parameter] for parameter in parameters]
 
 

@@ -71,6 +71,7 @@ def fill(connection: Connection, users: int, tasks_per_user: int, deletable: int
     connection.execute(query("fill_tasks"), {"users": users, "tasks_per_user": tasks_per_user})
     if deletable:
         connection.execute(query("fill_deletable_tasks"), {"users": 200, "tasks": deletable})
+    connection.execute(query("count_tasks"))
     connection.execute(query("settle_tasks"))
     with suppress(psycopg.errors.InsufficientPrivilege):
         connection.execute(query("checkpoint"))

@@ -1,5 +1,6 @@
 """One file a resource; what they share is here."""
 
+import re
 from typing import Any
 
 from flask import Request, Response, current_app
@@ -15,6 +16,35 @@ from strict_json import parse_json
 def database() -> Database:
     db: Database = current_app.extensions["database"]
     return db
+
+
+MERGE_PATCH = "application/merge-patch+json"
+
+# Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version.
+ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
+LARGEST_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def versions_of(header: str, *, weak: bool) -> list[str]:
+    """Find the versions that a list of entity tags names, weak ones only where they may count."""
+    tags = ENTITY_TAG.findall(header)
+    return [
+        version
+        for prefix, version in tags
+        if LARGEST_VERSION.fullmatch(version) and (weak or not prefix)
+    ]
+
+
+def expected_versions() -> str | None:
+    """Read If-Match (RFC 9110, section 13.1.1) as an array for PostgreSQL; None is any version."""
+    header: str = request_ctx.request.environ.get("HTTP_IF_MATCH", "*").strip()
+    return None if header == "*" else f"{{{','.join(versions_of(header, weak=False))}}}"
+
+
+def is_fresh(version: str) -> bool:
+    """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
+    header: str = request_ctx.request.environ.get("HTTP_IF_NONE_MATCH", "")
+    return bool(header) and (header.strip() == "*" or version in versions_of(header, weak=True))
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
@@ -41,6 +71,19 @@ def read_body(req: Request) -> bytes:
     raise ApiError(413, f"The request body is larger than {limit} bytes.")
 
 
+def require_merge_patch(req: Request) -> None:
+    """Take the type of RFC 7396 for PATCH as well.
+
+    Raises:
+        ApiError: 415, with Accept-Patch (RFC 5789, section 2.2) for a PATCH.
+    """
+    message = "Send the body as JSON, with Content-Type: application/json."
+    if req.method != "PATCH":
+        raise ApiError(415, message)
+    if req.mimetype != MERGE_PATCH:
+        raise ApiError(415, message, headers={"Accept-Patch": f"{MERGE_PATCH}, application/json"})
+
+
 class BodyParser(FlaskParser):
     """webargs' parser, with the strict answers of the contract to a body that is no JSON."""
 
@@ -51,7 +94,7 @@ class BodyParser(FlaskParser):
         if not body:
             raise ApiError(400, "The request body is empty; send a JSON object.")
         if req.mimetype != "application/json":
-            raise ApiError(415, "Send the body as JSON, with Content-Type: application/json.")
+            require_merge_patch(req)
         try:
             return parse_json(body)
         except ValueError:
@@ -59,8 +102,16 @@ class BodyParser(FlaskParser):
 
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> Any:
         details = error.normalized_messages().get("json", {})
-        field, messages = next(iter(details.items()))
-        raise ApiError(422, f"{field}: {messages[0]}", details)
+        raise ApiError(422, first_fault(details), details)
+
+
+def first_fault(details: Any) -> str:
+    """Name the first fault of marshmallow's messages: `tags.1: Not a valid string.`"""
+    path = []
+    while isinstance(details, dict):
+        key, details = next(iter(details.items()))
+        path.append(str(key))
+    return f"{'.'.join(path)}: {details[0]}"
 
 
 def refuse_unknown_parameters() -> None:

@@ -1,14 +1,24 @@
 """Tasks of one user: /api/{user_id}/tasks."""
 
+import json
 from typing import Any
 
-from flask import Response, url_for
+from flask import Response, current_app, url_for
 from flask_smorest import Blueprint
 
-from blueprints import BodyParser, database, json_response, refuse_unknown_parameters
+from blueprints import (
+    MERGE_PATCH,
+    BodyParser,
+    database,
+    expected_versions,
+    is_fresh,
+    json_response,
+    refuse_unknown_parameters,
+)
 from converters import refuse_ids_past_bigint
+from database import Value
 from errors import ApiError
-from schemas import Task, TaskCreate, TaskUpdate
+from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 
 
 class TasksBlueprint(Blueprint):  # type: ignore[misc]
@@ -20,6 +30,15 @@ LOCATION = {
         "description": "The new task's path.",
         "required": True,
         "schema": {"type": "string"},
+    }
+}
+
+ETAG = {
+    "ETag": {
+        "description": "The task's version, for If-Match and If-None-Match.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": '"57"',
     }
 }
 
@@ -37,10 +56,29 @@ def missing_task(task_id: int) -> ApiError:
     return ApiError(404, f"Resource not found: task {task_id}")
 
 
-def task_response(rows: list[tuple[bytes, ...]], task_id: int) -> Response:
-    if not rows:
-        raise missing_task(task_id)
-    return json_response(rows[0][0])
+def task_response(version: bytes, task: bytes, status: int = 200) -> Response:
+    response = json_response(task, status)
+    response.headers["ETag"] = f'"{version.decode()}"'
+    return response
+
+
+def write_task(statement: str, user_id: str, task_id: int, **values: Value) -> tuple[bytes, bytes]:
+    """Run a statement that changes one task, where it has the version that If-Match names.
+
+    Raises:
+        ApiError: 404, or 412 where it has another version; then nothing was written.
+    """
+    versions = expected_versions()
+    rows = database().fetch(
+        statement, user_id=user_id, task_id=task_id, versions=versions, **values
+    )
+    if rows:
+        [(version, task)] = rows
+        return version, task
+    # Why not is asked afterwards: the statement itself has decided.
+    if versions and database().fetch("select_task", user_id=user_id, task_id=task_id):
+        raise ApiError(412, "The task has changed since you got it; get it again.")
+    raise missing_task(task_id)
 
 
 @blueprint.get("")
@@ -52,59 +90,66 @@ def list_tasks(user_id: str) -> Response:
 
 
 @blueprint.post("")
-@blueprint.arguments(TaskCreate())  # an instance: a class would be instantiated a request
-@blueprint.response(201, Task, headers=LOCATION)
+@blueprint.arguments(TaskCreate())  # an instance: a class would be instantiated for each request
+@blueprint.response(201, Task, headers=LOCATION | ETAG)
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task"""
-    [(task_id, task)] = database().fetch(
-        "insert_task",
-        user_id=user_id,
-        title=body["title"],
-        description=body.get("description"),
-    )
-    response = json_response(task, 201)
+    most: int = current_app.config["MAX_TASKS_PER_USER"]
+    rows = database().fetch("insert_task", user_id=user_id, task=json.dumps(body), max_stored=most)
+    if not rows:
+        raise ApiError(409, f"You have {most} tasks, the most there can be; the trash counts too.")
+    [(version, task, task_id)] = rows
+    response = task_response(version, task, 201)
     response.location = url_for("tasks.get_task", user_id=user_id, task_id=int(task_id))
     return response
 
 
 @blueprint.get("/<task_id:task_id>")
-@blueprint.response(200, Task)
+@blueprint.response(200, Task, headers=ETAG)
+@blueprint.alt_response(304, description="The client has this version already.", headers=ETAG)
 def get_task(user_id: str, task_id: int) -> Response:
     """Get a task"""
-    return task_response(database().fetch("select_task", user_id=user_id, task_id=task_id), task_id)
+    rows = database().fetch("select_task", user_id=user_id, task_id=task_id)
+    if not rows:
+        raise missing_task(task_id)
+    [(version, task)] = rows
+    if is_fresh(version.decode()):
+        return Response(status=304, headers={"ETag": f'"{version.decode()}"'})
+    return task_response(version, task)
 
 
 @blueprint.put("/<task_id:task_id>")
 @blueprint.arguments(TaskUpdate())
-@blueprint.response(200, Task)
+@blueprint.response(200, Task, headers=ETAG)
 def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Update a task
 
-    Writes the fields that are sent; `description` and `completed` stay where they are left out.
+    Writes the fields that are sent; all but `title` stay where they are left out.
     """
-    rows = database().fetch(
-        "update_task",
-        user_id=user_id,
-        task_id=task_id,
-        title=body["title"],
-        has_description="description" in body,
-        description=body.get("description"),
-        completed=body.get("completed"),
-    )
-    return task_response(rows, task_id)
+    return task_response(*write_task("update_task", user_id, task_id, fields=json.dumps(body)))
+
+
+@blueprint.patch("/<task_id:task_id>")
+@blueprint.arguments(TaskPatch(), content_type=MERGE_PATCH)
+@blueprint.response(200, Task, headers=ETAG)
+def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
+    """Change some fields of a task
+
+    A JSON merge patch: a field that is left out stays, null clears it, a list is replaced whole.
+    """
+    return task_response(*write_task("update_task", user_id, task_id, fields=json.dumps(body)))
 
 
 @blueprint.delete("/<task_id:task_id>")
 @blueprint.response(204)
 def delete_task(user_id: str, task_id: int) -> Response:
-    """Delete a task"""
-    if not database().fetch("delete_task", user_id=user_id, task_id=task_id):
-        raise missing_task(task_id)
+    """Move a task to the trash"""
+    write_task("delete_task", user_id, task_id)
     return Response(status=204)
 
 
 @blueprint.patch("/<task_id:task_id>/complete")
-@blueprint.response(200, Task)
+@blueprint.response(200, Task, headers=ETAG)
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
     """Turn a task's completion over"""
-    return task_response(database().fetch("toggle_task", user_id=user_id, task_id=task_id), task_id)
+    return task_response(*write_task("toggle_task", user_id, task_id))

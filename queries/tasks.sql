@@ -1,58 +1,134 @@
+-- fragment: task_columns
+-- What a task is made of, as it is stored.
+id, user_id, title, description, completed, priority, due_at, due_all_day, tags,
+    created_at, updated_at, completed_at, deleted_at, version
+
+-- fragment: task_fields
+-- What a client sees of a task. A day stands as midnight UTC, and is shown as a date.
+id, user_id, title, description, completed, priority,
+        CASE
+            WHEN due_all_day THEN to_json((due_at AT TIME ZONE 'UTC')::date)
+            ELSE to_json(due_at)
+        END AS due_at,
+        tags, created_at, updated_at, completed_at, version
+
+-- fragment: counted_change
+-- The owner's counter, moved on by one. Every write takes it first: one user's writes are in the
+-- order of their versions, also as they commit, and never wait for each other in a circle.
+UPDATE task_counters SET version = version + 1
+    WHERE user_id = %(user_id)s
+    RETURNING version AS counted
+
+-- fragment: moved_on
+-- The moment of a change, later than the one before it also where the clock is not.
+greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+
+-- fragment: is_expected
+-- With If-Match, the task must have one of these versions; {} is none, null is any.
+(%(versions)s::bigint[] IS NULL OR version = ANY (%(versions)s::bigint[]))
+
 -- name: select_tasks
 -- All of one user's tasks as a JSON array, newest first; '[]' where there are none.
 SELECT coalesce(json_agg(task), '[]')
 FROM (
-    SELECT id, user_id, title, description, completed, created_at, updated_at
+    SELECT {task_fields}
     FROM tasks
-    WHERE user_id = %(user_id)s
+    WHERE user_id = %(user_id)s AND deleted_at IS NULL
     ORDER BY id DESC
 ) AS task;
 
 -- name: select_task
--- One task of its owner as a JSON object; no row where it is missing or another user's.
-SELECT row_to_json(task)
+-- One task of its owner: its version and a JSON object. No row where it is missing, in the trash or
+-- another user's.
+SELECT version, row_to_json(task)
 FROM (
-    SELECT id, user_id, title, description, completed, created_at, updated_at
+    SELECT {task_fields}
     FROM tasks
-    WHERE user_id = %(user_id)s AND id = %(task_id)s
+    WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL
 ) AS task;
 
 -- name: insert_task
--- The new task's id, and the task as a JSON object.
-WITH task AS (
-    INSERT INTO tasks (user_id, title, description)
-    VALUES (%(user_id)s, %(title)s, %(description)s)
-    RETURNING id, user_id, title, description, completed, created_at, updated_at
+-- The new task: its version, a JSON object, its id. No row where the user has max_stored already.
+WITH counter AS (
+    INSERT INTO task_counters AS counter (user_id, version, stored)
+    VALUES (%(user_id)s, 2, 1)
+    ON CONFLICT (user_id) DO UPDATE
+        SET version = counter.version + 1, stored = counter.stored + 1
+        WHERE counter.stored < %(max_stored)s
+    RETURNING version AS counted
+),
+inserted AS (
+    INSERT INTO tasks (user_id, title, description, priority, due_at, due_all_day, tags, version)
+    SELECT
+        %(user_id)s, given.title, given.description, coalesce(given.priority, 'none'),
+        given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), counted
+    FROM
+        counter,
+        jsonb_to_record(%(task)s) AS given (
+            title text, description text, priority task_priority, due_at timestamptz,
+            due_all_day boolean, tags text[]
+        )
+    RETURNING {task_columns}
 )
-SELECT id, row_to_json(task) FROM task;
+SELECT version, row_to_json(task), id FROM (SELECT {task_fields} FROM inserted) AS task;
 
 -- name: update_task
--- Writes what was sent: description only with has_description (null clears it), completed unless
--- null. updated_at always moves on, also where the clock does not.
-WITH task AS (
+-- Writes the fields that the JSON object has, null too, and keeps the others. Returns what
+-- select_task does; no row where the task is missing or its version is not an expected one.
+WITH counter AS (
+    {counted_change}
+),
+updated AS (
     UPDATE tasks
-    SET title = %(title)s,
-        description = CASE WHEN %(has_description)s THEN %(description)s ELSE description END,
-        completed = coalesce(%(completed)s, completed),
-        updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
-    WHERE user_id = %(user_id)s AND id = %(task_id)s
-    RETURNING id, user_id, title, description, completed, created_at, updated_at
+    SET (
+        title, description, completed, priority, due_at, due_all_day, tags,
+        completed_at, updated_at, version
+    ) = (
+        SELECT
+            given.title, given.description, given.completed, coalesce(given.priority, 'none'),
+            given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'),
+            CASE
+                WHEN NOT given.completed THEN NULL
+                WHEN tasks.completed THEN tasks.completed_at
+                ELSE {moved_on}
+            END,
+            {moved_on},
+            counted
+        FROM jsonb_populate_record(tasks, %(fields)s) AS given
+    )
+    FROM counter
+    WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
+    RETURNING {task_columns}
 )
-SELECT row_to_json(task) FROM task;
+SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task;
 
 -- name: toggle_task
--- Turns completed over, in one statement: of any number at once, none is lost.
-WITH task AS (
+-- Turns completed over, in one statement: of any number at once, none is lost. Returns what
+-- update_task does.
+WITH counter AS (
+    {counted_change}
+),
+updated AS (
     UPDATE tasks
     SET completed = NOT completed,
-        updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
-    WHERE user_id = %(user_id)s AND id = %(task_id)s
-    RETURNING id, user_id, title, description, completed, created_at, updated_at
+        completed_at = CASE WHEN completed THEN NULL ELSE {moved_on} END,
+        updated_at = {moved_on},
+        version = counted
+    FROM counter
+    WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
+    RETURNING {task_columns}
 )
-SELECT row_to_json(task) FROM task;
+SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task;
 
 -- name: delete_task
--- One row where the task was deleted now; none where it is missing or another user's.
-DELETE FROM tasks
-WHERE user_id = %(user_id)s AND id = %(task_id)s
-RETURNING id;
+-- Moves a task to the trash; returns its version and id. No row where it is missing or its version is not an expected one.
+WITH counter AS (
+    {counted_change}
+)
+UPDATE tasks
+SET deleted_at = {moved_on},
+    updated_at = {moved_on},
+    version = counted
+FROM counter
+WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
+RETURNING version, id;

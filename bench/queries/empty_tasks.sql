@@ -1,1 +1,1 @@
-TRUNCATE tasks RESTART IDENTITY CASCADE;
+TRUNCATE tasks, task_counters, purged_tasks RESTART IDENTITY CASCADE;

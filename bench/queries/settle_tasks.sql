@@ -1,1 +1,1 @@
-VACUUM (ANALYZE) tasks;
+VACUUM (ANALYZE) tasks, task_counters;

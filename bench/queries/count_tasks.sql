@@ -1,0 +1,4 @@
+INSERT INTO task_counters (user_id, version, stored)
+SELECT user_id, max(version), count(*)
+FROM tasks
+GROUP BY user_id;

@@ -1,0 +1,176 @@
+"""What people organise tasks by: priority, due date, tags, and when they completed one."""
+
+from datetime import datetime
+
+import psycopg
+import pytest
+from support import User, assert_error
+
+NEW = {"priority": "none", "due_at": None, "tags": [], "completed_at": None}
+SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "description": "Two"}
+BAD_DUES = """
+tomorrow 2026-02-30 20261120 2026-W47-5 ٢٠٢٦-11-20 2026-11-20T09:30Z 2026-11-20T09:30:00
+2026-11-20T25:00:00Z 2026-11-20T09:30:00+25:00 2026-11-20T09:30:00.1234567Z
+1969-12-31 2201-01-01 0001-01-01T00:00:00+14:00 9999-12-31T23:59:59-14:00
+1970-01-01T00:00:00+14:00 2200-12-31T23:59:59-14:00
+"""
+BAD_FIELDS = [
+    ("priority", ["urgent", "HIGH", "", 1, True, ["high"]]),
+    ("due_at", ["", 1, [], {}, "2026-11-20 09:30:00Z", *BAD_DUES.split()]),
+    ("tags", ["home", [1], [""], ["  "], ["x" * 51], ["a", "a"], ["a", " a "], ["\0"], {"a": 1}]),
+    ("tags", [[f"tag {number}" for number in range(21)], ["\ud800"], [None]]),
+    ("completed", ["yes", 1, None]),
+]
+SERVER_FIELDS = ["id", "user_id", "created_at", "updated_at", "completed_at", "version", "deleted"]
+
+
+@pytest.fixture
+def task(alice: User) -> dict:
+    return alice.create()
+
+
+def test_new_task_has_the_defaults(task: dict):
+    assert {name: task[name] for name in NEW} == NEW
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_every_field_is_written_and_read_back(alice: User, task: dict, method: str):
+    changed = alice.call(method, task["id"], json={"title": "Buy bread", **SET}).json
+    assert {name: changed[name] for name in SET} == SET
+    assert alice.call("GET", task["id"]).json == changed == alice.all()[0]
+    assert {name: alice.create(**SET)[name] for name in SET} == SET
+
+
+@pytest.mark.parametrize("name", SET)
+def test_patch_keeps_what_is_left_out_and_null_clears(alice: User, name: str):
+    task = alice.create(**SET)
+    kept = alice.call("PATCH", task["id"], json={"title": "Buy bread"}).json
+    assert {name: kept[name] for name in SET} == SET
+    cleared = alice.call("PATCH", task["id"], json={name: None}).json
+    assert cleared[name] == (NEW | {"description": None})[name]
+    assert {other: cleared[other] for other in SET if other != name} == {
+        other: SET[other] for other in SET if other != name
+    }
+
+
+def test_put_of_the_existing_front_end_keeps_the_fields_that_it_does_not_know(alice: User):
+    task = alice.create(**SET)
+    sent = {"title": "Buy bread", "description": "One"}
+    assert {name: alice.call("PUT", task["id"], json=sent).json[name] for name in SET} == (
+        SET | {"description": "One"}
+    )
+
+
+def test_patch_without_a_field_changes_none_but_counts(alice: User, task: dict):
+    patched = alice.call("PATCH", task["id"], json={}).json
+    assert patched["version"] > task["version"]
+    assert {**patched, "version": 0, "updated_at": ""} == {**task, "version": 0, "updated_at": ""}
+
+
+@pytest.mark.parametrize(("name", "values"), BAD_FIELDS)
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST"])
+def test_bad_value_is_422_that_names_the_field_and_nothing_is_written(
+    alice: User, task: dict, method: str, name: str, values: list
+):
+    for value in values:
+        path = "" if method == "POST" else task["id"]
+        response = alice.call(method, path, json={"title": "Buy milk", name: value})
+        assert name in assert_error(response, 422, "validation_error"), value
+    assert alice.all() == [task]
+
+
+def test_null_title_is_422(alice: User, task: dict):
+    response = alice.call("PATCH", task["id"], json={"title": None})
+    assert assert_error(response, 422, "validation_error").keys() == {"title"}
+
+
+@pytest.mark.parametrize("name", SERVER_FIELDS)
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST"])
+def test_field_that_the_server_sets_is_422(alice: User, task: dict, method: str, name: str):
+    path = "" if method == "POST" else task["id"]
+    response = alice.call(method, path, json={"title": "Buy milk", name: task.get(name)})
+    assert assert_error(response, 422, "validation_error") == {name: ["Unknown field."]}
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("2026-11-20", "2026-11-20"),
+        ("1970-01-01", "1970-01-01"),
+        ("2200-12-31", "2200-12-31"),
+        ("2024-02-29", "2024-02-29"),
+        ("2026-11-20T09:30:00Z", "2026-11-20T09:30:00+00:00"),
+        ("2026-11-20t09:30:00z", "2026-11-20T09:30:00+00:00"),
+        ("2026-11-20T09:30:00.123456+05:30", "2026-11-20T04:00:00.123456+00:00"),
+        ("2026-11-20T00:00:00Z", "2026-11-20T00:00:00+00:00"),
+    ],
+)
+def test_due_day_stays_a_day_and_a_moment_the_same_moment(alice: User, sent: str, kept: str):
+    assert alice.create(due_at=sent)["due_at"] == kept
+
+
+def test_moment_may_become_a_day_and_a_day_a_moment(alice: User, task: dict):
+    for due in ["2026-11-20", "2026-11-20T09:30:00+00:00", "2026-11-21", None]:
+        assert alice.call("PATCH", task["id"], json={"due_at": due}).json["due_at"] == due
+
+
+def test_tags_are_trimmed_and_keep_their_order(alice: User):
+    assert alice.create(tags=["shop", " home ", "Home"])["tags"] == ["shop", "home", "Home"]
+
+
+def test_completed_at_comes_with_completion_stays_and_goes(alice: User, task: dict):
+    done = alice.call("PATCH", f"{task['id']}/complete").json
+    assert datetime.fromisoformat(done["completed_at"]).utcoffset() is not None
+    again = alice.call("PUT", task["id"], json={"title": "Buy milk", "completed": True}).json
+    assert again["completed_at"] == done["completed_at"]
+    assert alice.call("PATCH", task["id"], json={"completed": False}).json["completed_at"] is None
+    assert alice.call("PATCH", task["id"], json={"completed": True}).json["completed_at"]
+
+
+def test_merge_patch_and_json_are_taken_and_another_type_is_415(alice: User, task: dict):
+    for content_type in ["application/merge-patch+json", "application/json"]:
+        response = alice.call(
+            "PATCH", task["id"], data='{"title": "Buy bread"}', content_type=content_type
+        )
+        assert response.json["title"] == "Buy bread"
+    response = alice.call("PATCH", task["id"], data="{}", content_type="text/plain")
+    assert_error(response, 415, "unsupported_media_type")
+    assert "application/merge-patch+json" in response.headers["Accept-Patch"]
+
+
+def test_put_takes_no_merge_patch(alice: User, task: dict):
+    response = alice.call(
+        "PUT", task["id"], data='{"title": "t"}', content_type="application/merge-patch+json"
+    )
+    assert_error(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("due_at", "'2201-01-01'"),
+        ("due_at", "'1969-12-31'"),
+        ("tags", "ARRAY['']"),
+        ("tags", "ARRAY[NULL]"),
+        ("tags", "array_fill('a'::text, ARRAY[21])"),
+    ],
+)
+def test_database_refuses_what_the_schema_refuses(
+    task: dict, postgresql: psycopg.Connection, column: str, value: str
+):
+    with pytest.raises(psycopg.errors.CheckViolation):
+        postgresql.execute(f"UPDATE tasks SET {column} = {value}")  # noqa: S608
+
+
+def test_quota_is_a_409_that_tells_the_limit(alice: User, bob: User):
+    alice.client.application.config["MAX_TASKS_PER_USER"] = 2
+    try:
+        alice.create()
+        alice.create()
+        response = alice.call("POST", json={"title": "Buy milk"})
+        assert_error(response, 409, "conflict")
+        assert "2" in response.json["message"]
+        assert bob.create()["id"]
+    finally:
+        alice.client.application.config["MAX_TASKS_PER_USER"] = 100_000
+    assert len(alice.all()) == 2

@@ -1,0 +1,144 @@
+"""Versions: ETag, If-Match and If-None-Match of single tasks, and what is counted where."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from flask import Flask
+from support import User, assert_error
+
+WRITES = {
+    "PUT": ("{}", {"title": "Mine"}),
+    "PATCH": ("{}", {"title": "Mine"}),
+    "toggle": ("{}/complete", None),
+    "DELETE": ("{}", None),
+}
+NO_MATCH = ['"1"', '"9999"', '"abc"', "", "2", '"2', 'W/"{}"', '"x", "y"', f'"{10**30}"', '"-1"']
+
+
+def write(user: User, name: str, task: dict, if_match: str | None = None):
+    path, body = WRITES[name]
+    headers = {} if if_match is None else {"If-Match": if_match.format(task["version"])}
+    method = "PATCH" if name == "toggle" else name
+    return user.call(method, path.format(task["id"]), json=body, headers=headers)
+
+
+@pytest.fixture
+def task(alice: User) -> dict:
+    return alice.create()
+
+
+def test_every_answer_with_a_task_has_its_version_as_etag(alice: User, task: dict):
+    answers = [
+        alice.call("POST", json={"title": "Buy bread"}),
+        alice.call("GET", task["id"]),
+        *(write(alice, name, task) for name in WRITES if name != "DELETE"),
+    ]
+    for answer in answers:
+        assert answer.headers["ETag"] == f'"{answer.json["version"]}"'
+
+
+def test_version_moves_with_every_change(alice: User, task: dict):
+    versions = [task["version"]]
+    versions += [write(alice, name, task).json["version"] for name in ["PUT", "PATCH", "toggle"]]
+    assert versions == sorted(set(versions))
+
+
+@pytest.mark.parametrize("if_match", ['"{}"', "*", ' "{}" ', '"x", "{}"', 'W/"1", "{}", "9"'])
+@pytest.mark.parametrize("name", WRITES)
+def test_if_match_of_the_version_writes(alice: User, task: dict, name: str, if_match: str):
+    assert write(alice, name, task, if_match).status_code in {200, 204}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_if_match_of_another_version_is_412_and_nothing_is_written(
+    alice: User, task: dict, name: str
+):
+    for if_match in NO_MATCH:
+        response = write(alice, name, task, if_match)
+        assert_error(response, 412, "precondition_failed")
+        assert alice.all() == [task]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_if_match_on_a_missing_task_is_404(alice: User, bob: User, task: dict, name: str):
+    assert_error(write(bob, name, task, '"{}"'), 404, "not_found")
+
+
+@pytest.mark.parametrize("tag", ['"{}"', 'W/"{}"', "*", '"x", "{}"'])
+def test_if_none_match_of_the_version_is_304_without_a_body(alice: User, task: dict, tag: str):
+    headers = {"If-None-Match": tag.format(task["version"])}
+    response = alice.call("GET", task["id"], headers=headers)
+    assert (response.status_code, response.data) == (304, b"")
+    assert response.headers["ETag"] == f'"{task["version"]}"'
+    assert "Content-Type" not in response.headers
+
+
+def test_if_none_match_of_another_version_is_200(alice: User, task: dict):
+    write(alice, "toggle", task)
+    response = alice.call("GET", task["id"], headers={"If-None-Match": f'"{task["version"]}"'})
+    assert response.status_code == 200
+
+
+def test_twenty_writers_with_if_match_make_one_change_a_version(app: Flask, alice: User):
+    """Each reads, changes what it read, and tries again where another was faster."""
+    task = alice.create(description="")
+
+    def append(number: int) -> int:
+        user, tries = User(app.test_client(), "alice"), 0
+        while True:
+            tries += 1
+            seen = user.call("GET", task["id"])
+            text = f"{seen.json['description']}{number},"
+            answer = user.call(
+                "PATCH",
+                task["id"],
+                json={"description": text},
+                headers={"If-Match": seen.headers["ETag"]},
+            )
+            if answer.status_code == 200:
+                return int(answer.json["version"])
+            assert_error(answer, 412, "precondition_failed")
+
+    with ThreadPoolExecutor(8) as threads:
+        versions = list(threads.map(append, range(20)))
+    assert len(set(versions)) == 20
+    final = alice.call("GET", task["id"]).json
+    assert sorted(map(int, final["description"].rstrip(",").split(","))) == list(range(20))
+
+
+@pytest.fixture
+def old_code(postgresql: psycopg.Connection) -> Callable[[str], None]:
+    """Run what the release before this one runs, while a deploy rolls."""
+
+    def run(statement: str) -> None:
+        postgresql.execute(statement)
+        postgresql.commit()
+
+    return run
+
+
+def counters(postgresql: psycopg.Connection) -> tuple[int, int]:
+    postgresql.rollback()
+    row = postgresql.execute("SELECT version, stored FROM task_counters").fetchone()
+    assert row
+    return row
+
+
+def test_writes_of_the_old_code_are_counted(
+    alice: User, postgresql: psycopg.Connection, old_code: Callable[[str], None]
+):
+    old_code("INSERT INTO tasks (user_id, title) VALUES ('alice', 'old')")
+    assert counters(postgresql) == (2, 1)
+    [task] = alice.all()
+    old_code("UPDATE tasks SET title = 'older', updated_at = now()")
+    assert counters(postgresql) == (3, 1)
+    assert alice.all()[0]["version"] == 3 > task["version"]
+    assert alice.create()["version"] == 4
+    old_code("DELETE FROM tasks WHERE title = 'older'")
+    assert counters(postgresql) == (5, 1)
+    assert postgresql.execute("SELECT id, version FROM purged_tasks").fetchall() == [
+        (task["id"], 5)
+    ]
+    assert alice.create()["version"] == 6
