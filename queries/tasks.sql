@@ -72,6 +72,44 @@ inserted AS (
 )
 SELECT version, row_to_json(task), id FROM (SELECT {task_fields} FROM inserted) AS task;
 
+-- name: insert_tasks
+-- Creates the tasks of a JSON array, all or none; returns each as insert_task does, in the array's
+-- order. All get one version. No row where the user would have more than max_stored.
+WITH counter AS (
+    INSERT INTO task_counters AS counter (user_id, version, stored)
+    SELECT %(user_id)s, 2, jsonb_array_length(%(tasks)s)
+    WHERE jsonb_array_length(%(tasks)s) <= %(max_stored)s
+    ON CONFLICT (user_id) DO UPDATE
+        SET version = counter.version + 1, stored = counter.stored + excluded.stored
+        WHERE counter.stored + excluded.stored <= %(max_stored)s
+    RETURNING version AS counted
+),
+inserted AS (
+    INSERT INTO tasks (
+        user_id, title, description, completed, completed_at, priority, due_at, due_all_day, tags,
+        version
+    )
+    SELECT
+        %(user_id)s, given.title, given.description, coalesce(given.completed, false),
+        CASE WHEN given.completed THEN now() END, coalesce(given.priority, 'none'),
+        given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), counted
+    FROM
+        counter,
+        ROWS FROM (
+            jsonb_to_recordset(%(tasks)s) AS (
+                title text, description text, completed boolean, priority task_priority,
+                due_at timestamptz, due_all_day boolean, tags text[]
+            )
+        ) WITH ORDINALITY AS given (
+            title, description, completed, priority, due_at, due_all_day, tags, position
+        )
+    ORDER BY position
+    RETURNING {task_columns}
+)
+SELECT version, row_to_json(task), id
+FROM (SELECT {task_fields} FROM inserted) AS task
+ORDER BY id;
+
 -- name: update_task
 -- Writes the fields that the JSON object has, null too, and keeps the others. Returns what
 -- select_task does; no row where the task is missing or its version is not an expected one.
@@ -121,7 +159,8 @@ updated AS (
 SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task;
 
 -- name: delete_task
--- Moves a task to the trash; returns its version and id. No row where it is missing or its version is not an expected one.
+-- Moves a task to the trash; returns its version and id. No row where it is missing or its version
+-- is not an expected one.
 WITH counter AS (
     {counted_change}
 )
