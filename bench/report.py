@@ -22,7 +22,9 @@ PACKAGES = {
     PEER: ("fastapi", "sqlmodel", "sqlalchemy", "asyncpg", "python-jose", "uvicorn", "uvloop"),
 }
 
-CPU_BUDGETS = {"list": 170, "get": 150, "toggle": 150}  # microseconds
+# Microseconds, on a machine where a bare Flask takes as long as below; elsewhere in proportion.
+CPU_BUDGETS = {"list": 170, "get": 150, "toggle": 150}
+FLASK_OF_BUDGETS = 61
 SPEED_BUDGETS = {name: 3 if name in READS else 4 for name in OPERATIONS}  # times the peer
 GROWTH_BUDGET = 1.2
 MEMORY_BUDGET = 80  # MiB
@@ -53,13 +55,13 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def cpu_section(measured: dict[str, Cpu]) -> str:
     rows = []
     for operation, cpu in measured.items():
-        budget = CPU_BUDGETS.get(operation)
+        budget = CPU_BUDGETS.get(operation, 0) * cpu.flask / FLASK_OF_BUDGETS
         rows.append(
             (
                 operation,
                 *(f"{each:.0f}" for each in (cpu.ours, cpu.flask, cpu.psycopg, cpu.floor)),
                 f"{cpu.ours - cpu.floor:.0f}",
-                f"{budget}" if budget else "",
+                f"{budget:.0f}" if budget else "",
                 verdict(cpu.ours <= budget) if budget else "",
             )
         )
@@ -68,7 +70,9 @@ def cpu_section(measured: dict[str, Cpu]) -> str:
         "## CPU of a request in process, µs\n\n"
         "The WSGI application called directly, no HTTP server. The floor is a bare Flask plus\n"
         "psycopg's cursor running the same prepared statement, measured in the same rounds.\n"
-        "All on one core, and commits do not wait for the disk.\n\n" + table(head, rows)
+        "All on one core, and commits do not wait for the disk. The budgets (list 170, get and toggle\n"
+        "150 µs) were set where a bare Flask takes 61 µs; here they stand in proportion to its time.\n\n"
+        + table(head, rows)
     )
 
 

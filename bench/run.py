@@ -61,8 +61,12 @@ def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
             keep(cpu_section(measure_cpu(url, effort.cpu_rounds, effort.cpu_count)))
     with running_server() as server:
         if "http" in parts:
-            with migrated_database(server, "http") as url:
-                throughput = measure_throughput(url, effort.http_rounds, effort.http_seconds)
+            with (
+                migrated_database(server, "http") as url,
+                migrated_database(server, "peer") as url_of_peer,
+            ):
+                rounds, seconds = effort.http_rounds, effort.http_seconds
+                throughput = measure_throughput(url, url_of_peer, rounds, seconds)
             keep(throughput_section(throughput))
             keep(memory_section(throughput.memory))
             if folder:

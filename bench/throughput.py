@@ -16,7 +16,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from bench.memory import Memory, measure_memory
-from bench.postgres import PROJECT, connect, fill
+from bench.postgres import PROJECT, connect, fill, query
 from bench.traffic import OPERATIONS, ORIGIN, SECRET, STATUSES, Request, Traffic
 
 HOST = "127.0.0.1"
@@ -54,14 +54,19 @@ class Throughput:
     memory: dict[str, Memory | None]
 
 
-def measure_throughput(url: str, rounds: int, seconds: float) -> Throughput:
-    """Load each server with each operation, in turns; take the median of the rounds."""
+def measure_throughput(url: str, url_of_peer: str, rounds: int, seconds: float) -> Throughput:
+    """Load each server with each operation, in turns; take the median of the rounds.
+
+    The peer has a database of its own: without the index and the triggers that it has no use for.
+    """
+    with connect(url_of_peer) as connection:
+        connection.execute(query("simplify_for_peer"))
     measured: dict[str, list[Speeds]] = {OURS: [], PEER: []}
     memory: dict[str, Memory | None] = {}
-    with serving_ours(url) as ours, serving_peer(url) as peer:
+    with serving_ours(url) as ours, serving_peer(url_of_peer) as peer:
         for _ in range(rounds):
-            for name, server in ((OURS, ours), (PEER, peer)):
-                measured[name].append(measure_turn(url, name, server, seconds))
+            for name, server, place in ((OURS, ours, url), (PEER, peer, url_of_peer)):
+                measured[name].append(measure_turn(place, name, server, seconds))
                 memory[name] = measure_memory(server.pid)
     speeds = {name: median_speeds(turns) for name, turns in measured.items()}
     return Throughput(speeds, memory)
