@@ -18,6 +18,8 @@ import embedded
 PROJECT = Path(__file__).parent.parent
 QUERIES = Path(__file__).parent / "queries"
 
+SERVER_OPTIONS = ["shared_buffers=1GB"]  # as an operator would for a table of this size
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 Task = tuple[str, int]  # user_id, id
 
@@ -38,7 +40,7 @@ def running_server() -> Iterator[str]:
         return
     with (
         TemporaryDirectory(prefix="bench-") as folder,
-        embedded.running(Path(folder) / "postgres") as url,
+        embedded.running(Path(folder) / "postgres", SERVER_OPTIONS) as url,
     ):
         yield url
 

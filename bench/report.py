@@ -70,8 +70,8 @@ def cpu_section(measured: dict[str, Cpu]) -> str:
         "## CPU of a request in process, µs\n\n"
         "The WSGI application called directly, no HTTP server. The floor is a bare Flask plus\n"
         "psycopg's cursor running the same prepared statement, measured in the same rounds.\n"
-        "All on one core, and commits do not wait for the disk. The budgets (list 170, get and toggle\n"
-        "150 µs) were set where a bare Flask takes 61 µs; here they stand in proportion to its time.\n\n"
+        "All on one core, and commits do not wait for the disk. The budgets (list 170, get and\n"
+        "toggle 150 µs) were set where a bare Flask takes 61 µs; here they stand in proportion.\n\n"
         + table(head, rows)
     )
 
