@@ -28,7 +28,7 @@ import migrate
 JSON = {"Content-Type": "application/json"}
 LIMIT = 1024 * 1024  # bytes, the default
 LARGE = b" " * 20 * LIMIT
-PATIENCE_WITH_CLIENTS = 1  # seconds; what gunicorn.conf.py grants is too long for a test
+PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,11 @@ def url(server: SimpleNamespace) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("server"))
-    configuration = folder / "gunicorn.conf.py"
+    worker = folder / "worker.py"
     shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
-    text, changes = re.subn(r"CLIENT_TIMEOUT = \d+ ", shorter, configuration.read_text())
+    text, changes = re.subn(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text())
     assert changes == 1
-    configuration.write_text(text)
+    worker.write_text(text)
     return folder
 
 
