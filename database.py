@@ -201,6 +201,7 @@ class Database:
         """
         with self.connection() as connection:
             result = connection.run(name, values)
+            self._answered_at = monotonic()
             columns = range(result.nfields)
             return [
                 tuple(result.get_value(row, column) or b"" for column in columns)
@@ -233,8 +234,9 @@ class Database:
         for _ in range(self._pool.max_size + 1):
             try:
                 connection = self._pool.getconn()
-            except PoolTimeout:
-                self._suspect = True
+            except PoolTimeout:  # overload, where others have just had their answers
+                if monotonic() - self._answered_at > POOL_TIMEOUT:
+                    self._suspect = True
                 raise DatabaseUnavailable("no connection was free in time") from None
             if not connection.is_stale():
                 return connection

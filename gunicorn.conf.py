@@ -1,7 +1,7 @@
 """gunicorn, the same in development and production: `gunicorn wsgi:application` reads this."""
 
 # ruff: noqa: E402 - whatever is imported before the patch would block all requests of its process
-from gevent import monkey
+from gevent import monkey  # type: ignore[import-untyped]
 
 monkey.patch_all()
 

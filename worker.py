@@ -45,8 +45,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
             for client, since in list(self.waiting_since.items()):
                 if monotonic() - since > KEPT_AT_STOP:
                     # What has arrived is still read and answered; beyond it the client has ended.
-                    with suppress(OSError):
-                        client.shutdown(socket.SHUT_RD)
+                    # By a twin, as gevent would have the wait of the socket itself fail.
+                    with suppress(OSError), client.dup() as twin:
+                        twin.shutdown(socket.SHUT_RD)
 
 
 def close(client: socket.socket) -> None:
