@@ -2,11 +2,18 @@
 
 import socket
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any
 
+import gevent  # type: ignore[import-untyped]
+from gevent.pool import Pool  # type: ignore[import-untyped]
+from gevent.server import StreamServer  # type: ignore[import-untyped]
+from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
+TICK = 0.2  # seconds between two looks at what the master or the clients want
+ACCEPTED_AT_ONCE = 16  # gunicorn's 1 starves new clients under load, gevent's 100 other processes
 CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor reads its answer
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
@@ -20,12 +27,34 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.waiting_since: dict[socket.socket, float] = {}
 
+    def run(self) -> None:
+        """Serve until told to stop, then until what is in flight has been answered."""
+        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        clients = Pool(self.worker_connections)
+        servers = [
+            StreamServer(listener, partial(self.handle, listener), spawn=clients, **tls)
+            for listener in self.sockets
+        ]
+        for server in servers:
+            server.max_accept = ACCEPTED_AT_ONCE
+            server.start()
+        while self.alive:
+            self.notify()
+            gevent.sleep(TICK)
+        for server in servers:
+            server.close()
+        deadline = monotonic() + self.cfg.graceful_timeout
+        while clients and monotonic() < deadline:
+            self.notify()
+            self.end_idle_connections()
+            gevent.sleep(TICK)
+
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self.waiting_since[client] = monotonic()
         try:
             super().handle(listener, client, addr)
         finally:
-            self.waiting_since.pop(client, None)
+            del self.waiting_since[client]
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         del self.waiting_since[sock]
@@ -38,16 +67,16 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.settimeout(None)
             self.waiting_since[sock] = monotonic()
 
-    def notify(self) -> None:
-        """Called once a second; at a stop, from when nothing is accepted any more."""
-        super().notify()
-        if not self.alive:
-            for client, since in list(self.waiting_since.items()):
-                if monotonic() - since > KEPT_AT_STOP:
-                    # What has arrived is still read and answered; beyond it the client has ended.
-                    # By a twin, as gevent would have the wait of the socket itself fail.
-                    with suppress(OSError), client.dup() as twin:
-                        twin.shutdown(socket.SHUT_RD)
+    def end_idle_connections(self) -> None:
+        """Have them read their client's end; what has arrived before it is still answered."""
+        for client, since in self.waiting_since.items():
+            if monotonic() - since > KEPT_AT_STOP:
+                # By a twin, as gevent would fail the wait of the socket itself.
+                with (
+                    suppress(OSError),
+                    socket.fromfd(client.fileno(), client.family, client.type) as twin,
+                ):
+                    twin.shutdown(socket.SHUT_RD)
 
 
 def close(client: socket.socket) -> None:
