@@ -13,11 +13,26 @@ from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 TICK = 0.2  # seconds between two looks at what the master or the clients want
-ACCEPTED_AT_ONCE = 16  # gunicorn's 1 starves new clients under load, gevent's 100 other processes
+ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
 CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor reads its answer
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of it without a byte
+
+
+class Server(StreamServer):  # type: ignore[misc]
+    """Leaves clients to the other processes: whoever is first would keep them all."""
+
+    @property
+    def max_accept(self) -> int:
+        """One at a time shares best; a turn of many greenlets is long, and has to let more in."""
+        return 1 + len(self.pool or ()) // 8
+
+    def do_handle(self, *args: Any) -> None:
+        super().do_handle(*args)
+        self.stop_accepting()
+        self._timer = self.loop.timer(ACCEPT_PAUSE)
+        self._timer.start(self._start_accepting_if_started)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -32,11 +47,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         clients = Pool(self.worker_connections)
         servers = [
-            StreamServer(listener, partial(self.handle, listener), spawn=clients, **tls)
+            Server(listener, partial(self.handle, listener), spawn=clients, **tls)
             for listener in self.sockets
         ]
         for server in servers:
-            server.max_accept = ACCEPTED_AT_ONCE
             server.start()
         while self.alive:
             self.notify()
