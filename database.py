@@ -253,7 +253,7 @@ class Database:
             self._pool.drain()
 
     def _probe(self) -> None:
-        """Ask a suspect server for a connection: one thread does, the others wait for its answer.
+        """Ask a suspect server for a connection: one request does, the others await its answer.
 
         Where the server is known to be down, they fail at once.
         """
