@@ -130,9 +130,9 @@ class Settings:
         " Empty: `make run` starts its own server in `.data/`",
     )
     database_pool_size: int = setting(
-        0,
-        integer(0, 1000),
-        "Connections a worker process keeps at most; 0: one a thread",
+        8,
+        integer(1, 1000),
+        "Connections a worker process has to PostgreSQL at most; requests wait a second for one",
     )
     database_statement_timeout: int = setting(
         5000,
@@ -178,7 +178,11 @@ class Settings:
         "Worker processes",
         "number of cores",
     )
-    web_threads: int = setting(8, integer(1, 64), "Threads of a worker process")
+    web_connections: int = setting(
+        1000,
+        integer(1, 100_000),
+        "Connections of clients that a worker process serves at once, idle ones included",
+    )
     graceful_timeout: int = setting(
         8, integer(1, 3600), "Seconds that requests in flight get to finish at a stop"
     )

@@ -1,7 +1,9 @@
 """PostgreSQL: the statements of queries/, a pool that survives its server, SQLSTATE as HTTP."""
 
+import fcntl
 import logging
 import select
+import termios
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
@@ -39,6 +41,7 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 }
 
 READ_ONLY = "25006"
+NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
 # The longest prefix of an SQLSTATE that stands here decides. What is missing is our fault: 500.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -135,7 +138,12 @@ class Connection(psycopg.Connection[Any]):
 
         Costs a microsecond, where asking the server costs a round trip.
         """
-        return bool(self._readable.poll(0))
+        unread = fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, NOTHING)
+        try:
+            self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return unread != NOTHING
 
 
 class UnpreparedConnection(Connection):
@@ -170,7 +178,7 @@ class Database:
             configure=self._configure,
             open=False,
             min_size=1,
-            max_size=settings.database_pool_size or settings.web_threads,
+            max_size=settings.database_pool_size,
             timeout=POOL_TIMEOUT,
             max_idle=300,
             max_lifetime=1800,
@@ -193,6 +201,7 @@ class Database:
         """
         with self.connection() as connection:
             result = connection.run(name, values)
+            self._answered_at = monotonic()
             columns = range(result.nfields)
             return [
                 tuple(result.get_value(row, column) or b"" for column in columns)
@@ -225,8 +234,9 @@ class Database:
         for _ in range(self._pool.max_size + 1):
             try:
                 connection = self._pool.getconn()
-            except PoolTimeout:
-                self._suspect = True
+            except PoolTimeout:  # overload, where others have just had their answers
+                if monotonic() - self._answered_at > POOL_TIMEOUT:
+                    self._suspect = True
                 raise DatabaseUnavailable("no connection was free in time") from None
             if not connection.is_stale():
                 return connection
@@ -243,7 +253,7 @@ class Database:
             self._pool.drain()
 
     def _probe(self) -> None:
-        """Ask a suspect server for a connection: one thread does, the others wait for its answer.
+        """Ask a suspect server for a connection: one request does, the others await its answer.
 
         Where the server is known to be down, they fail at once.
         """

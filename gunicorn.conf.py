@@ -1,16 +1,17 @@
 """gunicorn, the same in development and production: `gunicorn wsgi:application` reads this."""
 
-import socket
-import struct
+# ruff: noqa: E402 - whatever is imported before the patch would block all requests of its process
+from gevent import monkey  # type: ignore[import-untyped]
+
+monkey.patch_all()
+
 import sys
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from time import monotonic
 
 import gunicorn.util  # type: ignore[import-untyped]
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 
+import worker
 from config import ConfigError, Settings
 from errors import error_body
 
@@ -22,8 +23,8 @@ except ConfigError as error:
 host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
 bind = f"{host}:{settings.api_port}"
 workers = settings.web_concurrency
-threads = settings.web_threads
-worker_class = "gthread"
+worker_connections = settings.web_connections
+worker_class = worker.Worker
 # Settings and migrations are checked once, in the master; nothing connects before the fork.
 preload_app = True
 keepalive = 75  # seconds; longer than the idle timeout of a load balancer in front
@@ -31,39 +32,14 @@ timeout = 30  # seconds
 graceful_timeout = settings.graceful_timeout
 loglevel = settings.log_level
 control_socket_disable = True
-sendfile = False  # Python's waits for ever for a client that does not read
+sendfile = False  # a client's socket has a timeout, and os.sendfile knows of none
 if Path("/dev/shm").is_dir():
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
 
-CLIENT_TIMEOUT = 10  # seconds in which a client neither sends what it began nor reads its answer
-DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
-LINGER_TIMEOUT = 1.0  # seconds of it without a byte
-
-
-def when_ready(server):  # type: ignore[no-untyped-def]
-    """Have the kernel end every wait for a client that stalls: a few would hold all threads."""
-    for listener in server.LISTENERS:  # the sockets that it accepts inherit the options
-        timeout = struct.pack("ll", CLIENT_TIMEOUT, 0)
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-
-    server.log.error_log.addFilter(tells_of_no_stalled_client)
-
-
-def tells_of_no_stalled_client(record):  # type: ignore[no-untyped-def]
-    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
-
-
-def post_request(_worker, request, _environ, response):  # type: ignore[no-untyped-def]
-    """Read the rest of a refused body: closing on unread bytes is a reset, and loses the answer."""
-    if response and (response.status_code or 500) >= HTTPStatus.BAD_REQUEST:
-        deadline = monotonic() + DRAIN_TIMEOUT
-        with suppress(OSError, ParseException):
-            while (seconds := deadline - monotonic()) > 0:
-                request.unreader.sock.settimeout(min(seconds, LINGER_TIMEOUT))
-                if not request.body.read(64 * 1024):
-                    break
+def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
+    """Close the pool while its greenlets can still be ended: the interpreter's end is too late."""
+    ended.wsgi.extensions["database"].close()
 
 
 def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-def]
@@ -75,15 +51,7 @@ def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-d
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     gunicorn.util.write_nonblock(client, head.encode("latin-1") + body)
-    deadline = monotonic() + LINGER_TIMEOUT
-    with suppress(OSError):
-        client.shutdown(socket.SHUT_WR)
-        while (seconds := deadline - monotonic()) > 0:
-            client.settimeout(seconds)
-            if not client.recv(64 * 1024):
-                break
 
 
 gunicorn.util.write_error = write_error
-# gunicorn's own waits up to 2 s for the client to close, in the thread that serves all others.
-gunicorn.util.close_graceful = gunicorn.util.close
+gunicorn.util.close = worker.close

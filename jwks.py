@@ -157,7 +157,7 @@ class KeySet:
                 self._fetching = Thread(target=self._fetch, name="jwks", daemon=True)
                 self._fetching.start()
             fetching, deadline = self._fetching, self._asked_at + FETCH_TIMEOUT
-        # While the issuer fails, one request waits to see whether it is back, and holds one thread.
+        # While the issuer fails, one request waits to see whether it is back.
         if wait and fetching and (starts or not self._failing):
             fetching.join(max(0.0, deadline - monotonic()))
 

@@ -40,7 +40,7 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
         ("CORS_ORIGINS", "http://localhost:3000/"),
         ("CORS_ORIGINS", "http://a, b"),
         ("WEB_CONCURRENCY", "0"),
-        ("WEB_THREADS", "many"),
+        ("WEB_CONNECTIONS", "many"),
         ("GRACEFUL_TIMEOUT", "0"),
         ("MAX_CONTENT_LENGTH", "1MB"),
         ("LOG_LEVEL", "loud"),

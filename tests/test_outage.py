@@ -124,7 +124,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
 @pytest.fixture(scope="module")
 def served(own: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("served"))
-    settings = {"WEB_THREADS": THREADS, "DATABASE_STATEMENT_TIMEOUT": STATEMENT_TIMEOUT}
+    settings = {"DATABASE_POOL_SIZE": THREADS, "DATABASE_STATEMENT_TIMEOUT": STATEMENT_TIMEOUT}
     with processes.gunicorn(folder, own.url, **settings) as process:
         yield process
 
@@ -132,7 +132,7 @@ def served(own: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def in_process(own: OwnPostgres) -> Iterator[Api]:
     settings = settings_for(
-        own.url, web_threads=THREADS, database_statement_timeout=STATEMENT_TIMEOUT
+        own.url, database_pool_size=THREADS, database_statement_timeout=STATEMENT_TIMEOUT
     )
     app = create_app(settings)
     yield InProcess(app)
@@ -314,7 +314,7 @@ def test_server_without_free_connections_is_503_until_one_is_free(
 
 @pytest.fixture
 def db(own: OwnPostgres) -> Iterator[Database]:
-    db = Database(settings_for(own.url, web_threads=THREADS))
+    db = Database(settings_for(own.url, database_pool_size=THREADS))
     yield db
     db.close()
 

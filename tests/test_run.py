@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shlex
 import shutil
 import signal
@@ -318,9 +317,10 @@ def test_command_docs_writes_the_generated_files(project: Path) -> None:
         assert (project / name).read_text() == (PROJECT / name).read_text()
 
 
-def test_address_of_ipv6_is_bound_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/tasks")
-    monkeypatch.setenv("BETTER_AUTH_SECRET", SECRET)
-    monkeypatch.setenv("API_HOST", "::1")
-    monkeypatch.setenv("API_PORT", "8123")
-    assert runpy.run_path(str(PROJECT / "gunicorn.conf.py"))["bind"] == "[::1]:8123"
+def test_address_of_ipv6_is_bound_in_brackets(project: Path) -> None:
+    given = {"DATABASE_URL": "postgresql://localhost/tasks", "BETTER_AUTH_SECRET": SECRET}
+    given |= {"API_HOST": "::1", "API_PORT": "8123"}
+    program = "import runpy; print(runpy.run_path('gunicorn.conf.py')['bind'])"
+    with processes.running(["-c", program], project, **given) as process:
+        assert process.wait() == 0, process.output()
+        assert process.lines() == ["[::1]:8123"]

@@ -1,0 +1,210 @@
+"""A real gunicorn with worker.py: slow clients, overload, silent servers, and how it stops."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import processes
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+from issuer import Issuer, hang, make_key
+from processes import Process, ask, gunicorn, tasks_of, wait_until
+from support import SECRET, assert_error, token_for
+
+import migrate
+
+PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
+POOL_SIZE = 2
+AT_ONCE = 0.5  # seconds that an answer takes at most which has nothing to wait for
+CRASH = "Traceback"
+
+
+@pytest.fixture(scope="module")
+def url(server: SimpleNamespace) -> Iterator[str]:
+    """The address of a database of this module's own."""
+    with processes.database_on(server, f"worker {os.getpid()}") as url:
+        migrate.migrate(url)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("worker"))
+    worker = folder / "worker.py"
+    shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
+    text, changes = re.subn(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text())
+    assert changes == 1
+    worker.write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(folder: Path, url: str) -> Iterator[Process]:
+    with gunicorn(folder, url, DATABASE_POOL_SIZE=POOL_SIZE) as process:
+        yield process
+        assert CRASH not in process.output()
+
+
+@contextmanager
+def row_locked(url: str, task_id: int) -> Iterator[None]:
+    with psycopg.connect(url) as lock:
+        lock.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
+        yield
+        lock.rollback()
+
+
+def connect(api: Process) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", api.port), timeout=10)
+
+
+def assert_live(api: Process) -> None:
+    """Expect a quick answer; the best of some, as other tests use the machine too."""
+
+    def seconds() -> float:
+        started = time.monotonic()
+        assert api.ask("GET", "/livez").status_code == 200
+        return time.monotonic() - started
+
+    assert min(seconds() for _ in range(5)) < AT_ONCE
+
+
+def begun_body() -> bytes:
+    return (
+        "POST /api/alice/tasks HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+        f"Authorization: Bearer {token_for('alice')}\r\n\r\n{{"
+    ).encode()
+
+
+# Clients that take their time
+
+
+@pytest.mark.parametrize("begun", [b"GET /livez HT", begun_body()], ids=["head", "body"])
+@pytest.mark.parametrize("clients", [4, 40])
+def test_stalled_clients_do_not_keep_others_out(api: Process, begun: bytes, clients: int) -> None:
+    with ExitStack() as stack:
+        for _ in range(clients):
+            stack.enter_context(connect(api)).sendall(begun)
+        assert_live(api)
+
+
+def test_body_that_stalls_is_400_and_the_connection_ends(api: Process) -> None:
+    with connect(api) as client:
+        client.sendall(begun_body())
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"did not arrive whole" in answer
+
+
+def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Process) -> None:
+    large = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\n\r\n"
+    [worker] = psutil.Process(api.pid).children()
+    with ExitStack() as stack:
+        ports = set()
+        for _ in range(40):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", api.port))
+            client.sendall(large * 6)
+            ports.add(client.getsockname()[1])
+        assert_live(api)
+        wait_until(
+            lambda: not ports & {each.raddr.port for each in worker.net_connections() if each.raddr}
+        )
+
+
+def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -> None:
+    with connect(api) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        while client.recv(1024):
+            pass
+        assert_live(api)
+
+
+# More than there are connections to the database, and servers that say nothing
+
+
+def test_overload_is_503_within_the_wait_for_a_connection_and_passes(
+    api: Process, url: str
+) -> None:
+    task_id = api.create()
+
+    def toggle() -> tuple[int, float]:
+        started = time.monotonic()
+        status = api.call("PATCH", f"{task_id}/complete").status_code
+        return status, time.monotonic() - started
+
+    with ThreadPoolExecutor(10 * POOL_SIZE) as pool:
+        with row_locked(url, task_id):
+            toggles = [pool.submit(toggle) for _ in range(10 * POOL_SIZE)]
+            wait_until(lambda: sum(each.done() for each in toggles) >= 9 * POOL_SIZE)
+            assert_live(api)
+        answers = [each.result() for each in toggles]
+    assert sorted(status for status, _ in answers) == [200] * POOL_SIZE + [503] * 9 * POOL_SIZE
+    assert max(seconds for status, seconds in answers if status == 503) < 2.5
+    assert api.call("GET", task_id).status_code == 200
+
+
+def test_issuer_that_hangs_keeps_no_other_request_waiting(folder: Path, url: str) -> None:
+    issuer = Issuer(make_key())
+    issuer.behave = hang
+    settings = {"BETTER_AUTH_URL": issuer.origin, "BETTER_AUTH_SECRET": SECRET}
+    with gunicorn(folder, url, **settings) as process, ThreadPoolExecutor() as pool:
+        token = issuer.token()
+        waiting = pool.submit(process.ask, "GET", tasks_of("alice"), token=token)
+        wait_until(lambda: issuer.requests)
+        assert_live(process)
+        assert not waiting.done()
+        assert_error(waiting.result(), 503, "unavailable")
+    issuer.go_away()
+
+
+def test_application_is_served_without_gevent_too(folder: Path, url: str) -> None:
+    program = "import sys; sys.modules['gevent'] = None; import wsgi; print(wsgi.application.name)"
+    given = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET}
+    with processes.running(["-c", program], folder, **given) as process:
+        assert process.wait() == 0, process.output()
+        assert process.lines() == ["tasks"]
+
+
+# The stop
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\n\r\n"])
+def test_stop_does_not_wait_for_connections_without_a_request(
+    folder: Path, url: str, sent: bytes
+) -> None:
+    with gunicorn(folder, url, GRACEFUL_TIMEOUT=60) as process, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connect(process)).sendall(sent)
+        started = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - started < 10
+        assert CRASH not in process.output()
+
+
+def test_request_on_a_kept_connection_is_answered_while_the_server_stops(
+    folder: Path, url: str
+) -> None:
+    with gunicorn(folder, url) as process, ThreadPoolExecutor() as pool:
+        task_id = process.create()
+        kept = process.connect()
+        assert ask(kept, "GET", "/livez").status_code == 200
+        with row_locked(url, task_id):
+            toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
+            with psycopg.connect(url, autocommit=True) as other:
+                waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                wait_until(lambda: other.execute(waiting).fetchone())
+            process.popen.terminate()
+            answer = ask(kept, "GET", "/livez")
+            assert answer.status_code == 200
+            assert process.popen.poll() is None
+        assert toggle.result().status_code == 200
+        assert process.wait() == 0
+        kept.close()

@@ -1,0 +1,108 @@
+"""gunicorn's gevent worker: a stalled client is let go, a stop waits only for what is in flight."""
+
+import socket
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+from gevent.pool import Pool  # type: ignore[import-untyped]
+from gevent.server import StreamServer  # type: ignore[import-untyped]
+from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
+from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
+
+TICK = 0.2  # seconds between two looks at what the master or the clients want
+ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
+CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor reads its answer
+KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
+DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
+LINGER_TIMEOUT = 1.0  # seconds of it without a byte
+
+
+class Server(StreamServer):  # type: ignore[misc]
+    """Leaves clients to the other processes: whoever is first would keep them all."""
+
+    @property
+    def max_accept(self) -> int:
+        """One at a time shares best; a turn of many greenlets is long, and has to let more in."""
+        return 1 + len(self.pool or ()) // 8
+
+    def do_handle(self, *args: Any) -> None:
+        super().do_handle(*args)
+        self.stop_accepting()
+        self._timer = self.loop.timer(ACCEPT_PAUSE)
+        self._timer.start(self._start_accepting_if_started)
+
+
+class Worker(GeventWorker):  # type: ignore[misc]
+    """Tells the connections that wait for a request from those that are being answered."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.waiting_since: dict[socket.socket, float] = {}
+
+    def run(self) -> None:
+        """Serve until told to stop, then until what is in flight has been answered."""
+        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        clients = Pool(self.worker_connections)
+        servers = [
+            Server(listener, partial(self.handle, listener), spawn=clients, **tls)
+            for listener in self.sockets
+        ]
+        for server in servers:
+            server.start()
+        while self.alive:
+            self.notify()
+            gevent.sleep(TICK)
+        for server in servers:
+            server.close()
+        deadline = monotonic() + self.cfg.graceful_timeout
+        while clients and monotonic() < deadline:
+            self.notify()
+            self.end_idle_connections()
+            gevent.sleep(TICK)
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        self.waiting_since[client] = monotonic()
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            del self.waiting_since[client]
+
+    def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
+        del self.waiting_since[sock]
+        sock.settimeout(CLIENT_TIMEOUT)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:
+            raise StopIteration from None  # as gunicorn ends a connection, without a traceback
+        finally:
+            sock.settimeout(None)
+            self.waiting_since[sock] = monotonic()
+
+    def end_idle_connections(self) -> None:
+        """Have them read their client's end; what has arrived before it is still answered."""
+        for client, since in self.waiting_since.items():
+            if monotonic() - since > KEPT_AT_STOP:
+                # By a twin, as gevent would fail the wait of the socket itself.
+                with (
+                    suppress(OSError),
+                    socket.fromfd(client.fileno(), client.family, client.type) as twin,
+                ):
+                    twin.shutdown(socket.SHUT_RD)
+
+
+def close(client: socket.socket) -> None:
+    """Close a connection in a way that its client can read the answer to what it still sends.
+
+    Closing on unread bytes is a reset, and loses what is on the way.
+    """
+    deadline = monotonic() + DRAIN_TIMEOUT
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_WR)
+        while (seconds := deadline - monotonic()) > 0:
+            client.settimeout(min(seconds, LINGER_TIMEOUT))
+            if not client.recv(64 * 1024):
+                break
+    client.close()
