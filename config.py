@@ -87,7 +87,7 @@ def origins(text: str) -> tuple[str, ...]:
     return found
 
 
-def database_url(text: str) -> str:
+def postgres_url(text: str) -> str:
     """Take any libpq address; drop the driver suffix that SQLAlchemy adds to the scheme.
 
     asyncpg's `ssl` is libpq's `sslmode`.
@@ -124,10 +124,17 @@ class Settings:
 
     database_url: str = setting(
         "",
-        database_url,
+        postgres_url,
         "PostgreSQL 15 to 18, as a libpq address; a driver suffix (`postgresql+asyncpg://`) is"
         " dropped."
         " Empty: `make run` starts its own server in `.data/`",
+    )
+    migration_database_url: str = setting(
+        "",
+        postgres_url,
+        "Address for migrations, as the tables' owner and past any pooler; `make migrate` then"
+        " gives the role of `DATABASE_URL` the rights it needs, and makes it if need be",
+        "`DATABASE_URL`",
     )
     database_pool_size: int = setting(
         8,

@@ -4,8 +4,9 @@ import fcntl
 import logging
 import select
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from threading import Lock
 from time import monotonic
@@ -41,6 +42,8 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 }
 
 READ_ONLY = "25006"
+SET_OWNER = "set_owner"
+SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
 # The longest prefix of an SQLSTATE that stands here decides. What is missing is our fault: 500.
@@ -99,21 +102,41 @@ class Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
+        deadline = monotonic() + self.reply_timeout
+        if (user_id := values.get("user_id")) is None:
+            self._sender(name, values)()
+            return self._checked(self._results(deadline)[0])
+        # One round trip and one transaction, also through a pooler: the owner is gone with it.
+        sends = self._sender(SET_OWNER, {"user_id": user_id}), self._sender(name, values)
+        self.pgconn.enter_pipeline_mode()
+        for send in sends:
+            send()
+        self.pgconn.pipeline_sync()
+        results: list[PGresult] = []
+        while not results or results[-1].status != ExecStatus.PIPELINE_SYNC:
+            results += self._results(deadline)
+        self.pgconn.exit_pipeline_mode()
+        _, result, *_ = [self._checked(result) for result in results]  # a failed commit is one more
+        return result
+
+    def _sender(self, name: str, values: Mapping[str, Value]) -> Callable[[], None]:
+        """Prepare all that may fail before a statement is sent, and return what sends it."""
         query = QUERIES[name]
         arguments = [encode(values[parameter]) for parameter in query.parameters]
         if not self.prepares:
-            self.pgconn.send_query_params(query.text.encode(), arguments)
-            return self._reply()
+            return partial(self.pgconn.send_query_params, query.text.encode(), arguments)
         if name not in self._prepared_names:
             self.pgconn.send_prepare(name.encode(), query.text.encode())
-            self._reply()
+            self._checked(self._results(monotonic() + self.reply_timeout)[0])
             self._prepared_names.add(name)
-        self.pgconn.send_query_prepared(name.encode(), arguments)
-        return self._reply()
+        return partial(self.pgconn.send_query_prepared, name.encode(), arguments)
 
-    def _reply(self) -> PGresult:
-        """Await the result, but not for ever: a server that hangs keeps no `statement_timeout`."""
-        deadline = monotonic() + self.reply_timeout
+    def _results(self, deadline: float) -> list[PGresult]:
+        """Await one command's results, but not for ever: a server that hangs keeps no timeout.
+
+        Raises:
+            psycopg.OperationalError: the server does not reply, or has gone.
+        """
         results: list[PGresult] = []
         while True:
             while self.pgconn.is_busy():
@@ -121,13 +144,17 @@ class Connection(psycopg.Connection[Any]):
                     self.close()
                     raise psycopg.OperationalError("the server does not reply")
                 self.pgconn.consume_input()
-            if (result := self.pgconn.get_result()) is None:
-                return self._checked(results[0])
-            results.append(result)
+            if (result := self.pgconn.get_result()) is not None:
+                results.append(result)
+                if result.status != ExecStatus.PIPELINE_SYNC:  # which nothing follows
+                    continue
+            if not results:
+                raise psycopg.OperationalError("the connection was lost")
+            return results
 
     @staticmethod
     def _checked(result: PGresult) -> PGresult:
-        if result.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        if result.status in SUCCESSES:
             return result
         if result.error_field(DiagnosticField.SQLSTATE) is None:
             raise psycopg.OperationalError(result.get_error_message())

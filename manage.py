@@ -13,17 +13,21 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import jwt
 
 import migrate as migrations
+import roles
 from children import end_with_parent
 from config import PROJECT, CommandError, Settings, parse, read_environ
 
 DATA_FOLDER = PROJECT / ".data"
 DATABASE_FOLDER = DATA_FOLDER / "postgres"
 SECRET_FILE = DATA_FOLDER / "secret"
+
+API_ROLE = "tasks_api"  # of the embedded server
 
 TOKEN_LIFETIME = 12 * 3600  # seconds
 START_TIMEOUT = 30.0  # seconds
@@ -65,8 +69,9 @@ def embedded_server(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]
 
 @contextmanager
 def database_url() -> Iterator[str]:
-    """Yield the given database's address, or that of the embedded server, started if need be."""
-    if given := read_environ().get("DATABASE_URL"):
+    """Yield the address of the database's owner; the embedded server's, started if need be."""
+    environ = read_environ()
+    if given := environ.get("MIGRATION_DATABASE_URL") or environ.get("DATABASE_URL"):
         yield parse("database_url", given)
         return
     import embedded
@@ -106,8 +111,11 @@ def run() -> None:
     require_free_port(Settings.load(environ | stand_in))
     with suppress(KeyboardInterrupt), embedded_server(DATABASE_FOLDER) as url:
         migrations.migrate(url)
-        environ |= {"DATABASE_URL": url, "BETTER_AUTH_SECRET": secret or kept_secret()}
-        code = serve(Settings.load(environ), environ)
+        api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
+        environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
+        settings = Settings.load(environ)
+        roles.grant(url, api_url)
+        code = serve(settings, environ)
     sys.exit(code)
 
 
@@ -201,9 +209,11 @@ def token(user: str) -> None:
 
 @commands.command()
 def migrate() -> None:
-    """Apply the pending migrations."""
+    """Apply the pending migrations, then give the API's role its rights."""
     with database_url() as url:
         migrations.migrate(url)
+        if given := read_environ().get("DATABASE_URL"):
+            roles.grant(url, parse("database_url", given))
 
 
 @commands.command()

@@ -198,6 +198,45 @@ CREATE TRIGGER tasks_count_update BEFORE UPDATE ON public.tasks FOR EACH ROW WHE
 
 
 --
+-- Name: purged_tasks; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.purged_tasks ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: purged_tasks purged_tasks_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY purged_tasks_owner ON public.purged_tasks USING ((user_id = current_setting('app.user_id'::text, true)));
+
+
+--
+-- Name: task_counters; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.task_counters ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: task_counters task_counters_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY task_counters_owner ON public.task_counters USING ((user_id = current_setting('app.user_id'::text, true)));
+
+
+--
+-- Name: tasks; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.tasks ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: tasks tasks_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tasks_owner ON public.tasks USING ((user_id = current_setting('app.user_id'::text, true)));
+
+
+--
 -- PostgreSQL database dump complete
 --
 
@@ -213,4 +252,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0002'),
     ('0003'),
     ('0004'),
-    ('0005');
+    ('0005'),
+    ('0010');

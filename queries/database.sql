@@ -15,3 +15,34 @@ WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 -- True for one session at a time. Polled, never awaited: a waiting session would hold a snapshot
 -- that CREATE INDEX CONCURRENTLY waits for in turn, a deadlock.
 SELECT pg_try_advisory_lock(%(key)s);
+
+-- name: set_owner
+-- Whose rows the statements of this transaction may touch: the policies of the tables ask for it.
+SELECT set_config('app.user_id', %(user_id)s, true);
+
+-- name: select_grants
+-- The statements that let a role serve the API and do nothing else, in their order. A role that
+-- exists keeps its password and its timeouts. Timeouts stand at the role as a pooler such as
+-- PgBouncer drops those of a session.
+SELECT statement
+FROM
+    (SELECT %(role)s::text AS role) AS given,
+    LATERAL (
+        VALUES
+            (1, true, format('CREATE ROLE %I LOGIN PASSWORD %L', role, %(verifier)s::text)),
+            (2, true, format('ALTER ROLE %I SET statement_timeout = %s', role, %(timeout)s::int)),
+            (3, true, format('ALTER ROLE %I SET lock_timeout = %s', role, %(lock_timeout)s::int)),
+            (4, true, format(
+                'ALTER ROLE %I SET idle_in_transaction_session_timeout = %s',
+                role, %(idle_timeout)s::int
+            )),
+            (5, false, format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role)),
+            (6, false, format('GRANT USAGE ON SCHEMA public TO %I', role)),
+            (7, false, format('GRANT SELECT ON schema_migrations TO %I', role)),
+            (8, false, format(
+                'GRANT SELECT, INSERT, UPDATE, DELETE ON tasks, task_counters, purged_tasks TO %I',
+                role
+            ))
+    ) AS grants (position, is_for_new_role, statement)
+WHERE NOT is_for_new_role OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
+ORDER BY position;

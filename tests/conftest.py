@@ -13,18 +13,21 @@ from support import User, settings_for
 
 import embedded
 import migrate
+import roles
 from app import create_app
 from database import Database
+
+API_ROLE = {"user": "tasks_api", "password": "only for tests"}
 
 
 def load_migrations(
     host: str, port: int, user: str, dbname: str, password: str | None, **_: object
 ) -> None:
-    migrate.migrate(
-        psycopg.conninfo.make_conninfo(
-            host=host, port=port, user=user, dbname=dbname, password=password
-        )
+    url = psycopg.conninfo.make_conninfo(
+        host=host, port=port, user=user, dbname=dbname, password=password
     )
+    migrate.migrate(url)
+    roles.grant(url, psycopg.conninfo.make_conninfo(url, **API_ROLE))
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +62,8 @@ postgresql = factories.postgresql("template")
 
 @pytest.fixture
 def database_url(postgresql: psycopg.Connection) -> str:
-    info = postgresql.info
-    return psycopg.conninfo.make_conninfo(**info.get_parameters(), password=info.password)
+    """The address of this test's database for the API, in its own role."""
+    return psycopg.conninfo.make_conninfo(**postgresql.info.get_parameters() | API_ROLE)
 
 
 @pytest.fixture(scope="session")

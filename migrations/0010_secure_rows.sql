@@ -1,0 +1,26 @@
+-- migrate:up
+SET LOCAL lock_timeout = '2s';
+SET LOCAL statement_timeout = '10s';
+
+-- The second lock, under the user_id of each WHERE: the API's role sees the rows of the user whom a
+-- request has named, and without a name none. The owner of the tables is not held to it.
+CREATE POLICY tasks_owner ON tasks USING (user_id = current_setting('app.user_id', true));
+ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY task_counters_owner ON task_counters
+USING (user_id = current_setting('app.user_id', true));
+ALTER TABLE task_counters ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY purged_tasks_owner ON purged_tasks
+USING (user_id = current_setting('app.user_id', true));
+ALTER TABLE purged_tasks ENABLE ROW LEVEL SECURITY;
+
+-- migrate:down
+SET LOCAL lock_timeout = '2s';
+
+ALTER TABLE purged_tasks DISABLE ROW LEVEL SECURITY;
+DROP POLICY purged_tasks_owner ON purged_tasks;
+ALTER TABLE task_counters DISABLE ROW LEVEL SECURITY;
+DROP POLICY task_counters_owner ON task_counters;
+ALTER TABLE tasks DISABLE ROW LEVEL SECURITY;
+DROP POLICY tasks_owner ON tasks;

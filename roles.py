@@ -1,0 +1,42 @@
+"""The API's own database role: it reads and writes users' rows, and can change no table."""
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from config import CommandError, Settings
+from database import (
+    CONNECTION_OPTIONS,
+    IDLE_IN_TRANSACTION_TIMEOUT,
+    LOCK_TIMEOUT,
+    Connection,
+    Value,
+)
+
+
+def grant(owner_url: str, api_url: str) -> None:
+    """Let the role of `api_url` serve the API, as the owner of the tables; make it if need be.
+
+    Raises:
+        CommandError: the database cannot be reached, or this owner may not do so.
+    """
+    given = conninfo_to_dict(api_url)
+    name, password = given.get("user"), given.get("password")
+    try:
+        with Connection.connect(owner_url, **CONNECTION_OPTIONS) as connection:
+            if name in (None, connection.info.user):
+                return
+            verifier = password and connection.pgconn.encrypt_password(
+                str(password).encode(), str(name).encode(), b"scram-sha-256"
+            )
+            values: dict[str, Value] = {
+                "role": str(name),
+                "verifier": verifier.decode() if verifier else None,
+                "timeout": Settings().database_statement_timeout,
+                "lock_timeout": LOCK_TIMEOUT,
+                "idle_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
+            }
+            grants = connection.run("select_grants", values)
+            for row in range(grants.ntuples):
+                connection.execute(grants.get_value(row, 0) or b"")
+    except psycopg.Error as error:
+        raise CommandError(f"The role {name} cannot be given its rights: {error}") from None

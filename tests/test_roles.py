@@ -1,0 +1,99 @@
+"""The API's database role: what it may, and the lock under the WHERE of each statement."""
+
+import os
+import re
+from types import SimpleNamespace
+from urllib.parse import urlencode
+
+import psycopg
+import pytest
+from processes import database_on, manage
+from support import User
+
+import roles
+from config import PROJECT, CommandError
+from statements import QUERIES
+
+FORBIDDEN = [
+    "CREATE TABLE mine (id bigint)",
+    "ALTER TABLE tasks ADD COLUMN mine text",
+    "DROP TABLE tasks",
+    "TRUNCATE tasks",
+    "CREATE INDEX mine ON tasks (title)",
+    "ALTER TABLE tasks DISABLE ROW LEVEL SECURITY",
+    "DELETE FROM schema_migrations",
+    "CREATE ROLE mine",
+]
+
+
+@pytest.fixture
+def api(database_url: str):
+    """A connection in the API's role."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_api_role_can_change_no_table(api: psycopg.Connection, statement: str):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        api.execute(statement)
+
+
+def test_api_role_has_bounds_for_every_wait(api: psycopg.Connection):
+    for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]:
+        assert api.execute(f"SHOW {name}").fetchone() not in {("0",), None}
+
+
+def tables_with_users() -> list[str]:
+    schema = (PROJECT / "schema.sql").read_text()
+    tables = re.findall(r"^CREATE TABLE public\.(\w+) \((.*?)^\)", schema, re.MULTILINE | re.DOTALL)
+    return [name for name, columns in tables if "user_id text" in columns]
+
+
+@pytest.mark.parametrize("table", tables_with_users())
+def test_table_of_users_shows_the_api_only_the_rows_of_the_named_user(
+    alice: User, bob: User, api: psycopg.Connection, table: str
+):
+    for user in [alice, bob]:
+        user.create()
+    count = f"SELECT user_id FROM {table} GROUP BY user_id"  # noqa: S608
+    assert api.execute(count).fetchall() == []
+    with api.transaction():
+        api.execute("SELECT set_config('app.user_id', 'alice', true)")
+        assert set(api.execute(count).fetchall()) <= {("alice",)}
+    assert api.execute(count).fetchall() == []
+
+
+def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone(
+    alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+):
+    mine, _ = alice.create(), bob.create()
+    query = QUERIES["select_tasks"]
+    leaky = query.text.replace("user_id = $1 AND", "user_id = coalesce(user_id, $1) AND")
+    assert leaky != query.text
+    monkeypatch.setitem(
+        QUERIES, "select_tasks", type(query)("select_tasks", leaky, query.parameters)
+    )
+    assert alice.all() == [mine]
+
+
+def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
+    server: SimpleNamespace,
+):
+    role = f"api_{os.getpid()}"
+    with database_on(server, f"roles {os.getpid()}") as owner_url:
+        api_url = f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
+        environ = {"MIGRATION_DATABASE_URL": owner_url, "DATABASE_URL": api_url}
+        for _ in range(2):
+            code, lines = manage(PROJECT, "migrate", **environ)
+            assert code == 0, lines
+        with psycopg.connect(api_url) as connection:
+            assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
+        with psycopg.connect(owner_url, autocommit=True) as connection:
+            connection.execute(f'DROP OWNED BY "{role}"')
+            connection.execute(f'DROP ROLE "{role}"')
+
+
+def test_owner_that_may_make_no_role_is_told_so_in_one_line(database_url: str):
+    with pytest.raises(CommandError, match="another"):
+        roles.grant(database_url, psycopg.conninfo.make_conninfo(database_url, user="another"))
