@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run token migrate rollback migration schema docs test test-browser check format bench requirements clean
+.PHONY: help run token migrate rollback migration purge schema docs test test-browser check format bench requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +23,9 @@ rollback: .venv/run ## Undo the newest migration
 
 migration: .venv/run ## Begin a migration: make migration NAME=add_priority
 	@$(BIN)/python manage.py migration "$(NAME)"
+
+purge: .venv/run ## Delete for good what has been in the trash for TRASH_DAYS; for cron
+	@$(BIN)/python manage.py purge
 
 schema: .venv/run ## Write schema.sql from the migrations
 	@$(BIN)/python manage.py schema

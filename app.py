@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask
 
 from auth import require_owner
-from blueprints import docs, health, tasks
+from blueprints import changes, docs, health, tasks, trash
 from config import Settings
 from converters import (
     CONVERTERS,
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> Flask:
     api.register_converter(UserIdConverter, describe_user_id)
     api.register_converter(TaskIdConverter, describe_task_id)
     register_error_handlers(app)  # after Api, whose own handler loses the headers of errors
-    for module in (tasks, health):
+    for module in (tasks, changes, trash, health):
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)
     return app

@@ -199,6 +199,11 @@ class Settings:
     max_tasks_per_user: int = setting(
         100_000, integer(1, 10**9), "Tasks that a user may store, those in the trash included"
     )
+    trash_days: int = setting(
+        30,
+        integer(1, 36_500),
+        "Days after which `make purge` deletes for good what is in the trash",
+    )
     log_level: str = setting("info", log_level, "`debug`, `info`, `warning` or `error`")
 
     @property

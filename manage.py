@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 
 import click
 import jwt
+import psycopg
 
 import migrate as migrations
+import purge as purges
 import roles
 from children import end_with_parent
 from config import PROJECT, CommandError, Settings, parse, read_environ
+from database import Database, DatabaseUnavailable
 
 DATA_FOLDER = PROJECT / ".data"
 DATABASE_FOLDER = DATA_FOLDER / "postgres"
@@ -221,6 +224,20 @@ def rollback() -> None:
     """Undo the newest migration."""
     with database_url() as url:
         migrations.rollback(url)
+
+
+@commands.command()
+def purge() -> None:
+    """Delete for good what is over its time, such as TRASH_DAYS; for cron."""
+    with database_url() as url:
+        needless = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": "-" * 32}
+        settings = Settings.load(read_environ() | needless)
+        with closing(Database(settings)) as database:
+            try:
+                tasks = purges.purge_old_trash(database, settings.trash_days)
+            except (DatabaseUnavailable, psycopg.Error) as error:
+                raise CommandError(f"Not all was deleted, run it again: {error}") from None
+    click.echo(f"Deleted {tasks} tasks that were in the trash for {settings.trash_days} days.")
 
 
 @commands.command()

@@ -53,6 +53,8 @@ CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
     "tasks.patch_task": ("If-Match", {412}),
     "tasks.delete_task": ("If-Match", {412}),
     "tasks.toggle_task_completion": ("If-Match", {412}),
+    "trash.restore_task": ("If-Match", {412}),
+    "trash.purge_task": ("If-Match", {412}),
 }
 CONFLICTING_ENDPOINTS = {"tasks.create_task"}
 

@@ -222,3 +222,35 @@ class Task(StrictSchema):
             "examples": [57],
         },
     )
+
+
+class TrashedTask(Task):
+    """A task in the trash."""
+
+    deleted_at = fields.AwareDateTime(
+        required=True, metadata={"examples": ["2026-11-20T09:30:00.123456+00:00"]}
+    )
+
+
+class ChangedTask(Task):
+    """A task as it is now; of one that was deleted for good, the required fields are left."""
+
+    deleted = fields.Boolean(
+        required=True,
+        metadata={"description": "In the trash, or gone for good.", "examples": [False]},
+    )
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.required = field_name in {"id", "user_id", "version", "deleted"}
+
+
+class Changes(StrictSchema):
+    """What changed, and the cursor to ask on with."""
+
+    changes = fields.List(fields.Nested(ChangedTask), required=True)
+    next = fields.String(
+        required=True, metadata={"description": "The `since` of the next request."}
+    )
+    more = fields.Boolean(
+        required=True, metadata={"description": "Whether there is more to be had at once."}
+    )

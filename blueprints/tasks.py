@@ -62,8 +62,12 @@ def task_response(version: bytes, task: bytes, status: int = 200) -> Response:
     return response
 
 
-def write_task(statement: str, user_id: str, task_id: int, **values: Value) -> tuple[bytes, bytes]:
+def write_task(
+    statement: str, user_id: str, task_id: int, *, found_by: str = "select_task", **values: Value
+) -> tuple[bytes, bytes]:
     """Run a statement that changes one task, where it has the version that If-Match names.
+
+    `found_by` names the statement that tells whether the task is there at all.
 
     Raises:
         ApiError: 404, or 412 where it has another version; then nothing was written.
@@ -76,7 +80,7 @@ def write_task(statement: str, user_id: str, task_id: int, **values: Value) -> t
         [(version, task)] = rows
         return version, task
     # Why not is asked afterwards: the statement itself has decided.
-    if versions and database().fetch("select_task", user_id=user_id, task_id=task_id):
+    if versions and database().fetch(found_by, user_id=user_id, task_id=task_id):
         raise ApiError(412, "The task has changed since you got it; get it again.")
     raise missing_task(task_id)
 

@@ -1,5 +1,6 @@
 """Two users: nothing of one is read or changed by the other."""
 
+import pytest
 from support import User, assert_error
 
 BY_TASK = [
@@ -9,6 +10,8 @@ BY_TASK = [
     ("DELETE", "{}", None),
 ]
 OPERATIONS = [("GET", "", None), ("POST", "", {"title": "Mine now"}), *BY_TASK]
+OPERATIONS += [("GET", "changes", None)]
+TRASH = [("GET", ""), ("DELETE", ""), ("POST", "/{}/restore"), ("DELETE", "/{}")]
 
 
 def test_other_users_task_under_ones_own_path_is_404_and_untouched(alice: User, bob: User):
@@ -30,6 +33,34 @@ def test_other_users_path_is_401_and_untouched(alice: User, bob: User):
 def test_lists_hold_ones_own_tasks_alone(alice: User, bob: User):
     mine, _ = alice.create("of alice"), bob.create("of bob")
     assert alice.all() == [mine]
+
+
+@pytest.fixture
+def trashed(alice: User) -> dict:
+    """What is in the trash of alice."""
+    alice.call("DELETE", alice.create()["id"])
+    [task] = alice.call("GET", "/api/alice/trash").json
+    return task
+
+
+def test_other_users_trash_is_out_of_reach_and_untouched(alice: User, bob: User, trashed: dict):
+    for method, path in TRASH:
+        place = path.format(trashed["id"])
+        assert_error(bob.call(method, f"/api/alice/trash{place}"), 401, "unauthorized")
+        response = bob.call(method, f"/api/bob/trash{place}")
+        if path:
+            assert_error(response, 404, "not_found", f"Resource not found: task {trashed['id']}")
+        else:
+            assert response.text in {"", "[]"}
+        assert alice.call("GET", "/api/alice/trash").json == [trashed]
+
+
+def test_changes_are_ones_own_alone(alice: User, bob: User, trashed: dict):
+    mine, _ = bob.create("of bob"), alice.create("of alice")
+    since = bob.call("GET", "changes").json["next"]
+    alice.call("DELETE", "/api/alice/trash")
+    assert bob.call("GET", "changes", query_string={"since": since}).json["changes"] == []
+    assert [task["id"] for task in bob.call("GET", "changes").json["changes"]] == [mine["id"]]
 
 
 def test_user_ids_that_differ_in_case_or_space_are_two_users(alice: User):

@@ -1,0 +1,61 @@
+"""What a user changed since a client last asked: /api/{user_id}/tasks/changes."""
+
+from flask import Response
+from flask_smorest import Blueprint
+
+from blueprints import database, json_response
+from blueprints.paging import page_parameters, read_page
+from converters import LARGEST_ID
+from errors import ApiError
+from positions import START, Position, write_position
+from schemas import Changes
+
+blueprint = Blueprint(
+    "changes",
+    __name__,
+    url_prefix="/api/<user_id:user_id>/tasks/changes",
+    description="For clients that keep a copy of a user's tasks.",
+)
+
+
+@blueprint.get("")
+@blueprint.response(200, Changes)
+@blueprint.doc(
+    parameters=page_parameters(
+        "since", "`next` of the answer before; left out, everything is sent from the start."
+    )
+)
+def list_changes(user_id: str) -> Response:
+    """List what changed since a cursor, deletions too
+
+    Each task that was created, changed or deleted since then stands there once, as it is now; one
+    that was deleted for good has only `id`, `user_id`, `version` and `deleted`. Nothing is ever
+    left out. While `more` is true, ask on with `next` as `since`. The first page without `since`
+    has no deleted tasks; those of later pages are no task that the client needs.
+    """
+    position, limit = read_page("since", START)
+    # Most who ask have missed nothing, and learn it from one row.
+    rows = database().fetch("select_version", user_id=user_id)
+    newest = int(rows[0][0]) if rows else START.version
+    if position == (newest, LARGEST_ID):
+        return changes_response(b"[]", position, has_more=False)
+    if position.version > newest:
+        fault = "Is ahead of what is stored; start again without it."
+        raise ApiError(422, f"since: {fault}", {"since": [fault]})
+    [(changes, has_more, version, task_id)] = database().fetch(
+        "select_changes",
+        user_id=user_id,
+        version=position.version,
+        task_id=position.task_id,
+        max_rows=limit,
+        largest_id=LARGEST_ID,
+    )
+    return changes_response(
+        changes, Position(int(version), int(task_id)), has_more=has_more == b"t"
+    )
+
+
+def changes_response(changes: bytes, position: Position, *, has_more: bool) -> Response:
+    cursor = write_position(position).encode()
+    more = b"true" if has_more else b"false"
+    return json_response(b'{"changes":%s,"next":"%s","more":%s}' % (changes, cursor, more))

@@ -1,0 +1,88 @@
+"""What a user has deleted and may still have back: /api/{user_id}/trash."""
+
+from flask import Response, url_for
+from flask_smorest import Blueprint
+
+from blueprints import database, json_response, refuse_unknown_parameters
+from blueprints.paging import page_parameters, read_page
+from blueprints.tasks import ETAG, task_response, write_task
+from converters import refuse_ids_past_bigint
+from positions import END, Position, write_position
+from purge import purge_trash
+from schemas import Task, TrashedTask
+
+LINK = {
+    "Link": {
+        "description": 'The next page (RFC 8288), as `<path>; rel="next"`; none on the last.',
+        "schema": {"type": "string"},
+    }
+}
+
+blueprint = Blueprint(
+    "trash",
+    __name__,
+    url_prefix="/api/<user_id:user_id>/trash",
+    description="What a user has deleted, until it is deleted for good.",
+)
+blueprint.url_value_preprocessor(refuse_ids_past_bigint)
+
+
+@blueprint.get("")
+@blueprint.response(200, TrashedTask(many=True), headers=LINK)
+@blueprint.doc(parameters=page_parameters("cursor", "Where the page begins; from a `Link`."))
+def list_trash(user_id: str) -> Response:
+    """List the tasks in the trash, last deleted first
+
+    They are deleted for good after a time that the operator sets, 30 days by default.
+    """
+    position, limit = read_page("cursor", END)
+    [(tasks, has_more, version, task_id)] = database().fetch(
+        "select_trash",
+        user_id=user_id,
+        version=position.version,
+        task_id=position.task_id,
+        max_rows=limit,
+    )
+    response = json_response(tasks)
+    if has_more == b"t":
+        cursor = write_position(Position(int(version), int(task_id)))
+        path = url_for("trash.list_trash", user_id=user_id, limit=limit, cursor=cursor)
+        response.headers["Link"] = f'<{path}>; rel="next"'
+    return response
+
+
+@blueprint.delete("")
+@blueprint.response(204)
+def empty_trash(user_id: str) -> Response:
+    """Delete all tasks in the trash for good"""
+    refuse_unknown_parameters()
+    purge_trash(database(), user_id)
+    return Response(status=204)
+
+
+@blueprint.post("/<task_id:task_id>/restore")
+@blueprint.response(200, Task, headers=ETAG)
+def restore_task(user_id: str, task_id: int) -> Response:
+    """Take a task out of the trash
+
+    It is as it was when it was deleted, but for `version` and `updated_at`.
+    """
+    refuse_unknown_parameters()
+    return task_response(
+        *write_task("restore_task", user_id, task_id, found_by="select_trashed_task")
+    )
+
+
+@blueprint.delete("/<task_id:task_id>")
+@blueprint.response(204)
+def purge_task(user_id: str, task_id: int) -> Response:
+    """Delete a task in the trash for good"""
+    refuse_unknown_parameters()
+    write_task(
+        "delete_trashed_tasks",
+        user_id,
+        task_id,
+        found_by="select_trashed_task",
+        task_ids=f"{{{task_id}}}",
+    )
+    return Response(status=204)

@@ -1,0 +1,40 @@
+"""A place in the order of a user's changes, as a client keeps it: opaque, without a secret."""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import NamedTuple
+
+from converters import LARGEST_ID
+
+
+class Position(NamedTuple):
+    """The version and id of the task read last; with LARGEST_ID all of the version was read."""
+
+    version: int
+    task_id: int
+
+
+START = Position(0, LARGEST_ID)  # before all changes: versions begin at 1
+END = Position(LARGEST_ID, LARGEST_ID)
+
+# The first number is that of the form itself, should there ever be another one.
+WRITTEN = re.compile(rb"1\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})")
+CURSOR_PATTERN = "^[A-Za-z0-9_-]{7,56}$"
+
+
+def write_position(position: Position) -> str:
+    written = f"1.{position.version}.{position.task_id}"
+    return urlsafe_b64encode(written.encode()).rstrip(b"=").decode()
+
+
+def read_position(cursor: str) -> Position:
+    """Read what `write_position` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = WRITTEN.fullmatch(urlsafe_b64decode(f"{cursor}==="))
+    position = found and Position(int(found[1]), int(found[2]))
+    if not position or max(position) > LARGEST_ID or write_position(position) != cursor:
+        raise ValueError("no position")
+    return position

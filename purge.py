@@ -1,0 +1,38 @@
+"""What is deleted for good: from the trash by hand, or by `manage.py purge` in its time."""
+
+from database import Database
+
+TASKS_A_STATEMENT = 1000  # each takes a few milliseconds, far from any statement_timeout
+OWNERS_A_STATEMENT = 1000
+
+
+def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
+    """Delete what one user has in the trash, all or what is older than `days`; return how many.
+
+    What is moved there, restored or moved there again meanwhile stays: its version is another.
+    """
+    deleted = 0
+    for task_ids, versions in database.fetch(
+        "select_trash_chunks", user_id=user_id, days=days, size=TASKS_A_STATEMENT
+    ):
+        for _, number in database.fetch(
+            "delete_trashed_tasks",
+            user_id=user_id,
+            task_ids=task_ids.decode(),
+            versions=versions.decode(),
+        ):
+            deleted += int(number)
+    return deleted
+
+
+def purge_old_trash(database: Database, days: int) -> int:
+    """Delete what has been in anybody's trash for more than `days`; return how many tasks."""
+    deleted = 0
+    after = ""
+    while owners := database.fetch(
+        "select_trash_owners", after=after, days=days, max_rows=OWNERS_A_STATEMENT
+    ):
+        users = [owner.decode() for owner, is_due in owners if is_due == b"t"]
+        deleted += sum(purge_trash(database, user_id, days) for user_id in users)
+        after = owners[-1][0].decode()
+    return deleted

@@ -1,0 +1,56 @@
+-- name: select_version
+-- The version of one user's newest change; no row where nothing was ever written.
+SELECT version FROM task_counters WHERE user_id = %(user_id)s;
+
+-- name: select_changes
+-- What one user changed after a position, in the order of the commits: a JSON array of at most
+-- max_rows, whether there are more, and the position of the array's last, or of the user's newest
+-- change where there are none. Whoever stands at version 0 has nothing, and gets nothing deleted.
+WITH counter AS (
+    -- From the snapshot that the changes come from: all up to this version are in it, none beyond.
+    SELECT version FROM task_counters WHERE user_id = %(user_id)s
+),
+changed AS (
+    (
+        SELECT version, id, row_to_json(task) AS change
+        FROM (
+            SELECT {task_fields}, deleted_at IS NOT NULL AS deleted
+            FROM tasks
+            WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
+                AND version <= (SELECT version FROM counter)
+                AND (deleted_at IS NULL OR %(version)s > 0)
+            ORDER BY version, id
+            LIMIT %(max_rows)s + 1
+        ) AS task
+    )
+    UNION ALL
+    (
+        SELECT version, id, row_to_json(tombstone)
+        FROM (
+            SELECT id, user_id, version, true AS deleted
+            FROM purged_tasks
+            WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
+                AND version <= (SELECT version FROM counter)
+                AND %(version)s > 0
+            ORDER BY version, id
+            LIMIT %(max_rows)s + 1
+        ) AS tombstone
+    )
+    ORDER BY version, id
+    LIMIT %(max_rows)s + 1
+),
+page AS (
+    SELECT version, id, change, row_number() OVER (ORDER BY version, id) AS place FROM changed
+)
+SELECT
+    coalesce(json_agg(change ORDER BY place) FILTER (WHERE place <= %(max_rows)s), '[]'),
+    count(*) > %(max_rows)s,
+    CASE
+        WHEN count(*) > %(max_rows)s THEN max(version) FILTER (WHERE place = %(max_rows)s)
+        ELSE (SELECT version FROM counter)
+    END,
+    CASE
+        WHEN count(*) > %(max_rows)s THEN max(id) FILTER (WHERE place = %(max_rows)s)
+        ELSE %(largest_id)s
+    END
+FROM page;

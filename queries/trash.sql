@@ -1,0 +1,101 @@
+-- name: select_trash
+-- A page of one user's trash as a JSON array, last deleted first: at most max_rows, those before the
+-- position. Also whether there are more, and the position of the page's last; '[]' where none are.
+WITH page AS (
+    SELECT
+        version, id, row_to_json(task) AS task,
+        row_number() OVER (ORDER BY version DESC, id DESC) AS place
+    FROM (
+        SELECT {task_fields}, deleted_at
+        FROM tasks
+        WHERE user_id = %(user_id)s AND deleted_at IS NOT NULL
+            AND (version, id) < (%(version)s, %(task_id)s)
+        ORDER BY version DESC, id DESC
+        LIMIT %(max_rows)s + 1
+    ) AS task
+)
+SELECT
+    coalesce(json_agg(task ORDER BY place) FILTER (WHERE place <= %(max_rows)s), '[]'),
+    count(*) > %(max_rows)s,
+    max(version) FILTER (WHERE place = %(max_rows)s),
+    max(id) FILTER (WHERE place = %(max_rows)s)
+FROM page;
+
+-- name: select_trashed_task
+-- The version of one task in the trash of its owner; no row where it is not there.
+SELECT version
+FROM tasks
+WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL;
+
+-- name: restore_task
+-- Takes a task out of the trash as it was put there. Returns what update_task does; no row where it
+-- is not in the trash or its version is not an expected one.
+WITH counter AS (
+    {counted_change}
+),
+restored AS (
+    UPDATE tasks
+    SET deleted_at = NULL,
+        updated_at = {moved_on},
+        version = counted
+    FROM counter
+    WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL AND {is_expected}
+    RETURNING {task_columns}
+)
+SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM restored) AS task;
+
+-- name: select_trash_chunks
+-- All of one user's trash, or what has been there for more than some days, in chunks to be deleted:
+-- of each the tasks' ids and their versions, as arrays.
+SELECT array_agg(id), array_agg(DISTINCT version)
+FROM (
+    SELECT id, version, (row_number() OVER (ORDER BY version, id) - 1) / %(size)s AS chunk
+    FROM tasks
+    WHERE user_id = %(user_id)s AND deleted_at IS NOT NULL
+        AND (%(days)s::integer IS NULL OR deleted_at < now() - make_interval(days => %(days)s))
+) AS trashed
+GROUP BY chunk
+ORDER BY chunk;
+
+-- name: delete_trashed_tasks
+-- Deletes tasks in the trash for good, where their versions are expected ones, and leaves a
+-- tombstone of each. Returns the new version and how many they were; no row where there were none.
+-- The counter is locked before the tasks, as by every write, and counts what was in fact deleted.
+WITH counter AS (
+    SELECT version + 1 AS counted
+    FROM task_counters
+    WHERE user_id = %(user_id)s
+    FOR UPDATE
+),
+deleted AS (
+    DELETE FROM tasks
+    USING counter
+    WHERE user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[])
+        AND deleted_at IS NOT NULL AND {is_expected}
+    RETURNING id, counted
+),
+tombstones AS (
+    INSERT INTO purged_tasks (user_id, version, id)
+    SELECT %(user_id)s, counted, id FROM deleted
+)
+UPDATE task_counters
+SET version = counted, stored = stored - tasks_deleted
+FROM (SELECT counted, count(*) AS tasks_deleted FROM deleted GROUP BY counted) AS total
+WHERE user_id = %(user_id)s
+RETURNING counted, tasks_deleted;
+
+-- name: select_trash_owners
+-- The next users by id, and whether anything in their trash is older than some days. The one
+-- statement that reads over users: for `manage.py purge`, never for a request.
+SELECT user_id, EXISTS (
+    SELECT FROM tasks
+    WHERE tasks.user_id = owner.user_id
+        AND deleted_at < now() - make_interval(days => %(days)s)
+)
+FROM (
+    SELECT user_id FROM task_counters
+    WHERE user_id > %(after)s
+    ORDER BY user_id
+    LIMIT %(max_rows)s
+) AS owner
+ORDER BY user_id;

@@ -1,0 +1,310 @@
+"""The trash: what DELETE moves there, how it comes back, and how it is deleted for good."""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import processes
+import psycopg
+import pytest
+from flask import Flask
+from support import User, assert_error, settings_for
+
+from database import Database
+from positions import Position, write_position
+from schemas import Task, TrashedTask
+
+TRASH = "/api/alice/trash"
+SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home"], "description": "Two"}
+BAD_QUERIES = [
+    ("limit", ["0", "-1", "1001", "1.0", "+1", "1e2", "", " 1", "1_0", "٣", "9" * 5000]),
+    ("cursor", ["", "abc", "MQ", "MS4x", "=", "é", "%00", "a" * 5000, "MS4xLjE=", "MS4xLjF"]),
+    ("cursor", [write_position(Position(1, 2**63)), write_position(Position(-1, 1))]),
+    ("order", ["id"]),
+]
+
+
+@pytest.fixture
+def trashed(alice: User) -> dict:
+    """A task with all its fields set, as it was before it was deleted."""
+    task = alice.call("PUT", alice.create(**SET)["id"], json={"title": "t", "completed": True}).json
+    assert alice.call("DELETE", task["id"]).status_code == 204
+    return task
+
+
+def trash_of(user: User) -> list[dict]:
+    response = user.call("GET", f"/api/{user.id}/trash")
+    assert response.status_code == 200, response.text
+    assert "Link" not in response.headers
+    return response.json
+
+
+def fill(postgresql: psycopg.Connection, owner: str, tasks: int, days: int = 0) -> None:
+    """Put tasks into somebody's trash, as so many deletions would, days ago."""
+    postgresql.execute(
+        "INSERT INTO tasks (user_id, title, version, deleted_at)"
+        " SELECT %s, 'old', n + 1, now() - make_interval(days => %s)"
+        " FROM generate_series(1, %s) AS n",
+        (owner, days, tasks),
+    )
+    postgresql.execute(
+        "INSERT INTO task_counters AS c (user_id, version, stored) VALUES (%s, %s, %s)"
+        " ON CONFLICT (user_id) DO UPDATE SET stored = c.stored + excluded.stored,"
+        " version = greatest(c.version, excluded.version)",
+        (owner, tasks + 1, tasks),
+    )
+    postgresql.commit()
+
+
+def counts(postgresql: psycopg.Connection, owner: str = "alice") -> tuple[int, int, int]:
+    """Count what a user has stored, by counter and in fact, and the tombstones."""
+    postgresql.rollback()
+    row = postgresql.execute(
+        "SELECT (SELECT stored FROM task_counters WHERE user_id = %(owner)s),"
+        " (SELECT count(*) FROM tasks WHERE user_id = %(owner)s),"
+        " (SELECT count(*) FROM purged_tasks WHERE user_id = %(owner)s)",
+        {"owner": owner},
+    ).fetchone()
+    assert row
+    return row
+
+
+def test_deleted_task_is_in_the_trash_with_all_its_fields(alice: User, trashed: dict):
+    [task] = trash_of(alice)
+    assert TrashedTask().validate(task) == {}
+    assert task.keys() == TrashedTask().fields.keys()
+    assert task["deleted_at"] > trashed["updated_at"]
+    assert {name: task[name] for name in SET} == SET
+
+
+def test_trash_of_a_user_without_tasks_is_an_empty_array(bob: User):
+    assert trash_of(bob) == []
+
+
+@pytest.mark.parametrize("name", ["GET", "PUT", "PATCH", "DELETE", "toggle"])
+def test_task_in_the_trash_is_404_everywhere_else(alice: User, trashed: dict, name: str):
+    path = f"{trashed['id']}/complete" if name == "toggle" else trashed["id"]
+    body = {"title": "Mine"} if name in {"PUT", "PATCH"} else None
+    response = alice.call("PATCH" if name == "toggle" else name, path, json=body)
+    assert_error(response, 404, "not_found", f"Resource not found: task {trashed['id']}")
+    assert alice.all() == []
+
+
+def test_restored_task_comes_back_as_it_was(alice: User, trashed: dict):
+    response = alice.call("POST", f"{TRASH}/{trashed['id']}/restore")
+    task = response.json
+    assert response.status_code == 200
+    assert response.headers["ETag"] == f'"{task["version"]}"'
+    assert task.keys() == Task().fields.keys()
+    moved = {"version", "updated_at"}
+    assert {k: task[k] for k in task.keys() - moved} == {k: trashed[k] for k in task.keys() - moved}
+    assert task["version"] > trashed["version"]
+    assert (alice.all(), trash_of(alice)) == ([task], [])
+    assert alice.call("PATCH", f"{task['id']}/complete").status_code == 200
+
+
+def test_purged_task_is_gone_and_leaves_a_tombstone(
+    alice: User, trashed: dict, postgresql: psycopg.Connection
+):
+    response = alice.call("DELETE", f"{TRASH}/{trashed['id']}")
+    assert (response.status_code, response.data) == (204, b"")
+    assert trash_of(alice) == []
+    assert counts(postgresql) == (0, 0, 1)
+    rows = postgresql.execute("SELECT id, version FROM purged_tasks").fetchall()
+    assert rows == [(trashed["id"], 5)]
+    assert alice.create()["version"] == 6
+
+
+WRITES = [("POST", "{}/{}/restore"), ("DELETE", "{}/{}")]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+def test_task_that_is_not_in_the_trash_is_404(alice: User, method: str, path: str):
+    task = alice.create()
+    for task_id in [task["id"], 12, 2**63 - 1]:
+        for headers in [{}, {"If-Match": '"2"'}, {"If-Match": "*"}]:
+            response = alice.call(method, path.format(TRASH, task_id), headers=headers)
+            assert_error(response, 404, "not_found", f"Resource not found: task {task_id}")
+    assert alice.all() == [task]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+def test_what_is_no_task_id_is_404(alice: User, method: str, path: str):
+    for task_id in ["0", "01", "abc", "%00", str(2**63), "9" * 4300]:
+        response = alice.call(method, path.format(TRASH, task_id))
+        assert_error(response, 404, "not_found", "There is nothing at this path.")
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+def test_if_match_of_another_version_is_412_and_of_its_own_writes(
+    alice: User, trashed: dict, method: str, path: str
+):
+    [task] = trash_of(alice)
+    path = path.format(TRASH, task["id"])
+    for other in [f'"{trashed["version"]}"', '"9999"', f'W/"{task["version"]}"', "", '"abc"']:
+        response = alice.call(method, path, headers={"If-Match": other})
+        assert_error(response, 412, "precondition_failed")
+        assert trash_of(alice) == [task]
+    response = alice.call(method, path, headers={"If-Match": f'"{task["version"]}"'})
+    assert response.status_code in {200, 204}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [*WRITES, ("DELETE", "{}"), ("GET", "{}?limit=1&limit=1")]
+)
+def test_parameter_that_is_unknown_or_given_twice_is_422(
+    alice: User, trashed: dict, method: str, path: str
+):
+    path = path.format(TRASH, trashed["id"])
+    name = "limit" if "?" in path else "all"
+    details = assert_error(
+        alice.call(method, path if "?" in path else f"{path}?all=1"), 422, "validation_error"
+    )
+    assert details.keys() == {name}
+    assert len(trash_of(alice)) == 1
+
+
+@pytest.mark.parametrize(("name", "values"), BAD_QUERIES)
+def test_bad_parameter_is_422_that_names_it(alice: User, name: str, values: list):
+    for value in values:
+        response = alice.call("GET", TRASH, query_string={name: value})
+        assert assert_error(response, 422, "validation_error").keys() == {name}, value
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 7, 1000])
+def test_pages_are_the_whole_trash_last_deleted_first(alice: User, limit: int):
+    ids = [alice.create(f"task {number}")["id"] for number in range(5)]
+    deleted = [ids[place] for place in (3, 0, 4, 1, 2)]
+    for task_id in deleted:
+        alice.call("DELETE", task_id)
+    path, found, pages = f"{TRASH}?limit={limit}", [], 0
+    while path:
+        response = alice.call("GET", path)
+        assert len(response.json) <= limit
+        found += [task["id"] for task in response.json]
+        pages += 1
+        link = re.fullmatch('<(.+)>; rel="next"', response.headers.get("Link", ""))
+        path = link and link[1]
+    assert found == deleted[::-1]
+    assert pages == -(-5 // limit)
+
+
+def test_emptied_trash_is_empty_and_the_tasks_stay(
+    alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection
+):
+    task, other = alice.create(), bob.create()
+    bob.call("DELETE", other["id"])
+    response = alice.call("DELETE", TRASH)
+    assert (response.status_code, response.data) == (204, b"")
+    assert (alice.all(), trash_of(alice)) == ([task], [])
+    assert counts(postgresql) == (1, 1, 1)
+    assert len(trash_of(bob)) == 1
+    assert alice.call("DELETE", TRASH).status_code == 204
+
+
+def test_trash_of_a_hundred_thousand_is_emptied_in_short_statements(
+    app: Flask, alice: User, postgresql: psycopg.Connection, database_url: str
+):
+    fill(postgresql, "alice", 100_000)
+    settings = settings_for(database_url, database_statement_timeout=2000)
+    app.extensions["database"] = database = Database(settings)
+    with closing(database):
+        assert alice.call("DELETE", TRASH).status_code == 204
+    assert counts(postgresql) == (0, 0, 100_000)
+
+
+def test_many_purges_restores_and_emptyings_at_once_count_each_task_once(
+    app: Flask, alice: User, postgresql: psycopg.Connection
+):
+    ids = [alice.create()["id"] for _ in range(30)]
+    for task_id in ids:
+        alice.call("DELETE", task_id)
+    calls = [("DELETE", f"{TRASH}/{task_id}") for task_id in ids[:20]] * 2
+    calls += [("POST", f"{TRASH}/{task_id}/restore") for task_id in ids[10:]] * 2
+    calls.insert(40, ("DELETE", TRASH))
+
+    def call(given: tuple[str, str]) -> int:
+        return User(app.test_client(), "alice").call(*given).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(call, calls))
+    assert set(answers) <= {200, 204, 404}
+    stored, in_fact, tombstones = counts(postgresql)
+    assert stored == in_fact == answers.count(200)
+    assert tombstones == 30 - stored
+    assert trash_of(alice) == []
+
+
+# manage.py purge
+
+
+@pytest.fixture
+def purge(database_url: str, tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
+    project = processes.copy_of_project(tmp_path)
+
+    def run(**environment: object) -> tuple[int, list[str]]:
+        return processes.manage(
+            project, "purge", **({"DATABASE_URL": processes.as_url(database_url)} | environment)
+        )
+
+    return run
+
+
+def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
+    alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: Callable
+):
+    task = bob.create()
+    fill(postgresql, "alice", 2500, days=31)
+    for number in range(1100):
+        fill(postgresql, f"user {number}", 1, days=31 if number % 2 else 29)
+    assert purge() == (0, ["Deleted 3050 tasks that were in the trash for 30 days."])
+    assert counts(postgresql) == (1, 1, 2500)
+    assert [each["id"] for each in trash_of(alice)] == [trashed["id"]]
+    assert counts(postgresql, "user 0") == (1, 1, 0)
+    assert counts(postgresql, "user 1099") == (0, 0, 1)
+    assert bob.all() == [task]
+    assert purge() == (0, ["Deleted 0 tasks that were in the trash for 30 days."])
+    assert purge(TRASH_DAYS=29) == (0, ["Deleted 550 tasks that were in the trash for 29 days."])
+
+
+def test_purge_gives_tombstones_a_version_of_their_own(
+    alice: User, trashed: dict, postgresql: psycopg.Connection, purge: Callable
+):
+    postgresql.execute("ALTER TABLE tasks DISABLE TRIGGER tasks_count_update")
+    postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '31 days'")
+    postgresql.commit()
+    assert purge()[0] == 0
+    rows = postgresql.execute("SELECT id, version FROM purged_tasks").fetchall()
+    assert rows == [(trashed["id"], 5)]
+
+
+def test_purge_without_a_database_ends_in_one_line(purge: Callable):
+    code, lines = purge(DATABASE_URL="postgresql://localhost:1/nowhere")
+    assert code == 1
+    assert [line for line in lines if "Traceback" in line] == []
+    assert lines[-1].startswith("Error: Not all was deleted, run it again: ")
+
+
+def test_purge_is_safe_beside_users(app: Flask, alice: User, postgresql: psycopg.Connection):
+    """A task that left the trash, or came back to it, since it was found there stays."""
+    database: Database = app.extensions["database"]
+    ids = [alice.create()["id"] for _ in range(3)]
+    for task_id in ids:
+        alice.call("DELETE", task_id)
+    [(found, versions)] = database.fetch(
+        "select_trash_chunks", user_id="alice", days=None, size=1000
+    )
+    for task_id in ids[:2]:
+        alice.call("POST", f"{TRASH}/{task_id}/restore")
+    alice.call("DELETE", ids[1])
+    [(_, number)] = database.fetch(
+        "delete_trashed_tasks",
+        user_id="alice",
+        task_ids=found.decode(),
+        versions=versions.decode(),
+    )
+    assert number == b"1"
+    assert [task["id"] for task in trash_of(alice)] == [ids[1]]
+    assert counts(postgresql) == (2, 2, 1)
