@@ -208,6 +208,12 @@ class Database:
                 for row in range(result.ntuples)
             ]
 
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection whose statements take effect together, or none of them does."""
+        with self.connection() as connection, connection.transaction():
+            yield connection
+
     def close(self) -> None:
         self._pool.close()
 
