@@ -92,6 +92,8 @@ class Connection(psycopg.Connection[Any]):
         self._prepared_names: set[str] = set()
         self._readable = select.poll()
         self._readable.register(self.pgconn.socket, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)
 
     def run(self, name: str, values: Mapping[str, Value]) -> PGresult:
         """Run a named statement and return its result, each value as PostgreSQL wrote it.
@@ -115,15 +117,20 @@ class Connection(psycopg.Connection[Any]):
         """Await the result, but not for ever: a server that hangs keeps no `statement_timeout`."""
         deadline = monotonic() + self.reply_timeout
         results: list[PGresult] = []
+        while self.pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
+            self._await(self._writable, deadline)
         while True:
             while self.pgconn.is_busy():
-                if not self._readable.poll(max(0, 1000 * (deadline - monotonic()))):
-                    self.close()
-                    raise psycopg.OperationalError("the server does not reply")
-                self.pgconn.consume_input()
+                self._await(self._readable, deadline)
             if (result := self.pgconn.get_result()) is None:
                 return self._checked(results[0])
             results.append(result)
+
+    def _await(self, poll: select.poll, deadline: float) -> None:
+        if not poll.poll(max(0, 1000 * (deadline - monotonic()))):
+            self.close()
+            raise psycopg.OperationalError("the server does not reply")
+        self.pgconn.consume_input()
 
     @staticmethod
     def _checked(result: PGresult) -> PGresult:

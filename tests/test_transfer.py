@@ -124,3 +124,12 @@ def test_no_cell_of_the_csv_is_a_formula_whatever_the_separator(
                     assert cell.lstrip(' \u00a0\ufeff"')[:1] not in FORMULA, (separator, cell)
     for row in csv.reader(StringIO(text, newline="")):
         assert not any(cell.startswith(("\t", "\r")) for cell in row)
+
+
+# Large ones
+
+
+def test_statement_larger_than_the_buffers_of_a_socket_arrives(alice: User):
+    tasks = [{"title": f"{number}", "description": "😀" * 5000} for number in range(400)]
+    bring(alice, tasks)
+    assert [task["title"] for task in written(alice)] == [task["title"] for task in tasks]
