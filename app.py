@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask
 
 from auth import require_owner
-from blueprints import changes, docs, health, tasks, trash
+from blueprints import changes, docs, health, tasks, transfer, trash
 from config import Settings
 from converters import (
     CONVERTERS,
@@ -34,6 +34,7 @@ def create_app(settings: Settings) -> Flask:
     """Build the application. Nothing connects before the first request, so it may be forked."""
     app = SyncFlask("tasks", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_content_length
+    app.config["MAX_IMPORT_LENGTH"] = settings.max_import_length
     app.config["MAX_TASKS_PER_USER"] = settings.max_tasks_per_user
     app.url_map.merge_slashes = False
     app.url_map.converters |= CONVERTERS
@@ -58,7 +59,7 @@ def create_app(settings: Settings) -> Flask:
     api.register_converter(UserIdConverter, describe_user_id)
     api.register_converter(TaskIdConverter, describe_task_id)
     register_error_handlers(app)  # after Api, whose own handler loses the headers of errors
-    for module in (tasks, changes, trash, health):
+    for module in (tasks, changes, transfer, trash, health):
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)
     return app

@@ -95,6 +95,8 @@ class Connection(psycopg.Connection[Any]):
         self._prepared_names: set[str] = set()
         self._readable = select.poll()
         self._readable.register(self.pgconn.socket, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)
 
     def run(self, name: str, values: Mapping[str, Value]) -> PGresult:
         """Run a named statement and return its result, each value as PostgreSQL wrote it.
@@ -138,12 +140,11 @@ class Connection(psycopg.Connection[Any]):
             psycopg.OperationalError: the server does not reply, or has gone.
         """
         results: list[PGresult] = []
+        while self.pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
+            self._await(self._writable, deadline)
         while True:
             while self.pgconn.is_busy():
-                if not self._readable.poll(max(0, 1000 * (deadline - monotonic()))):
-                    self.close()
-                    raise psycopg.OperationalError("the server does not reply")
-                self.pgconn.consume_input()
+                self._await(self._readable, deadline)
             if (result := self.pgconn.get_result()) is not None:
                 results.append(result)
                 if result.status != ExecStatus.PIPELINE_SYNC:  # which nothing follows
@@ -151,6 +152,12 @@ class Connection(psycopg.Connection[Any]):
             if not results:
                 raise psycopg.OperationalError("the connection was lost")
             return results
+
+    def _await(self, poll: select.poll, deadline: float) -> None:
+        if not poll.poll(max(0, 1000 * (deadline - monotonic()))):
+            self.close()
+            raise psycopg.OperationalError("the server does not reply")
+        self.pgconn.consume_input()
 
     @staticmethod
     def _checked(result: PGresult) -> PGresult:
@@ -234,6 +241,12 @@ class Database:
                 tuple(result.get_value(row, column) or b"" for column in columns)
                 for row in range(result.ntuples)
             ]
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection whose statements take effect together, or none of them does."""
+        with self.connection() as connection, connection.transaction():
+            yield connection
 
     def close(self) -> None:
         self._pool.close()

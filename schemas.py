@@ -17,6 +17,9 @@ LONGEST_TAG = 50  # characters
 FIRST_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 
+# What only the server writes.
+SERVER_FIELDS = {"id", "user_id", "created_at", "updated_at", "completed_at", "version"}
+
 # PostgreSQL's text holds no NUL, and UTF-8 no half of a surrogate pair.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 STORABLE_PATTERN = r"^[^\u0000]*$"
@@ -171,6 +174,25 @@ class TaskPatch(TaskFields):
 
     title = title_field(required=False)
     completed = StrictBoolean(metadata={"examples": [True]})
+
+
+def ignored_field() -> fields.Raw:
+    return fields.Raw(allow_none=True, metadata={"description": "Passed over."})
+
+
+class TaskImport(TaskUpdate):
+    """A task to be imported. It may have what only the server writes, as an export does."""
+
+    id = ignored_field()
+    user_id = ignored_field()
+    created_at = ignored_field()
+    updated_at = ignored_field()
+    completed_at = ignored_field()
+    version = ignored_field()
+
+    @post_load
+    def drop_ignored(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if name not in SERVER_FIELDS}
 
 
 class Task(StrictSchema):

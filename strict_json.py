@@ -12,12 +12,7 @@ def parse_json(data: bytes) -> Any:
         ValueError: it is no JSON, has a name twice, nests too deep, or has a number beyond reach.
     """
     try:
-        return json.loads(
-            data.decode(),
-            object_pairs_hook=refuse_duplicates,
-            parse_constant=refuse_constant,
-            parse_float=parse_real,
-        )
+        return DECODER.decode(data.decode())
     except RecursionError:
         raise ValueError("it nests too deep") from None
 
@@ -38,3 +33,8 @@ def parse_real(text: str) -> float:
     if isinf(number):  # 1e400
         raise ValueError("it has a number beyond reach")
     return number
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant, parse_float=parse_real
+)

@@ -52,14 +52,14 @@ def json_response(body: bytes, status: int = 200) -> Response:
 
 
 def read_body(req: Request) -> bytes:
-    """Read the request body, chunked or not, up to MAX_CONTENT_LENGTH.
+    """Read the request body, chunked or not, up to the request's max_content_length.
 
     werkzeug cuts a chunked body off at the limit without a word, so one byte more is asked for.
 
     Raises:
         ApiError: 413 where it is larger.
     """
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    limit = req.max_content_length or 0
     body: bytes = b""
     if (req.content_length or 0) <= limit:
         try:

@@ -1,0 +1,184 @@
+"""All tasks of a user in one file, out and in: /api/{user_id}/tasks/export and /import."""
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import chain, islice
+from types import ModuleType
+from typing import Any
+
+from flask import Response, current_app, request
+from flask_smorest import Blueprint
+from marshmallow import Schema, ValidationError, fields
+
+import transfer_calendar
+import transfer_csv
+import transfer_json
+from blueprints import (
+    database,
+    first_fault,
+    json_response,
+    read_body,
+    refuse_unknown_parameters,
+)
+from database import Database, Value
+from errors import ApiError
+from schemas import Task, TaskImport
+
+# The first is the one for whoever takes any.
+FORMATS: dict[str, ModuleType] = {
+    "application/json": transfer_json,
+    "text/csv": transfer_csv,
+    "text/calendar": transfer_calendar,
+}
+LIST_OF_FORMATS = "application/json, text/csv or text/calendar"
+STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
+MOST_FAULTS = 20  # entries that one answer names
+
+ENTRY = TaskImport()
+
+blueprint = Blueprint(
+    "transfer",
+    __name__,
+    url_prefix="/api/<user_id:user_id>/tasks",
+    description="All tasks of a user in one file.",
+)
+blueprint.before_request(refuse_unknown_parameters)
+
+
+class Imported(Schema):
+    """What an import did."""
+
+    imported = fields.Integer(required=True, metadata={"examples": [2]})
+
+
+@blueprint.get("/export")
+@blueprint.response(200, Task(many=True))
+def export_tasks(user_id: str) -> Response:
+    """Export all tasks
+
+    A file of all tasks but those in the trash, oldest first, as JSON, CSV or iCalendar. Every task
+    that was there at the start and is not deleted meanwhile is in it once, as it was at one moment
+    of the export; tasks that are created meanwhile may be. An answer that breaks off has failed.
+    """
+    form = acceptable_format()
+    pages = task_pages(database(), user_id)
+    first = list(islice(pages, 1))  # what fails here has an answer of its own
+    response = Response(form.write(chain(first, pages), user_id), content_type=form.CONTENT_TYPE)
+    response.headers["Content-Disposition"] = f'attachment; filename="{form.FILE_NAME}"'
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@blueprint.post("/import")
+@blueprint.response(201, Imported)
+def import_tasks(user_id: str) -> Response:
+    """Import tasks
+
+    Creates the tasks of a file, all or none, in its order. What only the server writes is passed
+    over: the tasks are new ones. The first entry of a file is number 1.
+    """
+    form = sent_format()
+    request.max_content_length = current_app.config["MAX_IMPORT_LENGTH"]
+    most: int = current_app.config["MAX_TASKS_PER_USER"]
+    number, batches = load_entries(form, read_body(request), most)
+    values: dict[str, Value] = {"user_id": user_id, "max_stored": most}
+    with database().transaction() as connection:
+        for batch in batches:
+            if not connection.run("insert_tasks", values | {"tasks": batch}).ntuples:
+                raise too_many(most)
+    return json_response(json.dumps({"imported": number}).encode(), 201)
+
+
+def task_pages(db: Database, user_id: str) -> Iterator[bytes]:
+    """Yield the tasks page by page; between two, no connection is held.
+
+    Runs while the answer is sent, so without anything of Flask's.
+    """
+    after_id = 0
+    while True:
+        [(page, last_id)] = db.fetch("select_exported_tasks", user_id=user_id, after_id=after_id)
+        if not page:
+            return
+        yield page
+        after_id = int(last_id)
+
+
+def acceptable_format() -> ModuleType:
+    """Choose by the header Accept (RFC 9110, section 12.5.1); the most specific range counts.
+
+    Raises:
+        ApiError: 406 where none is acceptable.
+    """
+    ranges = {given.partition(";")[0].strip().lower(): q for given, q in request.accept_mimetypes}
+
+    def quality(name: str) -> float:
+        patterns = (name, f"{name.partition('/')[0]}/*", "*/*")
+        return next((ranges[pattern] for pattern in patterns if pattern in ranges), 0)
+
+    best = max(FORMATS, key=quality) if ranges else next(iter(FORMATS))
+    if ranges and not quality(best):
+        raise ApiError(406, f"Tasks are exported as {LIST_OF_FORMATS}.")
+    return FORMATS[best]
+
+
+def sent_format() -> ModuleType:
+    """Choose by the header Content-Type.
+
+    Raises:
+        ApiError: 415 where it names none, or an encoding other than UTF-8.
+    """
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype not in FORMATS or charset not in {"utf-8", "us-ascii"}:
+        raise ApiError(415, f"Send tasks as {LIST_OF_FORMATS}, in UTF-8.")
+    return FORMATS[request.mimetype]
+
+
+def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[str]]:
+    """Check every entry; return their number, and the tasks in JSON arrays for a statement each.
+
+    Raises:
+        ApiError: 400 for a malformed body, 422 for a wrong entry, 409 for more than `most`.
+    """
+    number = 0
+    tasks: list[Any] = []
+    batches: list[str] = []
+    faults: dict[str, Any] = {}
+    for number, entry in enumerate(read_entries(form, body), 1):
+        if number > most:
+            raise too_many(most)
+        try:
+            tasks.append(ENTRY.load(form.fields_of(entry)))
+        except ValidationError as error:
+            faults[str(number)] = error.messages_dict
+            if len(faults) == MOST_FAULTS:
+                break
+        if len(tasks) == STATEMENT_SIZE:
+            batches.append(json.dumps(tasks))
+            tasks = []
+        if number % 50 == 0:
+            time.sleep(0)  # other requests of this process get their turn
+    if faults:
+        [first, *_] = faults.items()
+        raise ApiError(422, f"entry {first[0]}: {first_fault(first[1])}", {"tasks": faults})
+    return number, [*batches, json.dumps(tasks)] if tasks else batches
+
+
+def read_entries(form: ModuleType, body: bytes) -> Iterator[Any]:
+    number = 0
+    try:
+        for entry in form.read(body):
+            number += 1
+            yield entry
+    except ValidationError as error:
+        details = error.messages_dict
+        raise ApiError(422, first_fault(details), details) from None
+    except ValueError:
+        place = f"after entry {number}" if number else "from its beginning"
+        raise ApiError(400, f"The request body is not valid {form.NAME}, {place}.") from None
+
+
+def too_many(most: int) -> ApiError:
+    return ApiError(
+        409, f"There can be {most} tasks at most; those you have and the trash count too."
+    )

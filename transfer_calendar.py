@@ -1,0 +1,244 @@
+"""A user's tasks as an iCalendar of VTODOs (RFC 5545)."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from hashlib import sha256
+from io import BytesIO, TextIOWrapper
+from typing import Any
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo, available_timezones
+
+from icalendar import vCategory, vDate, vDatetime, vText
+from icalendar.parser import Contentline, Contentlines, split_on_unescaped_comma
+from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
+from marshmallow import ValidationError
+
+NAME = "iCalendar"
+FILE_NAME = "tasks.ics"
+CONTENT_TYPE = "text/calendar; charset=utf-8; component=VTODO"
+
+HEAD = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Tasks//Tasks//EN\r\n"
+TAIL = b"END:VCALENDAR\r\n"
+DIGIT_OF_PRIORITY = {"none": "0", "low": "9", "medium": "5", "high": "1"}
+PRIORITY_OF_DIGIT = ["none", *["high"] * 4, "medium", *["low"] * 4]
+
+# iCalendar's text has no control characters, and the library takes \N for a line break: a text
+# with one is percent-encoded, and a parameter says so. Another tells what DUE has no room for.
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|\\N")
+ENCODED = re.compile(r"[%\\\x00-\x08\x0b-\x1f\x7f]")
+ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
+MICROSECOND = "X-TASKS-MICROSECOND"
+
+READ = {"BEGIN", "END", "SUMMARY", "DESCRIPTION", "PRIORITY", "DUE", "CATEGORIES", "STATUS"}
+READ |= {"COMPLETED"}
+PROPERTY_NAME = re.compile(r"[A-Za-z0-9-]+")
+TASK = ["VCALENDAR", "VTODO"]
+DEEPEST = 8  # components in one another
+LONGEST = 128 * 1024  # characters of what is read of a task
+
+Todo = dict[str, list[Contentline]]
+
+
+def write(pages: Iterable[bytes], user_id: str) -> Iterator[bytes]:
+    """Write a VTODO a task."""
+    owner = sha256(user_id.encode()).hexdigest()[:16]
+    yield HEAD
+    for page in pages:
+        yield b"".join(to_vtodo(task, owner) for task in json.loads(b"[%b]" % page))
+    yield TAIL
+
+
+def to_vtodo(task: dict[str, Any], owner: str) -> bytes:
+    properties = {
+        "BEGIN": vText("VTODO"),
+        "UID": vText(f"{task['id']}-{owner}@tasks"),
+        "DTSTAMP": to_moment(task["updated_at"]),
+        "CREATED": to_moment(task["created_at"]),
+        "LAST-MODIFIED": to_moment(task["updated_at"]),
+        "SUMMARY": to_text([task["title"]]),
+        "DESCRIPTION": to_text([task["description"]]),
+        "PRIORITY": vText(DIGIT_OF_PRIORITY[task["priority"]]),
+        "DUE": to_due(task["due_at"]),
+        "CATEGORIES": to_text(task["tags"]),
+        "STATUS": vText("COMPLETED" if task["completed"] else "NEEDS-ACTION"),
+        "COMPLETED": to_moment(task["completed_at"]),
+        "END": vText("VTODO"),
+    }
+    return bytes(
+        Contentlines(
+            Contentline.from_parts(name, value.params, value)
+            for name, value in properties.items()
+            if value is not None
+        ).to_ical()
+    )
+
+
+def to_moment(text: str | None) -> vDatetime | None:
+    """Write a moment in UTC; it has no fractions of a second."""
+    return vDatetime(datetime.fromisoformat(text).astimezone(UTC)) if text else None
+
+
+def to_due(text: str | None) -> vDate | vDatetime | None:
+    if text and "T" not in text:
+        return vDate(date.fromisoformat(text), params={"VALUE": "DATE"})
+    due = to_moment(text)
+    if due and due.dt.microsecond:
+        due.params[MICROSECOND] = str(due.dt.microsecond)
+    return due
+
+
+def to_text(texts: list[str | None]) -> vCategory | None:
+    """Write texts with commas between."""
+    given = [text for text in texts if text is not None]
+    if any(map(UNSAFE.search, given)):
+        given = [ENCODED.sub(lambda found: f"%{ord(found[0]):02X}", text) for text in given]
+        return vCategory(given, params=ESCAPED)
+    return vCategory(given) if given else None
+
+
+def read(body: bytes) -> Iterator[Todo]:
+    """Yield what is read of each VTODO; other components and other properties are passed over.
+
+    Time zones too: the library would keep a VTIMEZONE of one user's file for all others.
+
+    Raises:
+        ValueError: it is no iCalendar, nests too deep, or has more than 128 Ki characters to read
+            in one VTODO.
+    """
+    open_components: list[str] = []
+    todo: Todo = {}
+    size = 0
+    calendars = 0
+    for name, line in content_lines(TextIOWrapper(BytesIO(body), "utf-8-sig")):
+        component = line.partition(":")[2].strip().upper()
+        if name == "BEGIN":
+            open_components.append(component)
+            if open_components[0] != "VCALENDAR" or len(open_components) > DEEPEST:
+                raise ValueError("a component is at a wrong place")
+            if open_components == TASK:
+                todo, size = {}, 0
+        elif name == "END":
+            if open_components[-1:] != [component]:
+                raise ValueError("an END has no BEGIN")
+            if open_components == TASK:
+                yield todo
+            open_components.pop()
+            calendars += not open_components
+        elif open_components == TASK:
+            size += len(line)
+            if size > LONGEST:
+                raise ValueError("a task is too long")
+            todo.setdefault(name, []).append(Contentline(line))
+    if open_components or not calendars:
+        raise ValueError("it breaks off")
+
+
+def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is read of the lines, unfolded (RFC 5545, section 3.1), each after its name.
+
+    Of one that is too long, so much that this shows.
+    """
+    name, parts, size = "", [""], 0
+    for line in lines:
+        rest = line.removesuffix("\n")
+        if rest and rest[0] not in " \t":
+            if name in READ:
+                yield name, "".join(parts)
+            found = PROPERTY_NAME.match(rest)
+            if not found:
+                raise ValueError("a line has no name")
+            name, parts, size = found[0].upper(), [rest], len(rest)
+        elif name in READ and size <= LONGEST:
+            parts.append(rest[1:])
+            size += len(line)
+    if name in READ:
+        yield name, "".join(parts)
+
+
+def fields_of(todo: Todo) -> dict[str, Any]:
+    """Turn a VTODO into a task's fields, as JSON would have them; the schema judges them.
+
+    Raises:
+        ValidationError: a property cannot be understood.
+    """
+    fields: dict[str, Any] = {}
+    for name, (field, convert) in CONVERTERS.items():
+        lines = todo.get(name, [])
+        if len(lines) > 1 and name != "CATEGORIES":
+            raise ValidationError({field: [f"{name} must not stand there twice."]})
+        try:
+            if lines:
+                fields[field] = convert(lines)
+        except (ValueError, OverflowError):
+            raise ValidationError({field: [f"{name} is malformed."]}) from None
+    fields.setdefault("completed", "COMPLETED" in todo)
+    return fields
+
+
+def text_of(lines: list[Contentline]) -> str:
+    _, params, text = lines[0].parts()
+    return unescape(text, params)
+
+
+def unescape(text: str, params: dict[str, Any]) -> str:
+    return unquote(text, errors="strict") if params.items() >= ESCAPED.items() else text
+
+
+def tags_of(lines: list[Contentline]) -> list[str]:
+    """Take the categories of all lines, each once."""
+    parts = [line.raw_parts() for line in lines]
+    tags = [
+        unescape(tag, params).strip()
+        for _, params, value in parts
+        for tag in split_on_unescaped_comma(value)
+    ]
+    return list(dict.fromkeys(filter(None, tags)))
+
+
+def priority_of(lines: list[Contentline]) -> str:
+    return PRIORITY_OF_DIGIT[int(lines[0].parts()[2])]
+
+
+def is_completed(lines: list[Contentline]) -> bool:
+    return str(lines[0].parts()[2]).strip().upper() == "COMPLETED"
+
+
+def due_of(lines: list[Contentline]) -> str:
+    _, params, value = lines[0].parts()
+    if len(value) == len("20261120"):
+        return str(vDate.from_ical(value).isoformat())
+    zone = zone_of(params["TZID"]) if "TZID" in params and not value.endswith("Z") else None
+    moment = vDatetime.from_ical(value, zone)
+    if moment.tzinfo is None:
+        message = "Give DUE a TZID, or end it with Z: a time without its zone is no moment."
+        raise ValidationError({"due_at": [message]})
+    microsecond = int(params.get(MICROSECOND, 0))
+    return str(moment.astimezone(UTC).replace(microsecond=microsecond).isoformat())
+
+
+def zone_of(tzid: str) -> ZoneInfo:
+    """Find a time zone by its name, also by Microsoft's, and where a vendor's name is before it."""
+    parts = tzid.split("/")
+    names = [WINDOWS_TO_OLSON.get(tzid, ""), *("/".join(parts[-count:]) for count in (3, 2, 1))]
+    for name in names:
+        if name in zone_names():
+            return ZoneInfo(name)
+    raise ValidationError({"due_at": ["The time zone that DUE names is not known."]})
+
+
+@lru_cache(maxsize=1)
+def zone_names() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+CONVERTERS: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {
+    "SUMMARY": ("title", text_of),
+    "DESCRIPTION": ("description", text_of),
+    "PRIORITY": ("priority", priority_of),
+    "DUE": ("due_at", due_of),
+    "CATEGORIES": ("tags", tags_of),
+    "STATUS": ("completed", is_completed),
+}

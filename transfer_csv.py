@@ -1,0 +1,150 @@
+"""A user's tasks as CSV (RFC 4180), for spreadsheets: no text of a task runs there as a formula."""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from io import BytesIO, StringIO, TextIOWrapper
+from typing import Any
+
+from marshmallow import ValidationError
+
+NAME = "CSV"
+FILE_NAME = "tasks.csv"
+CONTENT_TYPE = "text/csv; charset=utf-8; header=present"
+
+WRITABLE = ("title", "description", "priority", "due_at", "tags", "completed")
+COLUMNS = (*WRITABLE, "id", "created_at", "updated_at", "completed_at")
+IGNORED = {*COLUMNS, "user_id", "version"} - {*WRITABLE}
+BOOLEANS = {"": False, "false": False, "0": False, "true": True, "1": True}
+LONGEST_ROW = 64 * 1024  # characters
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # without it, Excel takes UTF-8 for the country's own encoding
+
+# What begins a formula, as ASCII, in full width, in small form, and as the sign of minus.
+FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
+BLANK = "[ \u00a0\ufeff]*"
+# A spreadsheet that takes another separator for the comma, or a quote for text, sees cells begin
+# in the middle of a text: after each of these.
+BEGINNING = '(?<=[,;\t\r\n"])'
+DANGER = f"(?:^(?='*{BLANK}[{FORMULA}\t\r\n])|{BEGINNING}(?='*{BLANK}[{FORMULA}]))"
+DANGEROUS = re.compile(DANGER)
+DEFUSED = re.compile(DANGER.replace("(?='*", "'(?='*"))
+
+
+Row = tuple[list[str], list[str]]  # the header's names, the cells
+
+
+def defuse(text: str) -> str:
+    """Put an apostrophe before whatever a spreadsheet could take for a formula.
+
+    An empty text becomes an apostrophe, as an empty cell stands for no text.
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return DANGEROUS.sub("'", text) if text.strip("'") else f"'{text}"
+
+
+def undo_defusing(cell: str) -> str:
+    return DEFUSED.sub("", cell) if cell.strip("'") else cell[1:]
+
+
+def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
+    """Write a row a task, below a row of names."""
+    yield BYTE_ORDER_MARK + to_csv([COLUMNS])
+    for page in pages:
+        yield to_csv(cells_of(task) for task in json.loads(b"[%b]" % page))
+
+
+def to_csv(rows: Iterable[Iterable[str]]) -> bytes:
+    text = StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def cells_of(task: dict[str, Any]) -> Iterator[str]:
+    # The tags are CSV in themselves: one row, in one cell.
+    texts = task | {"tags": to_csv([task["tags"]]).decode().removesuffix("\r\n")}
+    for name in COLUMNS:
+        match texts[name]:
+            case None:
+                yield ""
+            case bool(value):
+                yield str(value).lower()
+            case int(value):
+                yield str(value)
+            case text:
+                yield defuse(text) if text or name != "tags" else ""
+
+
+def read(body: bytes) -> Iterator[Row]:
+    """Yield the rows below the header.
+
+    Raises:
+        ValueError: it is no CSV, or has a row of more than 64 Ki characters.
+        ValidationError: the header has a wrong column.
+    """
+    lines = TextIOWrapper(BytesIO(body), "utf-8-sig", newline="")
+    header = lines.readline()
+    lines.seek(0)
+    size = 0
+
+    def bounded() -> Iterator[str]:
+        nonlocal size
+        for line in lines:
+            size += len(line)
+            if size > LONGEST_ROW:
+                raise ValueError("a row is too long")
+            yield line
+
+    # Where the comma is the decimal mark, Excel writes semicolons.
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    rows = csv.reader(bounded(), strict=True, delimiter=delimiter)
+    try:
+        names = check_header([name.strip() for name in next(rows, [])])
+        for row in rows:
+            size = 0
+            if row:
+                yield names, row
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def check_header(names: list[str]) -> list[str]:
+    wrong = sorted({*names} - {*WRITABLE} - IGNORED)
+    if wrong or "title" not in names or len({*names}) < len(names):
+        message = f"{wrong[0]}: unknown column." if wrong else "Must have title, and none twice."
+        raise ValidationError({"header": [message]})
+    return names
+
+
+def fields_of(named: Row) -> dict[str, Any]:
+    """Turn a row into a task's fields, as JSON would have them; the schema judges them.
+
+    Raises:
+        ValidationError: a cell cannot be understood.
+    """
+    names, row = named
+    if len(row) > len(names):
+        raise ValidationError({"row": ["Must not have more cells than the header."]})
+    fields: dict[str, Any] = {}
+    for name, cell in zip(names, row, strict=False):
+        match name:
+            case "title":
+                fields[name] = undo_defusing(cell)
+            case "description":
+                fields[name] = undo_defusing(cell) if cell else None
+            case "tags":
+                fields[name] = tags_of(undo_defusing(cell))
+            case "completed":
+                fields[name] = BOOLEANS.get(cell.strip().lower(), cell)
+            case "priority" | "due_at":
+                fields[name] = cell.strip() or None
+    return fields
+
+
+def tags_of(cell: str) -> list[str]:
+    try:
+        [tags] = csv.reader([cell], strict=True, skipinitialspace=True)
+    except csv.Error:
+        message = "Must be tags with commas between, quoted as CSV quotes them."
+        raise ValidationError({"tags": [message]}) from None
+    return tags
