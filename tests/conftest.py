@@ -66,6 +66,13 @@ def database_url(postgresql: psycopg.Connection) -> str:
     return psycopg.conninfo.make_conninfo(**postgresql.info.get_parameters() | API_ROLE)
 
 
+@pytest.fixture
+def owner_url(postgresql: psycopg.Connection) -> str:
+    """The address of this test's database for what operators run, in the role of its owner."""
+    info = postgresql.info
+    return psycopg.conninfo.make_conninfo(**info.get_parameters(), password=info.password)
+
+
 @pytest.fixture(scope="session")
 def application() -> Flask:
     return create_app(settings_for("postgresql://"))

@@ -321,8 +321,8 @@ def follow(read: Callable[[int], list[tuple[int, str]]]) -> Iterator[set[str]]:
 
 
 @pytest.fixture
-def writers(database_url: str) -> Iterator[tuple[Connection, Connection]]:
-    with Connection.connect(database_url) as slow, Connection.connect(database_url) as quick:
+def writers(owner_url: str) -> Iterator[tuple[Connection, Connection]]:
+    with Connection.connect(owner_url) as slow, Connection.connect(owner_url) as quick:
         yield slow, quick
         slow.rollback()
 

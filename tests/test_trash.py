@@ -205,10 +205,10 @@ def test_emptied_trash_is_empty_and_the_tasks_stay(
 
 
 def test_trash_of_a_hundred_thousand_is_emptied_in_short_statements(
-    app: Flask, alice: User, postgresql: psycopg.Connection, database_url: str
+    app: Flask, alice: User, postgresql: psycopg.Connection, owner_url: str
 ):
     fill(postgresql, "alice", 100_000)
-    settings = settings_for(database_url, database_statement_timeout=2000)
+    settings = settings_for(owner_url, database_statement_timeout=2000)
     app.extensions["database"] = database = Database(settings)
     with closing(database):
         assert alice.call("DELETE", TRASH).status_code == 204
@@ -241,12 +241,12 @@ def test_many_purges_restores_and_emptyings_at_once_count_each_task_once(
 
 
 @pytest.fixture
-def purge(database_url: str, tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
+def purge(owner_url: str, tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
     project = processes.copy_of_project(tmp_path)
 
     def run(**environment: object) -> tuple[int, list[str]]:
         return processes.manage(
-            project, "purge", **({"DATABASE_URL": processes.as_url(database_url)} | environment)
+            project, "purge", **({"DATABASE_URL": processes.as_url(owner_url)} | environment)
         )
 
     return run
