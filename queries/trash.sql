@@ -1,6 +1,6 @@
 -- name: select_trash
--- A page of one user's trash as a JSON array, last deleted first: at most max_rows, those before the
--- position. Also whether there are more, and the position of the page's last; '[]' where none are.
+-- A page of one user's trash as a JSON array, last deleted first, '[]' where there is none: at most
+-- max_rows, all before the position. Also whether there are more, and the position of the last.
 WITH page AS (
     SELECT
         version, id, row_to_json(task) AS task,

@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from auth import bearer_token, token_verifier
+from positions import START, write_position
 
 SECURITY_CHECK = "object_level_authorization"
 CHECKS = {
@@ -89,13 +90,20 @@ def client_of_schemathesis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def description_for(user_id: str, app: Flask) -> Any:
-    """The served description with one good user_id, the token's: every other is bad input then."""
+    """The served description with one good user_id, the token's, and one good cursor.
+
+    Every other is bad input then.
+    """
     description = app.test_client().get("/openapi.json").json
     assert description
     for path in description["paths"].values():
         for parameter in path.get("parameters", []):
             if parameter["name"] == "user_id":
                 parameter["schema"] = {"type": "string", "enum": [user_id]}
+        for parameter in path.get("get", {}).get("parameters", []):
+            if parameter["name"] in {"since", "cursor"}:
+                cursor = write_position(START)
+                parameter |= {"schema": {"type": "string", "enum": [cursor]}, "example": cursor}
     return description
 
 
