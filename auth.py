@@ -42,8 +42,9 @@ REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
     jwt.ImmatureSignatureError: "The token is not valid yet.",
     jwt.InvalidAudienceError: "The token is meant for another audience.",
     jwt.InvalidIssuerError: "The token is from another issuer.",
-    jwt.InvalidSignatureError: "The signature of the token is not valid.",
 }
+
+WRONG_SIGNATURE = "The signature of the token is not valid."
 
 Verify = Callable[[str], str]
 
@@ -75,16 +76,19 @@ def token_verifier(settings: Settings) -> Verify:
     """
     key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
 
-    def find_key(algorithm: str, kid: str | None) -> Any:
-        """Choose by algorithm: the secret is for HMAC alone, a public key for its own alone."""
-        if algorithm == SYMMETRIC_ALGORITHM and settings.better_auth_secret:
-            return settings.better_auth_secret
+    both = (settings.better_auth_secret, settings.better_auth_secret_previous)
+    secrets = [secret for secret in both if secret]
+
+    def find_keys(algorithm: str, kid: str | None) -> list[Any]:
+        """Choose by algorithm: a secret is for HMAC alone, a public key for its own alone."""
+        if algorithm == SYMMETRIC_ALGORITHM and secrets:
+            return secrets
         if algorithm not in KEY_OF_ALGORITHM or not key_set:
             raise TokenRefused("The token is signed with an algorithm that is not accepted.")
         if kid is None:
             raise TokenRefused("The token does not name its key.")
         try:
-            return key_set.find(kid, algorithm)
+            return [key_set.find(kid, algorithm)]
         except UnknownKey:
             raise TokenRefused("The token is signed with a key that its issuer lacks.") from None
 
@@ -93,7 +97,7 @@ def token_verifier(settings: Settings) -> Verify:
     def verify_once(token: str) -> Verified:
         header, claims = parse_token(token)
         algorithm, kid = header.get("alg", "none"), header.get("kid")
-        key = find_key(algorithm, kid)
+        keys = find_keys(algorithm, kid)
         # Better Auth signs no HS256 token: those are made by the team's own code, often without
         # `iss` and `aud`. They must have them only where the operator named them.
         own = algorithm == SYMMETRIC_ALGORITHM
@@ -101,26 +105,30 @@ def token_verifier(settings: Settings) -> Verify:
         audience = settings.jwt_audience or (
             None if own and "aud" not in claims else settings.audience
         )
-        try:
-            jwt.decode(
-                token,
-                key,
-                algorithms=[algorithm],
-                issuer=issuer or None,
-                audience=audience or None,
-                leeway=LEEWAY,
-                options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
-            )
-        except jwt.PyJWTError as error:
-            raise TokenRefused(reason_of(error)) from None
-        check_claims(claims)
-        return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
+        for key in keys:
+            try:
+                jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    issuer=issuer or None,
+                    audience=audience or None,
+                    leeway=LEEWAY,
+                    options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.PyJWTError as error:
+                raise TokenRefused(reason_of(error)) from None
+            check_claims(claims)
+            return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
+        raise TokenRefused(WRONG_SIGNATURE)
 
     def verify(token: str) -> str:
         known = verify_once(token)
         # Since it was verified, its key may have been withdrawn, and its time may have come.
-        if find_key(known.algorithm, known.kid) != known.key:
-            raise TokenRefused("The signature of the token is not valid.")
+        if known.key not in find_keys(known.algorithm, known.kid):
+            raise TokenRefused(WRONG_SIGNATURE)
         if time.time() >= known.expiry + LEEWAY:
             raise TokenRefused("The token has expired.")
         return known.subject

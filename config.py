@@ -149,6 +149,11 @@ class Settings:
         secret,
         "Secret that HS256 tokens are signed with, 32 bytes at least",
     )
+    better_auth_secret_previous: str = setting(
+        "",
+        secret,
+        "The secret before it: its tokens are taken too, while you change the secret",
+    )
     better_auth_url: str = setting(
         "",
         web_url,
@@ -243,5 +248,7 @@ def require_complete(settings: Settings) -> None:
             "Set BETTER_AUTH_SECRET (32 bytes or more) or BETTER_AUTH_URL:"
             " without either no token can be verified."
         )
+    if settings.better_auth_secret_previous and not settings.better_auth_secret:
+        raise ConfigError("Set BETTER_AUTH_SECRET beside BETTER_AUTH_SECRET_PREVIOUS.")
     if settings.key_set_url and not settings.issuer:
         raise ConfigError("Set JWT_ISSUER beside JWKS_URL: a key set alone names no issuer.")
