@@ -14,6 +14,7 @@ from config import Settings
 from converters import LONGEST_USER_ID
 from errors import ApiError
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
+from rate_limits import RateLimits, caller_at
 from strict_json import parse_json
 
 PUBLIC_ENDPOINTS = frozenset(
@@ -53,6 +54,10 @@ class TokenRefused(Exception):
     """A token that is no key to this API. Its text tells the client why."""
 
 
+class NoToken(TokenRefused):
+    """No token at all."""
+
+
 class Verified(NamedTuple):
     """What is remembered of a token: whose it is, until when, and which key it is good with."""
 
@@ -69,8 +74,8 @@ def refuse(message: str, *, token_sent: bool = True) -> ApiError:
     return ApiError(401, message, headers={"WWW-Authenticate": challenge})
 
 
-def token_verifier(settings: Settings) -> Verify:
-    """Make the function that turns a token into its `sub`.
+def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None) -> Verify:
+    """Make the function that turns a token into its `sub`, with `admit` called for an unknown one.
 
     It raises TokenRefused for one that is no good and KeysUnavailable where that cannot be told.
     """
@@ -95,6 +100,7 @@ def token_verifier(settings: Settings) -> Verify:
     # A token costs 30 µs or more to verify and is sent with every request of its user.
     @lru_cache(REMEMBERED_TOKENS)
     def verify_once(token: str) -> Verified:
+        admit()
         header, claims = parse_token(token)
         algorithm, kid = header.get("alg", "none"), header.get("kid")
         keys = find_keys(algorithm, kid)
@@ -175,17 +181,28 @@ def reason_of(error: jwt.PyJWTError) -> str:
 
 
 def bearer_token(header: str | None) -> str:
-    """Take the token out of an Authorization header (RFC 6750, section 2.1)."""
+    """Take the token out of an Authorization header (RFC 6750, section 2.1).
+
+    Raises:
+        NoToken: there is none.
+    """
     scheme, _, rest = (header or "").partition(" ")
     token = rest.strip(" ")
     if scheme.lower() != "bearer" or not token:
-        raise refuse("Send a token in the header Authorization: Bearer.", token_sent=False)
+        raise NoToken("Send a token in the header Authorization: Bearer.")
     return token
 
 
 def require_owner(app: Flask, settings: Settings) -> None:
     """Let a request with a route through only for the user that its path belongs to."""
-    verify = token_verifier(settings)
+    limits: RateLimits = app.extensions["rate_limits"]
+
+    def admit() -> None:
+        """Let no address guess for ever; those who share it go on with the tokens they have."""
+        environ = request_ctx.request.environ
+        limits.auth_failures.require_rest(environ, caller_at(environ))
+
+    verify = token_verifier(settings, admit)
 
     def check_owner() -> None:
         asked = request_ctx.request
@@ -196,9 +213,11 @@ def require_owner(app: Flask, settings: Settings) -> None:
         try:
             subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
-            raise refuse(str(error)) from None
+            limits.auth_failures.count(asked.environ, caller_at(asked.environ))
+            raise refuse(str(error), token_sent=not isinstance(error, NoToken)) from None
         except KeysUnavailable:
             raise ApiError(503, "The keys of the token's issuer cannot be had right now.") from None
+        limits.requests.count(asked.environ, subject)
         if subject != (asked.view_args or {}).get("user_id"):
             raise refuse("This path belongs to another user.")
 
