@@ -7,6 +7,7 @@ from flask import Flask
 
 from auth import require_owner
 from blueprints import changes, docs, health, tasks, transfer, trash
+from compression import compress_answers
 from config import Settings
 from converters import (
     CONVERTERS,
@@ -15,10 +16,11 @@ from converters import (
     describe_task_id,
     describe_user_id,
 )
-from cors import allow_origins
 from database import Database
 from errors import register_error_handlers
+from headers import add_headers
 from openapi import DESCRIPTION, SharedDescription, TasksApi
+from rate_limits import RateLimits
 
 VERSION = "1.0.0"
 
@@ -39,8 +41,10 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     app.url_map.converters |= CONVERTERS
     app.extensions["database"] = Database(settings)
+    app.extensions["rate_limits"] = RateLimits(settings)
 
-    allow_origins(app, settings.cors_origins)
+    add_headers(app, settings)
+    compress_answers(app)
     require_owner(app, settings)
     api = TasksApi(
         app,

@@ -14,6 +14,7 @@ from config import Settings
 from converters import LONGEST_USER_ID
 from errors import ApiError
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
+from rate_limits import RateLimits, caller_at
 from strict_json import parse_json
 
 PUBLIC_ENDPOINTS = frozenset(
@@ -42,14 +43,19 @@ REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
     jwt.ImmatureSignatureError: "The token is not valid yet.",
     jwt.InvalidAudienceError: "The token is meant for another audience.",
     jwt.InvalidIssuerError: "The token is from another issuer.",
-    jwt.InvalidSignatureError: "The signature of the token is not valid.",
 }
+
+WRONG_SIGNATURE = "The signature of the token is not valid."
 
 Verify = Callable[[str], str]
 
 
 class TokenRefused(Exception):
     """A token that is no key to this API. Its text tells the client why."""
+
+
+class NoToken(TokenRefused):
+    """No token at all."""
 
 
 class Verified(NamedTuple):
@@ -68,32 +74,36 @@ def refuse(message: str, *, token_sent: bool = True) -> ApiError:
     return ApiError(401, message, headers={"WWW-Authenticate": challenge})
 
 
-def token_verifier(settings: Settings) -> Verify:
-    """Make the function that turns a token into its `sub`.
+def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None) -> Verify:
+    """Make the function that turns a token into its `sub`, with `admit` called for an unknown one.
 
     It raises TokenRefused for one that is no good and KeysUnavailable where that cannot be told.
     """
     key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
 
-    def find_key(algorithm: str, kid: str | None) -> Any:
-        """Choose by algorithm: the secret is for HMAC alone, a public key for its own alone."""
-        if algorithm == SYMMETRIC_ALGORITHM and settings.better_auth_secret:
-            return settings.better_auth_secret
+    both = (settings.better_auth_secret, settings.better_auth_secret_previous)
+    secrets = [secret for secret in both if secret]
+
+    def find_keys(algorithm: str, kid: str | None) -> list[Any]:
+        """Choose by algorithm: a secret is for HMAC alone, a public key for its own alone."""
+        if algorithm == SYMMETRIC_ALGORITHM and secrets:
+            return secrets
         if algorithm not in KEY_OF_ALGORITHM or not key_set:
             raise TokenRefused("The token is signed with an algorithm that is not accepted.")
         if kid is None:
             raise TokenRefused("The token does not name its key.")
         try:
-            return key_set.find(kid, algorithm)
+            return [key_set.find(kid, algorithm)]
         except UnknownKey:
             raise TokenRefused("The token is signed with a key that its issuer lacks.") from None
 
     # A token costs 30 µs or more to verify and is sent with every request of its user.
     @lru_cache(REMEMBERED_TOKENS)
     def verify_once(token: str) -> Verified:
+        admit()
         header, claims = parse_token(token)
         algorithm, kid = header.get("alg", "none"), header.get("kid")
-        key = find_key(algorithm, kid)
+        keys = find_keys(algorithm, kid)
         # Better Auth signs no HS256 token: those are made by the team's own code, often without
         # `iss` and `aud`. They must have them only where the operator named them.
         own = algorithm == SYMMETRIC_ALGORITHM
@@ -101,26 +111,30 @@ def token_verifier(settings: Settings) -> Verify:
         audience = settings.jwt_audience or (
             None if own and "aud" not in claims else settings.audience
         )
-        try:
-            jwt.decode(
-                token,
-                key,
-                algorithms=[algorithm],
-                issuer=issuer or None,
-                audience=audience or None,
-                leeway=LEEWAY,
-                options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
-            )
-        except jwt.PyJWTError as error:
-            raise TokenRefused(reason_of(error)) from None
-        check_claims(claims)
-        return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
+        for key in keys:
+            try:
+                jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    issuer=issuer or None,
+                    audience=audience or None,
+                    leeway=LEEWAY,
+                    options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.PyJWTError as error:
+                raise TokenRefused(reason_of(error)) from None
+            check_claims(claims)
+            return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
+        raise TokenRefused(WRONG_SIGNATURE)
 
     def verify(token: str) -> str:
         known = verify_once(token)
         # Since it was verified, its key may have been withdrawn, and its time may have come.
-        if find_key(known.algorithm, known.kid) != known.key:
-            raise TokenRefused("The signature of the token is not valid.")
+        if known.key not in find_keys(known.algorithm, known.kid):
+            raise TokenRefused(WRONG_SIGNATURE)
         if time.time() >= known.expiry + LEEWAY:
             raise TokenRefused("The token has expired.")
         return known.subject
@@ -167,17 +181,28 @@ def reason_of(error: jwt.PyJWTError) -> str:
 
 
 def bearer_token(header: str | None) -> str:
-    """Take the token out of an Authorization header (RFC 6750, section 2.1)."""
+    """Take the token out of an Authorization header (RFC 6750, section 2.1).
+
+    Raises:
+        NoToken: there is none.
+    """
     scheme, _, rest = (header or "").partition(" ")
     token = rest.strip(" ")
     if scheme.lower() != "bearer" or not token:
-        raise refuse("Send a token in the header Authorization: Bearer.", token_sent=False)
+        raise NoToken("Send a token in the header Authorization: Bearer.")
     return token
 
 
 def require_owner(app: Flask, settings: Settings) -> None:
     """Let a request with a route through only for the user that its path belongs to."""
-    verify = token_verifier(settings)
+    limits: RateLimits = app.extensions["rate_limits"]
+
+    def admit() -> None:
+        """Let no address guess for ever; those who share it go on with the tokens they have."""
+        environ = request_ctx.request.environ
+        limits.auth_failures.require_rest(environ, caller_at(environ))
+
+    verify = token_verifier(settings, admit)
 
     def check_owner() -> None:
         asked = request_ctx.request
@@ -188,9 +213,11 @@ def require_owner(app: Flask, settings: Settings) -> None:
         try:
             subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
-            raise refuse(str(error)) from None
+            limits.auth_failures.count(asked.environ, caller_at(asked.environ))
+            raise refuse(str(error), token_sent=not isinstance(error, NoToken)) from None
         except KeysUnavailable:
             raise ApiError(503, "The keys of the token's issuer cannot be had right now.") from None
+        limits.requests.count(asked.environ, subject)
         if subject != (asked.view_args or {}).get("user_id"):
             raise refuse("This path belongs to another user.")
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from limits import parse_many
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
@@ -106,6 +107,31 @@ def postgres_url(text: str) -> str:
     return url
 
 
+def rate(text: str) -> str:
+    """Take one limit in the syntax of https://limits.readthedocs.io, or `off`."""
+    if text.lower() == "off":
+        return "off"
+    try:
+        [limit] = parse_many(text)
+    except ValueError:
+        limit = None
+    if not limit or not limit.amount:
+        raise ValueError("off, or a limit such as 600/minute or 20 per 5 seconds")
+    return text
+
+
+def redis_url(text: str) -> str:
+    parts = urlsplit(text)
+    wanted = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}
+    if not wanted.get(parts.scheme):
+        raise ValueError("an address that begins with redis://, rediss:// or unix://")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("an address with a port that exists") from None
+    return text
+
+
 def setting(default: Any, parse: Callable[[str], Any], text: str, derived: str = "") -> Any:
     """Declare a setting: its default or what that is derived from, its parser, its README text."""
     metadata = {"parse": parse, "text": text, "derived": derived}
@@ -155,6 +181,11 @@ class Settings:
         "",
         secret,
         "Secret that HS256 tokens are signed with, 32 bytes at least",
+    )
+    better_auth_secret_previous: str = setting(
+        "",
+        secret,
+        "The secret before it: its tokens are taken too, while you change the secret",
     )
     better_auth_url: str = setting(
         "",
@@ -206,6 +237,29 @@ class Settings:
         30,
         integer(1, 36_500),
         "Days after which `make purge` deletes for good what is in the trash",
+    )
+    rate_limit: str = setting(
+        "600/minute",
+        rate,
+        "What a user may ask for; `off`, or as [limits](https://limits.readthedocs.io) writes it."
+        " Without `REDIS_URL`, each worker process counts for itself",
+    )
+    auth_failure_limit: str = setting(
+        "60/minute",
+        rate,
+        "How often an address may come without a good token; after that, only tokens that were"
+        " good before are let in",
+    )
+    redis_url: str = setting(
+        "",
+        redis_url,
+        "Redis in which all processes and machines count together",
+    )
+    trusted_proxies: int = setting(
+        0,
+        integer(0, 10),
+        "Proxies in front that each add to `X-Forwarded-For`; from 1 on, the last one's"
+        " `X-Forwarded-Proto` counts too",
     )
     log_level: str = setting("info", log_level, "`debug`, `info`, `warning` or `error`")
 
@@ -262,5 +316,7 @@ def require_complete(settings: Settings) -> None:
             "Set BETTER_AUTH_SECRET (32 bytes or more) or BETTER_AUTH_URL:"
             " without either no token can be verified."
         )
+    if settings.better_auth_secret_previous and not settings.better_auth_secret:
+        raise ConfigError("Set BETTER_AUTH_SECRET beside BETTER_AUTH_SECRET_PREVIOUS.")
     if settings.key_set_url and not settings.issuer:
         raise ConfigError("Set JWT_ISSUER beside JWKS_URL: a key set alone names no issuer.")

@@ -26,6 +26,7 @@ CODE_OF_STATUS = {
     414: "uri_too_long",
     415: "unsupported_media_type",
     422: "validation_error",
+    429: "rate_limited",
     500: "internal_error",
     503: "unavailable",
 }
@@ -36,6 +37,7 @@ MESSAGE_OF_STATUS = {
     413: "The request body is too large.",
     414: "The address is too long.",
     422: "The request breaks a rule.",
+    429: "Too many requests; please try again in a moment.",
     431: "The request's headers are too large.",
     500: "Something went wrong on our side.",
     503: "The service is not available right now; please try again in a moment.",

@@ -27,9 +27,23 @@ EXAMPLE_OF_STATUS = {
 DETAILS_OF_STATUS = {422: {"title": ["Missing data for required field."]}}
 HEADER_OF_STATUS = {
     401: ("WWW-Authenticate", "The challenge of RFC 6750.", 'Bearer error="invalid_token"'),
+    429: ("Retry-After", "Seconds to wait before another attempt.", "30"),
     503: ("Retry-After", "Seconds to wait before another attempt.", RETRY_AFTER),
 }
-
+# draft-ietf-httpapi-ratelimit-headers-10; missing where the operator has switched the limit off.
+RATE_LIMIT_HEADERS = {
+    "RateLimit-Policy": {
+        "description": "The quota `q` that a caller has in every window of `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"default";q=600;w=60',
+    },
+    "RateLimit": {
+        "description": "What is left of it: `r` requests in the next `t` seconds.",
+        "schema": {"type": "string"},
+        "example": '"default";r=599;t=30',
+    },
+}
+NAMES_OF_HEADERS: dict[str, Any] = {name: name for name in RATE_LIMIT_HEADERS}
 
 CONDITION = {
     "If-Match": {
@@ -74,6 +88,8 @@ class SharedDescription(BasePlugin):
 
     def init_spec(self, spec: APISpec) -> None:
         self.spec = spec
+        for name, header in RATE_LIMIT_HEADERS.items():
+            spec.components.header(name, header)
 
     def path_helper(
         self,
@@ -102,7 +118,10 @@ class SharedDescription(BasePlugin):
             if rule.endpoint in PUBLIC_ENDPOINTS:
                 operation["security"] = []
                 continue
-            statuses = {401, 422, 500, 503}
+            statuses = {401, 422, 429, 500, 503}
+            for response in operation["responses"].values():
+                if isinstance(response, dict):  # not the name of an error, which has them
+                    response["headers"] = response.get("headers", {}) | NAMES_OF_HEADERS
             if "task_id" in rule.arguments:
                 statuses |= {404}
             if "requestBody" in operation:
@@ -132,15 +151,14 @@ def describe_error(status: int) -> dict[str, Any]:
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
         "content": {"application/json": {"schema": ErrorSchema, "example": example}},
+        "headers": NAMES_OF_HEADERS.copy(),
     }
     if header := HEADER_OF_STATUS.get(status):
         name, text, value = header
-        description["headers"] = {
-            name: {
-                "description": text,
-                "required": True,
-                "schema": {"type": "string"},
-                "example": value,
-            }
+        description["headers"][name] = {
+            "description": text,
+            "required": True,
+            "schema": {"type": "string"},
+            "example": value,
         }
     return description

@@ -21,30 +21,29 @@ def database() -> Database:
 MERGE_PATCH = "application/merge-patch+json"
 
 # Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version.
-ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
+ENTITY_TAG = re.compile(r'"([^"]*)"')
 LARGEST_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
-def versions_of(header: str, *, weak: bool) -> list[str]:
-    """Find the versions that a list of entity tags names, weak ones only where they may count."""
-    tags = ENTITY_TAG.findall(header)
-    return [
-        version
-        for prefix, version in tags
-        if LARGEST_VERSION.fullmatch(version) and (weak or not prefix)
-    ]
+def versions_of(header: str) -> list[str]:
+    """Find the versions that a list of entity tags names.
+
+    Weak ones count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
+    would lock its clients out of writing. A version is exact all the same.
+    """
+    return [tag for tag in ENTITY_TAG.findall(header) if LARGEST_VERSION.fullmatch(tag)]
 
 
 def expected_versions() -> str | None:
     """Read If-Match (RFC 9110, section 13.1.1) as an array for PostgreSQL; None is any version."""
     header: str = request_ctx.request.environ.get("HTTP_IF_MATCH", "*").strip()
-    return None if header == "*" else f"{{{','.join(versions_of(header, weak=False))}}}"
+    return None if header == "*" else f"{{{','.join(versions_of(header))}}}"
 
 
 def is_fresh(version: str) -> bool:
     """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
     header: str = request_ctx.request.environ.get("HTTP_IF_NONE_MATCH", "")
-    return bool(header) and (header.strip() == "*" or version in versions_of(header, weak=True))
+    return bool(header) and (header.strip() == "*" or version in versions_of(header))
 
 
 def json_response(body: bytes, status: int = 200) -> Response:

@@ -66,13 +66,6 @@ def get_asset(name: str) -> Response:
     return send_from_directory(FOLDER_OF_ASSET[name], name)
 
 
-@blueprint.after_request
-def add_headers(response: Response) -> Response:
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
-
-
 @lru_cache(maxsize=1)
 def serialise(spec: APISpec) -> bytes:
     return json.dumps(spec.to_dict(), ensure_ascii=False).encode()

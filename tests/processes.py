@@ -21,7 +21,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from support import SECRET, token_for
+from support import GENEROUS, SECRET, token_for
 
 from children import end_with_parent
 from config import PROJECT
@@ -252,6 +252,7 @@ def gunicorn(folder: Path, database_url: str, **environment: object) -> Iterator
         "BETTER_AUTH_SECRET": SECRET,
         "API_PORT": port,
         "WEB_CONCURRENCY": 1,
+        **{name.upper(): rate for name, rate in GENEROUS.items()},
     }
     with running(arguments, folder, port, **given | environment) as process:
         process.wait_until_live()

@@ -448,6 +448,35 @@ def test_kinds_of_tokens_follow_the_settings(issuer: Issuer):
         assert_refused(issuer_only, token_of(GOOD, secret=secret), message)
 
 
+NEW_SECRET = "the secret after it, of 32 bytes or more"
+
+
+def test_while_a_secret_is_changed_tokens_of_both_are_taken():
+    old, new = TOKEN, token_of(GOOD, secret=NEW_SECRET)
+    before = api_for()
+    changing = api_for(better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET)
+    after = api_for(better_auth_secret=NEW_SECRET)
+    accepted = [
+        [ask(app, token).status_code for token in (old, new)]
+        for app in (before, changing, changing, after)
+    ]
+    assert accepted == [[200, 401], [200, 200], [200, 200], [401, 200]]
+    assert_refused(after, old, "The signature of the token is not valid.")
+    assert_refused(changing, token_of(GOOD | {"exp": 1}), "The token has expired.")
+    assert_refused(changing, token_of(GOOD | {"sub": ""}), "The token does not name a user.")
+
+
+@pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED)
+def test_token_that_is_refused_is_so_by_the_previous_secret_too(token: str):
+    verify = token_verifier(
+        settings_for(
+            "postgresql://", better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET
+        )
+    )
+    with pytest.raises(TokenRefused):
+        verify(token)
+
+
 @pytest.mark.parametrize("digest", ["sha384", "sha512"])
 def test_hs256_is_the_one_algorithm_of_the_secret_however_long_it_is(digest: str):
     app, secret = api_for(better_auth_secret="s" * 64), "s" * 64

@@ -30,6 +30,7 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
         ("DATABASE_PREPARE", "yes"),
         ("BETTER_AUTH_SECRET", "x" * 31),
         ("BETTER_AUTH_SECRET", "-----BEGIN PUBLIC KEY-----" * 2),
+        ("BETTER_AUTH_SECRET_PREVIOUS", "x" * 31),
         ("BETTER_AUTH_URL", "localhost:3000"),
         ("BETTER_AUTH_URL", "http://localhost:x"),
         ("JWKS_URL", "file:///etc/passwd"),
@@ -43,6 +44,16 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
         ("WEB_CONNECTIONS", "many"),
         ("GRACEFUL_TIMEOUT", "0"),
         ("MAX_CONTENT_LENGTH", "1MB"),
+        ("RATE_LIMIT", "600"),
+        ("RATE_LIMIT", "0/minute"),
+        ("RATE_LIMIT", "600/fortnight"),
+        ("RATE_LIMIT", "10/second;600/minute"),
+        ("AUTH_FAILURE_LIMIT", "on"),
+        ("REDIS_URL", "http://localhost:6379"),
+        ("REDIS_URL", "redis://"),
+        ("REDIS_URL", "redis://localhost:x"),
+        ("TRUSTED_PROXIES", "10.0.0.1"),
+        ("TRUSTED_PROXIES", "-1"),
         ("LOG_LEVEL", "loud"),
     ],
 )
@@ -62,6 +73,7 @@ def test_wrong_value_is_refused_in_one_line_that_names_the_setting(name: str, te
         (DATABASE, "BETTER_AUTH_SECRET"),
         (DATABASE | {"BETTER_AUTH_SECRET": "  "}, "BETTER_AUTH_SECRET"),
         (DATABASE | {"JWT_ISSUER": "http://issuer"}, "BETTER_AUTH_SECRET"),
+        (DATABASE | {"BETTER_AUTH_SECRET_PREVIOUS": SECRET}, "BETTER_AUTH_SECRET"),
         (DATABASE | {"JWKS_URL": "http://issuer/jwks"}, "JWT_ISSUER"),
     ],
 )
@@ -136,3 +148,17 @@ def test_environment_outranks_the_env_file_and_an_empty_variable_counts_as_unset
 def test_origins_are_several_between_commas():
     settings = Settings.load(ENOUGH | {"CORS_ORIGINS": "http://a , https://b.example:8443,"})
     assert settings.cors_origins == ("http://a", "https://b.example:8443")
+
+
+@pytest.mark.parametrize("text", ["off", "OFF", "600/minute", "20 per 5 seconds", "1/day"])
+def test_limit_is_off_or_a_number_in_a_time(text: str):
+    settings = Settings.load(ENOUGH | {"RATE_LIMIT": text, "AUTH_FAILURE_LIMIT": text})
+    assert settings.rate_limit == settings.auth_failure_limit
+    assert settings.rate_limit == (text.lower() if text == "OFF" else text)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:p%40ss@redis:6379/1", "rediss://redis?socket_timeout=1", "unix:///run/redis"]
+)
+def test_redis_is_named_as_its_client_writes_it(url: str):
+    assert Settings.load(ENOUGH | {"REDIS_URL": url}).redis_url == url

@@ -14,7 +14,7 @@ WRITES = {
     "toggle": ("{}/complete", None),
     "DELETE": ("{}", None),
 }
-NO_MATCH = ['"1"', '"9999"', '"abc"', "", "2", '"2', 'W/"{}"', '"x", "y"', f'"{10**30}"', '"-1"']
+NO_MATCH = ['"1"', '"9999"', '"abc"', "", "2", '"2', '"x", "y"', f'"{10**30}"', '"-1"']
 
 
 def write(user: User, name: str, task: dict, if_match: str | None = None):
@@ -45,7 +45,9 @@ def test_version_moves_with_every_change(alice: User, task: dict):
     assert versions == sorted(set(versions))
 
 
-@pytest.mark.parametrize("if_match", ['"{}"', "*", ' "{}" ', '"x", "{}"', 'W/"1", "{}", "9"'])
+@pytest.mark.parametrize(
+    "if_match", ['"{}"', "*", ' "{}" ', 'W/"{}"', '"{}:br"', '"x", "{}", W/"9"']
+)
 @pytest.mark.parametrize("name", WRITES)
 def test_if_match_of_the_version_writes(alice: User, task: dict, name: str, if_match: str):
     assert write(alice, name, task, if_match).status_code in {200, 204}

@@ -1,0 +1,71 @@
+"""Large answers go out compressed, to clients that can read them.
+
+A compressed answer is another representation, with an entity tag of its own (RFC 9110, section
+8.8.3.3): "57" becomes "57:br". Views know none of it: what clients send back loses the suffix.
+"""
+
+import re
+
+from flask import Flask, Response
+from flask.globals import request_ctx
+from flask_compress import Compress
+
+ALGORITHMS = ["zstd", "br", "gzip"]  # by what a saved byte costs
+SMALLEST = 1024  # bytes; below, what is saved is not worth the time
+TYPES = [
+    "application/javascript",
+    "application/json",
+    "application/x-ndjson",
+    "text/calendar",
+    "text/css",
+    "text/csv",
+    "text/html",
+    "text/javascript",
+]
+SUFFIX = re.compile(rf':({"|".join(ALGORITHMS)})"')
+CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+SENT_TAGS = "tasks.if_none_match"
+
+
+def compress_answers(app: Flask) -> None:
+    app.config |= {
+        "COMPRESS_ALGORITHM": ALGORITHMS,
+        "COMPRESS_ALGORITHM_STREAMING": ALGORITHMS,
+        "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": False,
+        "COMPRESS_MIMETYPES": TYPES,
+        "COMPRESS_MIN_SIZE": SMALLEST,
+        "COMPRESS_REGISTER": False,
+    }
+    compress = Compress(app)
+
+    def read_tags() -> None:
+        environ = request_ctx.request.environ
+        for name in CONDITIONS:
+            if tags := environ.get(name):
+                environ[name] = SUFFIX.sub('"', tags)
+                environ[SENT_TAGS] = tags
+
+    def compress_large(response: Response) -> Response:
+        environ = request_ctx.request.environ
+        if response.status_code == 304:
+            keep_tag(response, environ.get(SENT_TAGS, ""))
+        elif (
+            "HTTP_ACCEPT_ENCODING" in environ
+            and response.status_code in {200, 201}  # a 206 is a part of what is not compressed
+            and (response.is_streamed or (response.content_length or 0) >= SMALLEST)
+        ):
+            if close := getattr(response.response, "close", None):
+                response.call_on_close(close)  # also where nobody reads it to its end
+            response = compress.after_request(response)
+            response.vary.discard("Accept-Encoding")  # every answer has it: headers.py
+        return response
+
+    app.before_request(read_tags)
+    app.after_request(compress_large)
+
+
+def keep_tag(response: Response, sent: str) -> None:
+    """Name in a 304 the tag of what the client has, compressed or not."""
+    tag = response.headers.get("ETag", "").removesuffix('"')
+    if tag and (found := re.search(re.escape(tag) + SUFFIX.pattern, sent)):
+        response.headers["ETag"] = found[0]

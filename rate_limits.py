@@ -1,0 +1,103 @@
+"""How much one caller may ask for, in windows of time that begin for all at once.
+
+Headers: draft-ietf-httpapi-ratelimit-headers-10. 429: RFC 6585, section 4.
+"""
+
+import time
+from ipaddress import IPv6Address, ip_address, ip_network
+from threading import Lock
+from typing import Any
+
+from limits import parse
+
+from config import Settings
+from errors import MESSAGE_OF_STATUS, ApiError
+
+MOST_COUNTED = 100_000  # callers, about 20 MB; beyond, counts begin anew
+HEADERS = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
+
+
+class RateLimits:
+    """The quota of each user, and that of each address for what fails to be one's token."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.redis = None
+        if settings.redis_url:
+            from shared_counts import SharedCounts  # only here: 5 MB that most do without
+
+            self.redis = SharedCounts(settings.redis_url)
+        self.requests = Limit("default", settings.rate_limit, self.redis)
+        self.auth_failures = Limit("auth-failures", settings.auth_failure_limit, self.redis)
+
+
+class Limit:
+    """A quota that each caller has in a window; `refused` counts what was over it."""
+
+    def __init__(self, name: str, rate: str, shared: Any) -> None:
+        self.name = name
+        self.refused = 0
+        self.is_off = rate == "off"
+        if self.is_off:
+            return
+        item = parse(rate)
+        self._quota, self._seconds = item.amount, item.get_expiry()
+        self._policy = ("RateLimit-Policy", f'"{name}";q={self._quota};w={self._seconds}')
+        self._shared = shared
+        self._own = Counts()
+
+    def count(self, environ: dict[str, Any], caller: str) -> None:
+        """Count a request, and write into its environ what its answer tells about the limit.
+
+        Raises:
+            ApiError: 429 where the caller has used the quota up.
+        """
+        self._take(environ, caller, 1)
+
+    def require_rest(self, environ: dict[str, Any], caller: str) -> None:
+        """Do as `count` does, without counting."""
+        self._take(environ, caller, 0)
+
+    def _take(self, environ: dict[str, Any], caller: str, amount: int) -> None:
+        if self.is_off:
+            return
+        window, elapsed = divmod(int(time.time()), self._seconds)
+        used = None
+        if self._shared:
+            used = self._shared.add(f"{self.name}/{window}/{caller}", self._seconds, amount)
+        if used is None:
+            used = self._own.add(window, caller, amount)
+        rest, wait = max(self._quota - used, 0), self._seconds - elapsed
+        environ[HEADERS] = [self._policy, ("RateLimit", f'"{self.name}";r={rest};t={wait}')]
+        if used - amount >= self._quota:
+            self.refused += 1
+            raise ApiError(429, MESSAGE_OF_STATUS[429], headers={"Retry-After": str(wait)})
+
+
+class Counts:
+    """This process's own counts, of the present window alone."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._window = -1
+        self._used: dict[str, int] = {}
+
+    def add(self, window: int, caller: str, amount: int) -> int:
+        with self._lock:
+            if window != self._window or len(self._used) >= MOST_COUNTED:
+                self._window, self._used = window, {}
+            used = self._used.get(caller, 0) + amount
+            if amount:
+                self._used[caller] = used
+            return used
+
+
+def caller_at(environ: dict[str, Any]) -> str:
+    """Name the client's address, or its network: each caller of IPv6 has 2^64 of them."""
+    text: str = environ.get("REMOTE_ADDR", "")
+    try:
+        address = ip_address(text)
+    except ValueError:  # the peer at a Unix socket has none
+        return text
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return text

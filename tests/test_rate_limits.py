@@ -1,0 +1,228 @@
+"""How much one caller may ask for: per user, and per address for what fails to be one's token."""
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from issuer import Issuer, ask, one_key
+from support import User, assert_error, settings_for, token_for
+from werkzeug.test import TestResponse
+
+import rate_limits
+from app import create_app
+from rate_limits import Counts, caller_at
+
+OFF = {"rate_limit": "off", "auth_failure_limit": "off"}
+RATE_LIMIT = re.compile(r'"([a-z-]+)";r=(\d+);t=(\d+)')
+FRONT_END = {"Origin": "http://localhost:3000"}
+
+
+@pytest.fixture
+def limited(app: Flask) -> Callable[..., Flask]:
+    """Make an application with limits, on this test's database."""
+
+    def make(**settings: Any) -> Flask:
+        made = create_app(settings_for("postgresql://", **OFF | settings))
+        made.extensions["database"] = app.extensions["database"]
+        return made
+
+    return make
+
+
+def rest_of(response: TestResponse) -> tuple[str, int, int]:
+    """Read RateLimit: the limit's name, the requests that are left, the seconds until it is new."""
+    match = RATE_LIMIT.fullmatch(response.headers["RateLimit"])
+    assert match
+    return match[1], int(match[2]), int(match[3])
+
+
+def guess(client: FlaskClient, address: str = "192.0.2.1", token: str = "x.y.z") -> TestResponse:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    environ = {"REMOTE_ADDR": address}
+    return client.get("/api/alice/tasks", headers=headers, environ_base=environ)
+
+
+def test_user_over_the_limit_is_429_and_the_others_are_not(limited: Callable[..., Flask]):
+    client = limited(rate_limit="3/day").test_client()
+    alice, bob = User(client, "alice"), User(client, "bob")
+    assert [alice.call("GET").status_code for _ in range(3)] == [200] * 3
+    response = alice.call("POST", json={"title": "One more"})
+    assert_error(response, 429, "rate_limited")
+    assert bob.call("GET").status_code == 200
+    assert bob.all() == []
+
+
+def test_every_answer_tells_the_limit_and_what_is_left(limited: Callable[..., Flask]):
+    alice = User(limited(rate_limit="4 per 2 days").test_client(), "alice")
+    answers = [
+        alice.call("GET"),
+        alice.call("POST", json={}),
+        alice.call("GET", "12"),
+        alice.call("GET", "/api/bob/tasks"),
+        alice.call("GET", headers=FRONT_END),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 422, 404, 401, 429]
+    for answer, left in zip(answers, [3, 2, 1, 0, 0], strict=True):
+        assert answer.headers["RateLimit-Policy"] == '"default";q=4;w=172800'
+        name, rest, seconds = rest_of(answer)
+        assert (name, rest) == ("default", left)
+        assert 0 < seconds <= 172800
+    assert answers[-1].headers["Retry-After"] == str(rest_of(answers[-1])[2])
+    exposed = answers[-1].headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(exposed)
+
+
+def test_a_new_window_brings_the_whole_quota_back(limited: Callable[..., Flask]):
+    alice = User(limited(rate_limit="2/second").test_client(), "alice")
+    while (response := alice.call("GET")).status_code == 200:
+        pass
+    assert_error(response, 429, "rate_limited")
+    time.sleep(int(response.headers["Retry-After"]))
+    assert rest_of(alice.call("GET")) == ("default", 1, 1)
+
+
+def test_limit_is_kept_by_many_at_once(limited: Callable[..., Flask]):
+    app = limited(rate_limit="50/day")
+
+    def call(_: int) -> int:
+        return User(app.test_client(), "alice").call("GET").status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(call, range(80)))
+    assert statuses.count(200) == 50
+    assert statuses.count(429) == 30
+    assert app.extensions["rate_limits"].requests.refused == 30
+
+
+def test_what_needs_no_token_is_not_limited(limited: Callable[..., Flask]):
+    client = limited(rate_limit="1/day", auth_failure_limit="1/day").test_client()
+    for path in ["/health", "/livez", "/openapi.json", "/nope"]:
+        for _ in range(3):
+            response = client.get(path, environ_base={"REMOTE_ADDR": "192.0.2.1"})
+            assert response.status_code == (404 if path == "/nope" else 200)
+            assert "RateLimit" not in response.headers
+    for _ in range(3):
+        assert client.options("/api/alice/tasks").status_code == 200
+
+
+def test_limits_that_are_off_count_and_tell_nothing(limited: Callable[..., Flask]):
+    alice = User(limited().test_client(), "alice")
+    for response in [alice.call("GET"), guess(alice.client)]:
+        assert not [name for name, _ in response.headers if name.startswith("RateLimit")]
+
+
+@pytest.mark.parametrize("token", ["x.y.z", "", token_for("alice", exp=1)])
+def test_address_that_fails_too_often_is_429(limited: Callable[..., Flask], token: str):
+    client = limited(auth_failure_limit="2/day").test_client()
+    for left in [1, 0]:
+        response = guess(client, token=token)
+        assert_error(response, 401, "unauthorized")
+        assert response.headers["RateLimit-Policy"] == '"auth-failures";q=2;w=86400'
+        assert rest_of(response)[:2] == ("auth-failures", left)
+    assert_error(guess(client, token=token), 429, "rate_limited")
+    assert guess(client, "192.0.2.2", token).status_code == 401
+
+
+def test_unknown_token_of_such_an_address_is_not_even_verified(limited: Callable[..., Flask]):
+    issuer = Issuer(one_key("EdDSA"))
+    app = limited(auth_failure_limit="1/day", better_auth_url=issuer.origin)
+    client = app.test_client()
+    assert guess(client).status_code == 401
+    assert_error(guess(client, token=issuer.token()), 429, "rate_limited")
+    issuer.go_away()
+    assert issuer.requests == []
+
+
+def test_tokens_that_were_good_before_stay_good_where_a_neighbour_fails(
+    limited: Callable[..., Flask],
+):
+    client = limited(auth_failure_limit="1/day").test_client()
+    alice, bob = User(client, "alice"), User(client, "bob")
+    assert alice.call("GET").status_code == 200
+    for _ in range(3):
+        guess(client, "127.0.0.1")
+    assert alice.call("GET").status_code == 200
+    assert_error(bob.call("GET"), 429, "rate_limited")
+
+
+def test_good_tokens_are_no_failures(limited: Callable[..., Flask]):
+    client = limited(auth_failure_limit="1/day").test_client()
+    for number in range(5):
+        assert User(client, f"user-{number}").call("GET").status_code == 200
+
+
+def test_issuer_that_is_away_is_no_failure_of_the_client(limited: Callable[..., Flask]):
+    issuer = Issuer(one_key("EdDSA"))
+    token = issuer.token()
+    issuer.go_away()
+    app = limited(auth_failure_limit="1/day", better_auth_url=issuer.origin)
+    for _ in range(3):
+        assert ask(app, token).status_code in {404, 503}
+        assert guess(app.test_client(), token=token).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "caller"),
+    [
+        (0, "198.51.100.1", "192.0.2.1"),
+        (1, "198.51.100.1", "198.51.100.1"),
+        (1, "203.0.113.9, 198.51.100.1", "198.51.100.1"),
+        (2, "198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        (2, "203.0.113.9, 203.0.113.8, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        (2, "198.51.100.1", "192.0.2.1"),
+        (1, "", "192.0.2.1"),
+        (1, None, "192.0.2.1"),
+    ],
+)
+def test_address_is_what_the_trusted_proxies_say_and_not_the_client(
+    limited: Callable[..., Flask], proxies: int, forwarded: str | None, caller: str
+):
+    """Whoever writes addresses into X-Forwarded-For gains no more guesses by it."""
+    app = limited(auth_failure_limit="1/day", trusted_proxies=proxies)
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    client = app.test_client()
+    environ = {"REMOTE_ADDR": "192.0.2.1"}
+    client.get("/api/alice/tasks", headers=headers, environ_base=environ)
+    [counted] = app.extensions["rate_limits"].auth_failures._own._used
+    assert counted == caller
+
+
+def test_invented_addresses_before_the_proxys_own_gain_nothing(limited: Callable[..., Flask]):
+    client = limited(auth_failure_limit="1/day", trusted_proxies=1).test_client()
+    statuses = [
+        client.get(
+            "/api/alice/tasks", headers={"X-Forwarded-For": f"203.0.113.{number}, 198.51.100.1"}
+        ).status_code
+        for number in range(3)
+    ]
+    assert statuses == [401, 429, 429]
+
+
+@pytest.mark.parametrize(
+    ("address", "caller"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("", ""),
+        ("unix:", "unix:"),
+    ],
+)
+def test_callers_of_ipv6_are_told_apart_by_network(address: str, caller: str):
+    assert caller_at({"REMOTE_ADDR": address}) == caller
+
+
+def test_counts_take_no_more_memory_than_stated(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rate_limits, "MOST_COUNTED", 10)
+    counts = Counts()
+    for number in range(25):
+        counts.add(1, f"192.0.2.{number}", 1)
+        assert len(counts._used) <= 10
+    counts.add(2, "192.0.2.1", 1)
+    assert counts._used == {"192.0.2.1": 1}
