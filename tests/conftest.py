@@ -2,6 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import psycopg
@@ -27,6 +30,24 @@ def load_migrations(
     )
 
 
+SERVER_SETTINGS = ["fsync=off", "full_page_writes=off"]
+
+
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Start one server for all processes of the tests: each would take a second to make its own."""
+    if "TEST_DATABASE_URL" not in os.environ:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        folder = Path(stack.enter_context(TemporaryDirectory())) / "postgres"
+        server = embedded.running(folder, SERVER_SETTINGS)
+        os.environ["TEST_DATABASE_URL"] = stack.enter_context(server)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Have the modules that start processes begin first: they take the longest."""
+    items.sort(key=lambda item: not hasattr(item.module, "processes"))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A PostgreSQL server: TEST_DATABASE_URL's, or an embedded one of this session."""
@@ -34,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         yield address_of(url)
         return
     folder = tmp_path_factory.mktemp("server") / "postgres"
-    with embedded.running(folder, ["fsync=off", "full_page_writes=off"]) as url:
+    with embedded.running(folder, SERVER_SETTINGS) as url:
         yield address_of(url)
 
 
