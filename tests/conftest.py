@@ -1,10 +1,11 @@
 """What tests are given: a PostgreSQL server a session, a database and a client a test."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import psycopg
@@ -30,7 +31,16 @@ def load_migrations(
     )
 
 
-SERVER_SETTINGS = ["fsync=off", "full_page_writes=off"]
+SERVER_SETTINGS = ["fsync=off", "full_page_writes=off", "max_wal_size=64MB"]
+MEMORY = Path("/dev/shm")
+ENOUGH_MEMORY = 2**30  # bytes; a run takes half of it
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory: a new database is 300 of them, ten times faster there."""
+    free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
+    if free > ENOUGH_MEMORY and "TMPDIR" not in os.environ:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
@@ -38,7 +48,7 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     if "TEST_DATABASE_URL" not in os.environ:
         stack = ExitStack()
         config.add_cleanup(stack.close)
-        folder = Path(stack.enter_context(TemporaryDirectory())) / "postgres"
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "postgres"
         server = embedded.running(folder, SERVER_SETTINGS)
         os.environ["TEST_DATABASE_URL"] = stack.enter_context(server)
 
