@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
+# Without its caches Python compiles pytest's plugins anew in every process: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run token migrate rollback migration purge schema docs test test-browser check format bench requirements clean
 
@@ -34,7 +37,7 @@ docs: .venv/run ## Write openapi.json, .env.example and the README's table of se
 	@$(BIN)/python manage.py docs
 
 test: .venv/dev ## Run the tests, each on a throwaway database
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal --cov --cov-report=term --ignore=tests/browser
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --ignore=tests/browser
 
 test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser

@@ -1,7 +1,11 @@
 """What tests are given: a PostgreSQL server a session, a database and a client a test."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
@@ -30,6 +34,33 @@ def load_migrations(
     roles.grant(url, psycopg.conninfo.make_conninfo(url, **API_ROLE))
 
 
+SERVER_SETTINGS = ["fsync=off", "full_page_writes=off", "max_wal_size=64MB"]
+MEMORY = Path("/dev/shm")
+ENOUGH_MEMORY = 2**30  # bytes; a run takes half of it
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory: a new database is 300 of them, ten times faster there."""
+    free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
+    if free > ENOUGH_MEMORY and "TMPDIR" not in os.environ:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Start one server for all processes of the tests: each would take a second to make its own."""
+    if "TEST_DATABASE_URL" not in os.environ:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "postgres"
+        server = embedded.running(folder, SERVER_SETTINGS)
+        os.environ["TEST_DATABASE_URL"] = stack.enter_context(server)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Have the modules that start processes begin first: they take the longest."""
+    items.sort(key=lambda item: not hasattr(item.module, "processes"))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A PostgreSQL server: TEST_DATABASE_URL's, or an embedded one of this session."""
@@ -37,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         yield address_of(url)
         return
     folder = tmp_path_factory.mktemp("server") / "postgres"
-    with embedded.running(folder, ["fsync=off", "full_page_writes=off"]) as url:
+    with embedded.running(folder, SERVER_SETTINGS) as url:
         yield address_of(url)
 
 

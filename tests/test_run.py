@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import processes
+import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 from click.testing import CliRunner
@@ -170,7 +171,10 @@ def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path) -> N
 def test_killed_database_is_503_and_the_stop_is_still_clean(project: Path) -> None:
     with manage_run(project, BETTER_AUTH_SECRET=SECRET) as process:
         task_id = process.create()
-        os.kill(int((project / ".data/postgres/postmaster.pid").read_text().split()[0]), 9)
+        pid = int((project / ".data/postgres/postmaster.pid").read_text().split()[0])
+        server = [postmaster := psutil.Process(pid), *postmaster.children()]
+        postmaster.kill()
+        wait_until_gone(server, DEADLINE)  # its children answer until they notice
         for _ in range(5):
             assert_error(process.call("GET", task_id), 503, "unavailable")
         assert process.ask("GET", "/livez").status_code == 200
