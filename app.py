@@ -7,7 +7,7 @@ from flask import Flask
 
 from auth import require_owner
 from blueprints import docs, health, tasks
-from config import Settings
+from config import VERSION, Settings
 from converters import (
     CONVERTERS,
     TaskIdConverter,
@@ -19,8 +19,6 @@ from cors import allow_origins
 from database import Database
 from errors import register_error_handlers
 from openapi import DESCRIPTION, SharedDescription, TasksApi
-
-VERSION = "1.0.0"
 
 
 class SyncFlask(Flask):
@@ -34,6 +32,7 @@ def create_app(settings: Settings) -> Flask:
     """Build the application. Nothing connects before the first request, so it may be forked."""
     app = SyncFlask("tasks", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_content_length
+    app.config["CURSOR_KEY"] = settings.cursor_key
     app.config["MAX_TASKS_PER_USER"] = settings.max_tasks_per_user
     app.url_map.merge_slashes = False
     app.url_map.converters |= CONVERTERS
