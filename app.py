@@ -8,7 +8,7 @@ from flask import Flask
 from auth import require_owner
 from blueprints import changes, docs, health, tasks, transfer, trash
 from compression import compress_answers
-from config import Settings
+from config import VERSION, Settings
 from converters import (
     CONVERTERS,
     TaskIdConverter,
@@ -21,8 +21,6 @@ from errors import register_error_handlers
 from headers import add_headers
 from openapi import DESCRIPTION, SharedDescription, TasksApi
 from rate_limits import RateLimits
-
-VERSION = "1.0.0"
 
 
 class SyncFlask(Flask):
@@ -37,6 +35,7 @@ def create_app(settings: Settings) -> Flask:
     app = SyncFlask("tasks", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_content_length
     app.config["MAX_IMPORT_LENGTH"] = settings.max_import_length
+    app.config["CURSOR_KEY"] = settings.cursor_key
     app.config["MAX_TASKS_PER_USER"] = settings.max_tasks_per_user
     app.url_map.merge_slashes = False
     app.url_map.converters |= CONVERTERS

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 PROJECT = Path(__file__).parent
+VERSION = "1.0.0"  # of the API
 SHORTEST_SECRET = 32  # bytes; RFC 7518, section 3.2, for HS256
 
 
@@ -276,6 +278,11 @@ class Settings:
         if self.jwks_url or not self.better_auth_url:
             return self.jwks_url
         return f"{origin_of(self.better_auth_url)}/api/auth/jwks"
+
+    @property
+    def cursor_key(self) -> bytes:
+        """What cursors of lists are signed with: the same in all processes of one deployment."""
+        return sha256(f"cursor {self.better_auth_secret} {self.database_url}".encode()).digest()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:

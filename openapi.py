@@ -62,6 +62,7 @@ CONDITION = {
     },
 }
 CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
+    "tasks.list_tasks": ("If-None-Match", set()),
     "tasks.get_task": ("If-None-Match", set()),
     "tasks.update_task": ("If-Match", {412}),
     "tasks.patch_task": ("If-Match", {412}),

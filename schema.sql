@@ -28,6 +28,15 @@ CREATE TYPE public.task_priority AS ENUM (
 
 
 --
+-- Name: bits_of_tags(text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.bits_of_tags(tags text[]) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT COALESCE(bit_or(((((1)::bigint << (hashes.hash & 63)) | (1)::bigint) << ((hashes.hash >> 6) & 63))), (0)::bigint) AS "coalesce" FROM (SELECT hashtext(tag.tag) AS hash FROM unnest(bits_of_tags.tags) tag(tag)) hashes);
+
+
+--
 -- Name: count_task_change(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -54,6 +63,19 @@ BEGIN
         RETURN NULL;
     END IF;
     NEW.version := counted;
+    RETURN NEW;
+END $$;
+
+
+--
+-- Name: set_tag_bits(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.set_tag_bits() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    NEW.tag_bits := bits_of_tags(NEW.tags);
     RETURN NEW;
 END $$;
 
@@ -114,6 +136,7 @@ CREATE TABLE public.tasks (
     completed_at timestamp with time zone,
     deleted_at timestamp with time zone,
     version bigint DEFAULT 1 NOT NULL,
+    tag_bits bigint DEFAULT 0 NOT NULL,
     CONSTRAINT tasks_description_length CHECK ((char_length(description) <= 5000)),
     CONSTRAINT tasks_due_at_range CHECK (((due_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (due_at < '2201-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT tasks_tags_count CHECK ((cardinality(tags) <= 20)),
@@ -170,6 +193,20 @@ ALTER TABLE ONLY public.tasks
 
 
 --
+-- Name: tasks_list; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX tasks_list ON public.tasks USING btree (user_id, id) INCLUDE (version, completed, priority, due_at, tag_bits, title) WHERE (deleted_at IS NULL);
+
+
+--
+-- Name: tasks_trash; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX tasks_trash ON public.tasks USING btree (user_id, version, id) INCLUDE (deleted_at) WHERE (deleted_at IS NOT NULL);
+
+
+--
 -- Name: tasks_version; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -195,6 +232,20 @@ CREATE TRIGGER tasks_count_insert BEFORE INSERT ON public.tasks FOR EACH ROW WHE
 --
 
 CREATE TRIGGER tasks_count_update BEFORE UPDATE ON public.tasks FOR EACH ROW WHEN ((new.version = old.version)) EXECUTE FUNCTION public.count_task_change();
+
+
+--
+-- Name: tasks tasks_tag_bits_insert; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER tasks_tag_bits_insert BEFORE INSERT ON public.tasks FOR EACH ROW WHEN ((new.tags <> '{}'::text[])) EXECUTE FUNCTION public.set_tag_bits();
+
+
+--
+-- Name: tasks tasks_tag_bits_update; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER tasks_tag_bits_update BEFORE UPDATE ON public.tasks FOR EACH ROW WHEN (((new.tags <> old.tags) OR (old.tag_bits = '-1'::integer))) EXECUTE FUNCTION public.set_tag_bits();
 
 
 --
@@ -253,4 +304,7 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0003'),
     ('0004'),
     ('0005'),
+    ('0006'),
+    ('0007'),
+    ('0009'),
     ('0010');

@@ -1,7 +1,9 @@
 """The named statements of queries/*.sql."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from config import PROJECT, ConfigError
@@ -10,6 +12,8 @@ QUERIES_FOLDER = PROJECT / "queries"
 
 HEAD = re.compile(r"^-- (name|fragment): *(.*)$", re.MULTILINE)
 FRAGMENT = re.compile(r"\{(\w+)\}")
+CHOICE = re.compile(r"<(\w+):([a-z|]+)>")
+CHOSEN = re.compile(r"<(\w+)>")
 PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
@@ -25,34 +29,56 @@ class Query:
 def load_queries(folder: Path) -> dict[str, Query]:
     """Read the named statements of a folder's .sql files, with the fragments that they share.
 
+    A name such as `select_tasks_<order:asc|desc>` is one statement for each choice; `<order>`
+    stands for the choice in its text, in the names of its fragments, and in theirs.
+
     Raises:
         ConfigError: a name is malformed, unknown or used twice, or a statement is empty.
     """
-    texts: dict[str, dict[str, str]] = {"name": {}, "fragment": {}}
+    fragments: dict[str, str] = {}
+    statements: dict[str, tuple[str, dict[str, str]]] = {}
     for path in sorted(folder.glob("*.sql")):
         before, *parts = HEAD.split(path.read_text())
         if before.strip():
             raise ConfigError(f"{path.name} has text before its first name.")
-        for kind, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        for kind, head, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             body = re.sub(r"^--.*\n", "", text, flags=re.MULTILINE).strip().rstrip(";")
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in texts[kind] or not body:
-                raise ConfigError(f"{path.name}: {name!r} is malformed, empty or used twice.")
-            texts[kind][name] = body
+            known = fragments if kind == "fragment" else statements
+            for name, choices in expand_name(head):
+                if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in known or not body:
+                    raise ConfigError(f"{path.name}: {name!r} is malformed, empty or used twice.")
+                if kind == "fragment":
+                    fragments[name] = body
+                else:
+                    statements[name] = body, choices
     return {
-        name: number_placeholders(name, insert_fragments(text, texts["fragment"]))
-        for name, text in texts["name"].items()
+        name: number_placeholders(name, insert_fragments(body, fragments, choices))
+        for name, (body, choices) in statements.items()
     }
 
 
-def insert_fragments(text: str, fragments: dict[str, str]) -> str:
+def expand_name(head: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each name that a head stands for, with what is chosen for it."""
+    found = CHOICE.findall(head)
+    options = [[(label, option) for option in texts.split("|")] for label, texts in found]
+    without_options = CHOICE.sub(r"<\1>", head)
+    for choices in map(dict, product(*options)):
+        yield insert_choices(without_options, choices), choices
+
+
+def insert_choices(text: str, choices: dict[str, str]) -> str:
+    return CHOSEN.sub(lambda found: choices.get(found[1], found[0]), text)
+
+
+def insert_fragments(text: str, fragments: dict[str, str], choices: dict[str, str]) -> str:
     """Put fragments in their places, once, at the start: no statement is made for a request."""
 
     def insert(found: re.Match[str]) -> str:
         if found[1] not in fragments:
             raise ConfigError(f"queries: there is no fragment {found[1]!r}.")
-        return insert_fragments(fragments[found[1]], fragments)
+        return insert_fragments(fragments[found[1]], fragments, choices)
 
-    return FRAGMENT.sub(insert, text)
+    return FRAGMENT.sub(insert, insert_choices(text, choices))
 
 
 def number_placeholders(name: str, statement: str) -> Query:

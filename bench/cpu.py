@@ -168,6 +168,8 @@ def arguments(request: Request, parameters: tuple[str, ...]) -> list[Any]:
         "fields": request.body,
         "versions": None,
         "max_stored": 100_000,
+        "limit": 1000,
+        "after_id": None,
     }
     return [values[parameter] for parameter in parameters]
 

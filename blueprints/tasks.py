@@ -15,6 +15,7 @@ from blueprints import (
     json_response,
     refuse_unknown_parameters,
 )
+from blueprints.lists import LIST_HEADERS, ListArguments, list_response
 from converters import refuse_ids_past_bigint
 from database import Value
 from errors import ApiError
@@ -86,11 +87,15 @@ def write_task(
 
 
 @blueprint.get("")
-@blueprint.response(200, Task(many=True))
-def list_tasks(user_id: str) -> Response:
-    """List the user's tasks, newest first"""
-    [(tasks,)] = database().fetch("select_tasks", user_id=user_id)
-    return json_response(tasks)
+@blueprint.arguments(ListArguments(), location="query")
+@blueprint.response(200, Task(many=True), headers=LIST_HEADERS)
+@blueprint.alt_response(304, description="The client has this list already.", headers=LIST_HEADERS)
+def list_tasks(asked: dict[str, Any], user_id: str) -> Response:
+    """List the user's tasks, newest first
+
+    All filters must match. Of more tasks than `limit`, the answer's `Link` has the next page.
+    """
+    return list_response(user_id, asked)
 
 
 @blueprint.post("")

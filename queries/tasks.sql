@@ -27,16 +27,6 @@ greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 -- With If-Match, the task must have one of these versions; {} is none, null is any.
 (%(versions)s::bigint[] IS NULL OR version = ANY (%(versions)s::bigint[]))
 
--- name: select_tasks
--- All of one user's tasks as a JSON array, newest first; '[]' where there are none.
-SELECT coalesce(json_agg(task), '[]')
-FROM (
-    SELECT {task_fields}
-    FROM tasks
-    WHERE user_id = %(user_id)s AND deleted_at IS NULL
-    ORDER BY id DESC
-) AS task;
-
 -- name: select_task
 -- One task of its owner: its version and a JSON object. No row where it is missing, in the trash or
 -- another user's.

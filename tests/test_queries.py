@@ -16,6 +16,7 @@ from config import PROJECT, ConfigError
 from migrate import SCHEMA_FILE
 from statements import QUERIES, QUERIES_FOLDER, Query, load_queries
 
+NAME = re.compile(r"^-- name: (.*)$", re.MULTILINE)
 NAMED = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 VERBS = {"select", "insert", "update", "delete", "toggle", "restore", "set", "try"}
 # What maintenance alone may ask of all users.
@@ -140,7 +141,11 @@ def test_statement_begins_with_a_known_verb(query: Query):
 
 def test_every_statement_is_used():
     code = "".join(path.read_text() for path in python_files())
-    assert [name for name in QUERIES if f'"{name}"' not in code] == []
+    heads = [
+        head for path in QUERIES_FOLDER.glob("*.sql") for head in NAME.findall(path.read_text())
+    ]
+    names = [re.sub(r"<(\w+):[^>]*>", r"{\1}", head) for head in heads]
+    assert [name for name in names if f'"{name}"' not in code] == []
 
 
 @pytest.mark.parametrize("path", sorted(QUERIES_FOLDER.glob("*.sql")), ids=lambda path: path.name)
@@ -197,6 +202,19 @@ def test_name_used_in_two_files_is_refused(tmp_path: Path):
         (tmp_path / name).write_text("-- name: twice\nSELECT 1;")
     with pytest.raises(ConfigError, match="twice"):
         load_queries(tmp_path)
+
+
+def test_name_with_choices_is_a_statement_for_each(tmp_path: Path):
+    (tmp_path / "a.sql").write_text(
+        "-- fragment: of_asc\n1\n-- fragment: of_desc\n2\n-- fragment: end\n{of_<way>}\n"
+        "-- name: a_<key:x|y>_<way:asc|desc>\nSELECT <key> + {end} < <other>;"
+    )
+    assert {name: query.text for name, query in load_queries(tmp_path).items()} == {
+        "a_x_asc": "SELECT x + 1 < <other>",
+        "a_x_desc": "SELECT x + 2 < <other>",
+        "a_y_asc": "SELECT y + 1 < <other>",
+        "a_y_desc": "SELECT y + 2 < <other>",
+    }
 
 
 def test_placeholder_used_twice_is_one_parameter(tmp_path: Path):

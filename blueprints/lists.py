@@ -1,0 +1,229 @@
+"""Lists of tasks: what may be asked for, the cursor, and the link to the next page."""
+
+import hmac
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from flask import Response, current_app
+from flask.globals import request_ctx
+from marshmallow import fields, post_load
+from marshmallow.validate import Length, OneOf, Range, Regexp
+
+from blueprints import database, is_fresh, json_response, query_pairs
+from config import VERSION
+from database import Value
+from errors import ApiError
+from schemas import (
+    DUE_PATTERN,
+    LONGEST_TAG,
+    MOST_TAGS,
+    PRIORITIES,
+    TITLE_PATTERN,
+    Due,
+    StrictSchema,
+    TrimmedText,
+)
+
+MOST_LISTED = 1000
+LONGEST_SEARCH = 200  # characters
+COMPLETED_OF_STATUS = {"all": None, "pending": False, "completed": True}
+DEFAULTS = {"status": "all", "sort": "created", "order": "desc"}
+# What may differ between two pages of one list: how much is shown, not which tasks in which order.
+FREE_PARAMETERS = {"cursor", "limit", "count"}
+PLAIN_PARAMETERS = {"cursor", "limit"}
+SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at least
+
+
+class WholeNumber(fields.Integer):
+    """An integer in its plain decimal form, where marshmallow's own takes " 5" and "1_000"."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", value):
+            raise self.make_error("invalid", input=value)
+        return int(value)
+
+
+def due_bound(description: str) -> Due:
+    text = f"{description} A moment (`+` in an offset is `%2B`), or a day: its midnight UTC."
+    example = "2026-11-21"
+    return Due(metadata={"description": text, "pattern": DUE_PATTERN, "examples": [example]})
+
+
+class ListArguments(StrictSchema):
+    """What a list may be asked for. Nothing is filled in, so that a plain list costs nothing."""
+
+    error_messages = {"unknown": "Unknown parameter."}  # noqa: RUF012 - marshmallow's own form
+
+    status = fields.String(
+        validate=OneOf(list(COMPLETED_OF_STATUS)),
+        metadata={"description": "Open tasks, done ones or all.", "default": "all"},
+    )
+    priority = fields.String(validate=OneOf(PRIORITIES))
+    tag = fields.List(
+        TrimmedText(validate=Length(1, LONGEST_TAG), metadata={"pattern": TITLE_PATTERN}),
+        validate=Length(1, MOST_TAGS),
+        metadata={"description": "A tag that the task has; given more than once, all of them."},
+    )
+    due_before = due_bound("Due earlier than this.")
+    due_after = due_bound("Due at this or later.")
+    q = TrimmedText(
+        validate=Length(1, LONGEST_SEARCH),
+        metadata={
+            "description": "Words, each of which stands in title or description, in any case.",
+            "pattern": TITLE_PATTERN,
+            "examples": ["milk"],
+        },
+    )
+    sort = fields.String(
+        validate=OneOf(["created", "updated", "title", "due", "priority"]),
+        metadata={
+            "description": "Equal ones are sorted by id. Tasks without a due date come last.",
+            "default": "created",
+        },
+    )
+    order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": "desc"})
+    limit = WholeNumber(
+        validate=Range(1, MOST_LISTED),
+        metadata={"description": "How many tasks at most.", "default": MOST_LISTED},
+    )
+    cursor = fields.String(
+        validate=Regexp("[A-Za-z0-9_-]+\\Z"),
+        metadata={"description": "Where the page begins; taken from `Link`, never made up."},
+    )
+    count = fields.String(
+        validate=OneOf(["exact"]),
+        metadata={"description": "Have all that match the filters counted: `X-Total-Count`."},
+    )
+
+    @post_load
+    def place_days(self, asked: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Take a day for its midnight UTC, as it is stored."""
+        for name in {"due_before", "due_after"} & asked.keys():
+            if "T" not in asked[name].upper():
+                asked[name] += "T00:00:00Z"
+        return asked
+
+
+LIST_HEADERS = {
+    "ETag": {
+        "description": "Changes with the user's tasks, for If-None-Match.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": '"1.0.0-57"',
+    },
+    "Link": {
+        "description": 'The next page, as `rel="next"` (RFC 8288), while there is one.',
+        "schema": {"type": "string"},
+        "example": '</api/demo/tasks?limit=20&cursor=x6Zt>; rel="next"',
+    },
+    "X-Total-Count": {
+        "description": "With `count=exact`: how many tasks match, on all pages.",
+        "schema": {"type": "integer", "minimum": 0},
+        "example": 1234,
+    },
+}
+
+
+def list_response(user_id: str, asked: dict[str, Any]) -> Response:
+    """Answer with a page of the user's tasks, or 304 where the client has it (RFC 9110, 13.1.2).
+
+    Raises:
+        ApiError: 422 where the cursor is not one of this list.
+    """
+    after = open_cursor(user_id, asked)
+    if "HTTP_IF_NONE_MATCH" in request_ctx.request.environ:
+        counters = database().fetch("select_task_counter", user_id=user_id)
+        version = version_of(counters[0][0] if counters else b"")
+        if is_fresh(version):
+            return Response(status=304, headers={"ETag": f'"{version}"'})
+    [(counter, tasks, end, *counts)] = fetch_page(user_id, asked, after)
+    response = json_response(tasks)
+    response.headers["ETag"] = f'"{version_of(counter)}"'
+    if end:
+        response.headers["Link"] = f'<{next_page(make_cursor(user_id, asked, end))}>; rel="next"'
+    if "count" in asked:
+        response.headers["X-Total-Count"] = counts[0].decode()
+    return response
+
+
+def version_of(counter: bytes) -> str:
+    """Name the state of a user's lists: whatever changes one moves the user's counter."""
+    return f"{VERSION}-{counter.decode() or 0}"
+
+
+def fetch_page(
+    user_id: str, asked: dict[str, Any], after: tuple[Value, int | None]
+) -> list[tuple[bytes, ...]]:
+    limit = asked.get("limit", MOST_LISTED)
+    if asked.keys() <= PLAIN_PARAMETERS:
+        return database().fetch("select_tasks", user_id=user_id, limit=limit, after_id=after[1])
+    return database().fetch(
+        statement_of(asked),
+        user_id=user_id,
+        limit=limit,
+        after_key=after[0],
+        after_id=after[1],
+        completed=COMPLETED_OF_STATUS[asked.get("status", "all")],
+        priority=asked.get("priority"),
+        due_before=asked.get("due_before"),
+        due_after=asked.get("due_after"),
+        tags=json.dumps(asked.get("tag", [])),
+        patterns=json.dumps([like_pattern(word) for word in asked.get("q", "").split()]),
+        count="count" in asked,
+    )
+
+
+def statement_of(asked: dict[str, Any]) -> str:
+    sort, order = asked.get("sort", "created"), asked.get("order", "desc")
+    if "q" in asked:
+        return f"select_found_tasks_by_{sort}_{order}"
+    if "tag" in asked:
+        return f"select_tagged_tasks_by_{sort}_{order}"
+    return f"select_tasks_by_{sort}_{order}"
+
+
+def like_pattern(word: str) -> str:
+    """Make the LIKE pattern of a text that holds this one, where `%` and `_` are themselves."""
+    return "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
+
+
+def next_page(cursor: str) -> str:
+    """Make the path of the next page: this one's parameters, with another cursor."""
+    asked = request_ctx.request
+    pairs = [pair for pair in query_pairs(asked) if pair[0] != "cursor"]
+    return f"{quote(asked.root_path + asked.path)}?{urlencode([*pairs, ('cursor', cursor)])}"
+
+
+def make_cursor(user_id: str, asked: dict[str, Any], position: bytes) -> str:
+    """Sign where a page ends, a JSON array of key and id, for this user and list alone."""
+    filters = {
+        name: sorted(set(value)) if name == "tag" else value
+        for name, value in sorted(asked.items())
+        if name not in FREE_PARAMETERS and value != DEFAULTS.get(name)
+    }
+    signed = json.dumps([user_id, filters]).encode() + b"\n" + position
+    signature = hmac.digest(current_app.config["CURSOR_KEY"], signed, "sha256")[:SIGNATURE_BYTES]
+    return urlsafe_b64encode(signature + position).decode().rstrip("=")
+
+
+def open_cursor(user_id: str, asked: dict[str, Any]) -> tuple[Value, int | None]:
+    """Read the key and id to go on after; both None on the first page.
+
+    Raises:
+        ApiError: 422 where the cursor was not made here for this user and list.
+    """
+    if "cursor" not in asked:
+        return None, None
+    cursor: str = asked["cursor"]
+    try:
+        position = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[SIGNATURE_BYTES:]
+    except ValueError:
+        position = b""
+    if not hmac.compare_digest(make_cursor(user_id, asked, position), cursor):
+        fault = "Is not from the Link of a list with these parameters."
+        raise ApiError(422, f"cursor: {fault}", {"cursor": [fault]})
+    key, task_id = json.loads(position)
+    return key, task_id
