@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-EXPOSED_HEADERS = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
+EXPOSED_HEADERS = (
+    "ETag, Idempotency-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After,"
+    " WWW-Authenticate"
+)
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 PREFLIGHT_MAX_AGE = "7200"  # seconds; the most that Chromium keeps
 

@@ -63,6 +63,23 @@ SET default_tablespace = '';
 SET default_table_access_method = heap;
 
 --
+-- Name: idempotency_keys; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.idempotency_keys (
+    user_id text NOT NULL,
+    key text NOT NULL,
+    fingerprint bytea NOT NULL,
+    status smallint NOT NULL,
+    headers jsonb NOT NULL,
+    body text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_keys_key_length CHECK (((char_length(key) >= 1) AND (char_length(key) <= 255)))
+);
+
+
+--
 -- Name: purged_tasks; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -138,6 +155,14 @@ ALTER TABLE public.tasks ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 
 --
+-- Name: idempotency_keys idempotency_keys_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, key);
+
+
+--
 -- Name: purged_tasks purged_tasks_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -170,6 +195,20 @@ ALTER TABLE ONLY public.tasks
 
 
 --
+-- Name: idempotency_keys_expires_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idempotency_keys_expires_at ON public.idempotency_keys USING btree (expires_at);
+
+
+--
+-- Name: tasks_trash; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX tasks_trash ON public.tasks USING btree (user_id, version, id) INCLUDE (deleted_at) WHERE (deleted_at IS NOT NULL);
+
+
+--
 -- Name: tasks_version; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -195,6 +234,19 @@ CREATE TRIGGER tasks_count_insert BEFORE INSERT ON public.tasks FOR EACH ROW WHE
 --
 
 CREATE TRIGGER tasks_count_update BEFORE UPDATE ON public.tasks FOR EACH ROW WHEN ((new.version = old.version)) EXECUTE FUNCTION public.count_task_change();
+
+
+--
+-- Name: idempotency_keys; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: idempotency_keys idempotency_keys_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY idempotency_keys_owner ON public.idempotency_keys USING ((user_id = current_setting('app.user_id'::text, true)));
 
 
 --
@@ -253,4 +305,6 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0003'),
     ('0004'),
     ('0005'),
+    ('0008'),
+    ('0009'),
     ('0010');
