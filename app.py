@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask
 
 from auth import require_owner
-from blueprints import changes, docs, health, tasks, transfer, trash
+from blueprints import batch, changes, docs, health, tasks, transfer, trash
 from compression import compress_answers
 from config import VERSION, Settings
 from converters import (
@@ -19,7 +19,8 @@ from converters import (
 from database import Database
 from errors import register_error_handlers
 from headers import add_headers
-from openapi import DESCRIPTION, SharedDescription, TasksApi
+from idempotency import keep_answers
+from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
 from rate_limits import RateLimits
 
 
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> Flask:
     add_headers(app, settings)
     compress_answers(app)
     require_owner(app, settings)
+    keep_answers(app)
     api = TasksApi(
         app,
         spec_kwargs={
@@ -59,10 +61,11 @@ def create_app(settings: Settings) -> Flask:
     api.spec.components.security_scheme(
         "token", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     )
+    api.ma_plugin.converter.add_attribute_function(describe_choice)
     api.register_converter(UserIdConverter, describe_user_id)
     api.register_converter(TaskIdConverter, describe_task_id)
     register_error_handlers(app)  # after Api, whose own handler loses the headers of errors
-    for module in (tasks, changes, transfer, trash, health):
+    for module in (tasks, batch, changes, transfer, trash, health):
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)
     return app

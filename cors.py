@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 EXPOSED_HEADERS = (
-    "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Total-Count"
+    "ETag, Idempotency-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After,"
+    " WWW-Authenticate, X-Total-Count"
 )
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 PREFLIGHT_MAX_AGE = "7200"  # seconds; the most that Chromium keeps

@@ -133,6 +133,20 @@ class Connection(psycopg.Connection[Any]):
             self._prepared_names.add(name)
         return partial(self.pgconn.send_query_prepared, name.encode(), arguments)
 
+    def fetch(self, name: str, **values: Value) -> list[tuple[bytes, ...]]:
+        """Do what `Database.fetch` does, on this connection and so in its transaction."""
+        result = self.run(name, values)
+        columns = range(result.nfields)
+        return [
+            tuple(result.get_value(row, column) or b"" for column in columns)
+            for row in range(result.ntuples)
+        ]
+
+    def command(self, command: bytes) -> None:
+        """Run BEGIN, COMMIT or ROLLBACK; psycopg's own `transaction` may wait for ever."""
+        self.pgconn.send_query(command)
+        self._checked(self._results(monotonic() + self.reply_timeout)[0])
+
     def _results(self, deadline: float) -> list[PGresult]:
         """Await one command's results, but not for ever: a server that hangs keeps no timeout.
 
@@ -234,19 +248,28 @@ class Database:
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
         with self.connection() as connection:
-            result = connection.run(name, values)
+            rows = connection.fetch(name, **values)
             self._answered_at = monotonic()
-            columns = range(result.nfields)
-            return [
-                tuple(result.get_value(row, column) or b"" for column in columns)
-                for row in range(result.ntuples)
-            ]
+            return rows
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection whose statements take effect together, or none of them does."""
-        with self.connection() as connection, connection.transaction():
-            yield connection
+        """Yield a connection whose statements take effect together, or none of them does.
+
+        Raises:
+            DatabaseUnavailable: no connection could be had.
+            psycopg.Error: COMMIT failed. Whether it was done cannot be known here.
+        """
+        with self.connection() as connection:
+            connection.command(b"BEGIN")
+            try:
+                yield connection
+            except BaseException:
+                if not connection.closed:
+                    connection.command(b"ROLLBACK")
+                raise
+            connection.command(b"COMMIT")
+            self._answered_at = monotonic()
 
     def close(self) -> None:
         self._pool.close()

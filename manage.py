@@ -235,6 +235,7 @@ def purge() -> None:
         with closing(Database(settings)) as database:
             try:
                 tasks = purges.purge_old_trash(database, settings.trash_days)
+                purges.purge_idempotency_keys(database)
             except (DatabaseUnavailable, psycopg.Error) as error:
                 raise CommandError(f"Not all was deleted, run it again: {error}") from None
     click.echo(f"Deleted {tasks} tasks that were in the trash for {settings.trash_days} days.")

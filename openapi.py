@@ -8,11 +8,16 @@ from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
+from idempotency import KEY, METHODS
+from schemas import Choice
 
 DESCRIPTION = """\
 Tasks of many users. Every path below `/api/{user_id}` belongs to the user whose token it is
 called with: `user_id` is the token's `sub`. Press **Authorize** and paste a token, without
 `Bearer`.
+
+Every POST and PATCH may be sent again after a broken connection: with an `Idempotency-Key` it is
+done once, and answered for 24 hours as it was the first time.
 
 Every error has one shape: a code for programs, a message for the person, details where they help.
 """
@@ -27,6 +32,7 @@ EXAMPLE_OF_STATUS = {
 DETAILS_OF_STATUS = {422: {"title": ["Missing data for required field."]}}
 HEADER_OF_STATUS = {
     401: ("WWW-Authenticate", "The challenge of RFC 6750.", 'Bearer error="invalid_token"'),
+    409: ("Retry-After", "Seconds to wait, where waiting helps.", RETRY_AFTER),
     429: ("Retry-After", "Seconds to wait before another attempt.", "30"),
     503: ("Retry-After", "Seconds to wait before another attempt.", RETRY_AFTER),
 }
@@ -71,7 +77,35 @@ CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
     "trash.restore_task": ("If-Match", {412}),
     "trash.purge_task": ("If-Match", {412}),
 }
-CONFLICTING_ENDPOINTS = {"tasks.create_task"}
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "description": (
+        "A text that stands for this one request, such as a UUID, quoted or not. Sent again with"
+        " it within 24 hours, the request is not done again, and answered as before. An error is"
+        " not kept: the key may be used again."
+    ),
+    "schema": {"type": "string", "pattern": f"^({KEY.pattern})$"},
+    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+}
+REPLAYED = {
+    "Idempotency-Replayed": {
+        "description": "`true` where the request was done before, and this is its answer again.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+
+
+def describe_choice(converter: Any, field: Any, ret: Any) -> dict[str, Any]:
+    """Describe a Choice for apispec, which knows only of fields with one schema."""
+    if not isinstance(field, Choice):
+        return {}
+    schemas = {name: converter.resolve_nested_schema(each) for name, each in field.schemas.items()}
+    mapping = {name: schema["$ref"] for name, schema in schemas.items()}
+    return {
+        "oneOf": list(schemas.values()),
+        "discriminator": {"propertyName": field.tag, "mapping": mapping},
+    }
 
 
 class TasksApi(Api):  # type: ignore[misc]
@@ -114,7 +148,7 @@ class SharedDescription(BasePlugin):
     ) -> None:
         rule: Rule = kwargs["rule"]
         first, *rest = rule.endpoint.rpartition(".")[2].split("_")
-        for operation in (operations or {}).values():
+        for method, operation in (operations or {}).items():
             operation["operationId"] = first + "".join(word.capitalize() for word in rest)
             if rule.endpoint in PUBLIC_ENDPOINTS:
                 operation["security"] = []
@@ -127,12 +161,16 @@ class SharedDescription(BasePlugin):
                 statuses |= {404}
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
-            if rule.endpoint in CONFLICTING_ENDPOINTS:
-                statuses |= {409}
             if rule.endpoint in CONDITIONAL_ENDPOINTS:
                 header, on_failure = CONDITIONAL_ENDPOINTS[rule.endpoint]
                 operation.setdefault("parameters", []).append(CONDITION[header])
                 statuses |= on_failure
+            if method.upper() in METHODS:
+                operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+                statuses |= {400, 409, 413}
+                for status, response in operation["responses"].items():
+                    if int(status) < 300:
+                        response["headers"] = response.get("headers", {}) | REPLAYED
             for status in sorted(statuses):
                 operation["responses"][str(status)] = self.error_response(status)
 
@@ -158,7 +196,7 @@ def describe_error(status: int) -> dict[str, Any]:
         name, text, value = header
         description["headers"][name] = {
             "description": text,
-            "required": True,
+            "required": status != 409,
             "schema": {"type": "string"},
             "example": value,
         }

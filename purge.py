@@ -4,6 +4,7 @@ from database import Database
 
 TASKS_A_STATEMENT = 1000  # each takes a few milliseconds, far from any statement_timeout
 OWNERS_A_STATEMENT = 1000
+KEYS_A_STATEMENT = 1000
 
 
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
@@ -36,3 +37,13 @@ def purge_old_trash(database: Database, days: int) -> int:
         deleted += sum(purge_trash(database, user_id, days) for user_id in users)
         after = owners[-1][0].decode()
     return deleted
+
+
+def purge_idempotency_keys(database: Database) -> int:
+    """Delete everybody's keys that have expired; return how many."""
+    deleted = 0
+    while True:
+        [(count,)] = database.fetch("delete_expired_idempotency_keys", max_rows=KEYS_A_STATEMENT)
+        deleted += int(count)
+        if int(count) < KEYS_A_STATEMENT:
+            return deleted

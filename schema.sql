@@ -85,6 +85,23 @@ SET default_tablespace = '';
 SET default_table_access_method = heap;
 
 --
+-- Name: idempotency_keys; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.idempotency_keys (
+    user_id text NOT NULL,
+    key text NOT NULL,
+    fingerprint bytea NOT NULL,
+    status smallint NOT NULL,
+    headers jsonb NOT NULL,
+    body text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_keys_key_length CHECK (((char_length(key) >= 1) AND (char_length(key) <= 255)))
+);
+
+
+--
 -- Name: purged_tasks; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -161,6 +178,14 @@ ALTER TABLE public.tasks ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 
 --
+-- Name: idempotency_keys idempotency_keys_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, key);
+
+
+--
 -- Name: purged_tasks purged_tasks_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -190,6 +215,13 @@ ALTER TABLE ONLY public.task_counters
 
 ALTER TABLE ONLY public.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id);
+
+
+--
+-- Name: idempotency_keys_expires_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idempotency_keys_expires_at ON public.idempotency_keys USING btree (expires_at);
 
 
 --
@@ -246,6 +278,19 @@ CREATE TRIGGER tasks_tag_bits_insert BEFORE INSERT ON public.tasks FOR EACH ROW 
 --
 
 CREATE TRIGGER tasks_tag_bits_update BEFORE UPDATE ON public.tasks FOR EACH ROW WHEN (((new.tags <> old.tags) OR (old.tag_bits = '-1'::integer))) EXECUTE FUNCTION public.set_tag_bits();
+
+
+--
+-- Name: idempotency_keys; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: idempotency_keys idempotency_keys_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY idempotency_keys_owner ON public.idempotency_keys USING ((user_id = current_setting('app.user_id'::text, true)));
 
 
 --
@@ -306,5 +351,6 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0005'),
     ('0006'),
     ('0007'),
+    ('0008'),
     ('0009'),
     ('0010');

@@ -113,6 +113,23 @@ class StrictSchema(Schema):
         unknown = RAISE
 
 
+class Choice(fields.Field[Any]):
+    """One of several objects, told apart by the text that stands under `tag`."""
+
+    def __init__(self, tag: str, schemas: dict[str, Schema], **options: Any) -> None:
+        super().__init__(**options)
+        self.tag = tag
+        self.schemas = schemas
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValidationError("Must be an object.")
+        name = value.get(self.tag)
+        if not isinstance(name, str) or name not in self.schemas:
+            raise ValidationError({self.tag: [f"Must be one of: {', '.join(self.schemas)}."]})
+        return self.schemas[name].load(value)
+
+
 class TaskFields(StrictSchema):
     """What a client may write of a task."""
 

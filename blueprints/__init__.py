@@ -1,22 +1,43 @@
 """One file a resource; what they share is here."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
-from flask import Request, Response, current_app
+from flask import Request, Response, current_app, g
 from flask.globals import request_ctx
 from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
-from database import Database
+from database import Connection, Database
 from errors import ApiError
 from strict_json import parse_json
 
 
-def database() -> Database:
+def pool() -> Database:
     db: Database = current_app.extensions["database"]
     return db
+
+
+def database() -> Database | Connection:
+    """Give what runs this request's statements: its transaction, where it has one, or the pool."""
+    return g.get("transaction") or pool()
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """Make the block one transaction, also of those who call `database()`; an outer one goes on."""
+    if outer := g.get("transaction"):
+        yield outer
+        return
+    with pool().transaction() as connection:
+        g.transaction = connection
+        try:
+            yield connection
+        finally:
+            del g.transaction
 
 
 MERGE_PATCH = "application/merge-patch+json"

@@ -5,7 +5,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 from psycopg import Error
 
-from blueprints import database, json_response
+from blueprints import json_response, pool
 from database import DatabaseUnavailable
 from errors import ApiError, ErrorSchema
 from migrate import pending_migrations
@@ -39,7 +39,7 @@ def get_liveness() -> Response:
 def get_readiness() -> Response:
     """Tell whether the database is reached and migrated"""
     try:
-        with database().connection() as connection:
+        with pool().connection() as connection:
             pending = pending_migrations(connection)
     except (DatabaseUnavailable, Error):
         raise ApiError(503, "The database cannot be reached.") from None

@@ -15,11 +15,12 @@ import transfer_calendar
 import transfer_csv
 import transfer_json
 from blueprints import (
-    database,
     first_fault,
     json_response,
+    pool,
     read_body,
     refuse_unknown_parameters,
+    transaction,
 )
 from database import Database, Value
 from errors import ApiError
@@ -46,6 +47,11 @@ blueprint = Blueprint(
 blueprint.before_request(refuse_unknown_parameters)
 
 
+@blueprint.before_request
+def take_files() -> None:
+    request.max_content_length = current_app.config["MAX_IMPORT_LENGTH"]
+
+
 class Imported(Schema):
     """What an import did."""
 
@@ -62,7 +68,7 @@ def export_tasks(user_id: str) -> Response:
     of the export; tasks that are created meanwhile may be. An answer that breaks off has failed.
     """
     form = acceptable_format()
-    pages = task_pages(database(), user_id)
+    pages = task_pages(pool(), user_id)
     first = list(islice(pages, 1))  # what fails here has an answer of its own
     response = Response(form.write(chain(first, pages), user_id), content_type=form.CONTENT_TYPE)
     response.headers["Content-Disposition"] = f'attachment; filename="{form.FILE_NAME}"'
@@ -79,11 +85,10 @@ def import_tasks(user_id: str) -> Response:
     over: the tasks are new ones. The first entry of a file is number 1.
     """
     form = sent_format()
-    request.max_content_length = current_app.config["MAX_IMPORT_LENGTH"]
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     number, batches = load_entries(form, read_body(request), most)
     values: dict[str, Value] = {"user_id": user_id, "max_stored": most}
-    with database().transaction() as connection:
+    with transaction() as connection:
         for batch in batches:
             if not connection.run("insert_tasks", values | {"tasks": batch}).ntuples:
                 raise too_many(most)

@@ -3,7 +3,7 @@
 from flask import Response, url_for
 from flask_smorest import Blueprint
 
-from blueprints import database, json_response, refuse_unknown_parameters
+from blueprints import database, json_response, pool, refuse_unknown_parameters
 from blueprints.paging import page_parameters, read_page
 from blueprints.tasks import ETAG, task_response, write_task
 from converters import refuse_ids_past_bigint
@@ -56,7 +56,7 @@ def list_trash(user_id: str) -> Response:
 def empty_trash(user_id: str) -> Response:
     """Delete all tasks in the trash for good"""
     refuse_unknown_parameters()
-    purge_trash(database(), user_id)
+    purge_trash(pool(), user_id)
     return Response(status=204)
 
 

@@ -40,7 +40,8 @@ FROM
             (6, false, format('GRANT USAGE ON SCHEMA public TO %I', role)),
             (7, false, format('GRANT SELECT ON schema_migrations TO %I', role)),
             (8, false, format(
-                'GRANT SELECT, INSERT, UPDATE, DELETE ON tasks, task_counters, purged_tasks TO %I',
+                'GRANT SELECT, INSERT, UPDATE, DELETE'
+                ' ON tasks, task_counters, purged_tasks, idempotency_keys TO %I',
                 role
             ))
     ) AS grants (position, is_for_new_role, statement)

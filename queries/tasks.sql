@@ -27,6 +27,24 @@ greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 -- With If-Match, the task must have one of these versions; {} is none, null is any.
 (%(versions)s::bigint[] IS NULL OR version = ANY (%(versions)s::bigint[]))
 
+-- fragment: is_changed
+-- A change's task, of the expected version (null: any). The ids stand beside the join: without
+-- them, the planner may read all of the user's tasks to find a hundred.
+user_id = %(user_id)s AND id = ANY (%(ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
+        AND (expected IS NULL OR expected = version)
+
+-- fragment: updated_fields
+-- What a task becomes where `given` is the task with the fields that a client sent.
+given.title, given.description, given.completed, coalesce(given.priority, 'none'),
+            given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'),
+            CASE
+                WHEN NOT given.completed THEN NULL
+                WHEN tasks.completed THEN tasks.completed_at
+                ELSE {moved_on}
+            END,
+            {moved_on},
+            counted
+
 -- name: select_task
 -- One task of its owner: its version and a JSON object. No row where it is missing, in the trash or
 -- another user's.
@@ -113,15 +131,7 @@ updated AS (
         completed_at, updated_at, version
     ) = (
         SELECT
-            given.title, given.description, given.completed, coalesce(given.priority, 'none'),
-            given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'),
-            CASE
-                WHEN NOT given.completed THEN NULL
-                WHEN tasks.completed THEN tasks.completed_at
-                ELSE {moved_on}
-            END,
-            {moved_on},
-            counted
+            {updated_fields}
         FROM jsonb_populate_record(tasks, %(fields)s) AS given
     )
     FROM counter
@@ -129,6 +139,32 @@ updated AS (
     RETURNING {task_columns}
 )
 SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task;
+
+-- name: update_tasks
+-- Does to each task of a JSON array what update_task does to one, with its own fields and expected
+-- version; ids are all of theirs. Returns id and JSON object of those that it changed.
+WITH counter AS (
+    {counted_change}
+),
+updated AS (
+    UPDATE tasks
+    SET (
+        title, description, completed, priority, due_at, due_all_day, tags,
+        completed_at, updated_at, version
+    ) = (
+        SELECT
+            {updated_fields}
+        FROM jsonb_populate_record(tasks, fields) AS given
+    )
+    FROM
+        counter,
+        jsonb_to_recordset(%(changes)s) AS change (
+            task_id bigint, expected bigint, fields jsonb
+        )
+    WHERE {is_changed}
+    RETURNING {task_columns}
+)
+SELECT id, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task ORDER BY id;
 
 -- name: toggle_task
 -- Turns completed over, in one statement: of any number at once, none is lost. Returns what
@@ -161,3 +197,20 @@ SET deleted_at = {moved_on},
 FROM counter
 WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
 RETURNING version, id;
+
+-- name: delete_tasks
+-- Does to each task of a JSON array what delete_task does to one. Returns the ids, and the JSON
+-- null in place of a task.
+WITH counter AS (
+    {counted_change}
+),
+deleted AS (
+    UPDATE tasks
+    SET deleted_at = {moved_on},
+        updated_at = {moved_on},
+        version = counted
+    FROM counter, jsonb_to_recordset(%(changes)s) AS change (task_id bigint, expected bigint)
+    WHERE {is_changed}
+    RETURNING id
+)
+SELECT id, 'null' FROM deleted ORDER BY id;

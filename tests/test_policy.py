@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import assert_error
+from support import User, assert_error
 
 import generated
 from auth import PUBLIC_ENDPOINTS
@@ -40,6 +40,23 @@ def test_every_route_is_public_by_name_or_belongs_to_its_user(
         assert "user_id" in rule.arguments, f"{rule} has no owner"
         for method in METHODS & rule.methods:
             assert_error(client.open(path, method=method), 401, "unauthorized")
+
+
+def test_every_post_and_patch_heeds_an_idempotency_key(application: Flask, client: FlaskClient):
+    alice = User(client, "alice")
+    for rule in application.url_map.iter_rules():
+        path = re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
+        for method in {"POST", "PATCH"} & rule.methods:
+            response = alice.call(method, path, headers={"Idempotency-Key": "not visible"})
+            assert_error(response, 400, "bad_request")
+            assert "Idempotency-Key" in response.json["message"], rule
+
+
+def test_every_post_and_patch_describes_its_idempotency_key():
+    for path, item in openapi()["paths"].items():
+        for operation in (item[method] for method in ["post", "patch"] if method in item):
+            assert "Idempotency-Key" in [each["name"] for each in operation["parameters"]], path
+            assert operation["responses"].keys() >= {"400", "409", "422"}
 
 
 def test_public_list_names_no_route_that_is_gone(application: Flask):

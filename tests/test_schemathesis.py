@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -18,6 +19,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from auth import bearer_token, token_verifier
+from idempotency import KEY
 from positions import START, write_position
 
 SECURITY_CHECK = "object_level_authorization"
@@ -47,11 +49,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWar
 
 
 class Client(werkzeug.Client):
-    """Drops the settings of a network, which schemathesis hands to werkzeug as well."""
+    """Drops the settings of a network, which schemathesis hands to werkzeug as well.
+
+    A good Idempotency-Key it makes new each time: to use one for two requests is a 422.
+    """
+
+    numbers = count()
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
         for name in ("max_redirects", "verify", "cert"):
             kwargs.pop(name, None)
+        headers = kwargs.get("headers") or {}
+        if KEY.fullmatch(headers.get("Idempotency-Key", "")):
+            headers["Idempotency-Key"] = f'"{next(self.numbers)}"'
         return super().open(*args, **kwargs)
 
 

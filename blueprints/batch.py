@@ -1,0 +1,234 @@
+"""Many changes to tasks in one request, all or none: /api/{user_id}/tasks/batch."""
+
+import json
+import re
+from typing import Any
+
+from flask import Response, current_app
+from marshmallow import ValidationError, fields, validates
+from marshmallow.validate import Length, OneOf, Range
+
+from blueprints import (
+    BodyParser,
+    first_fault,
+    json_response,
+    refuse_unknown_parameters,
+    transaction,
+)
+from blueprints.tasks import TasksBlueprint
+from converters import LARGEST_ID
+from database import Connection
+from errors import ApiError
+from schemas import Choice, StrictBoolean, StrictSchema, Task, TaskCreate, TaskPatch
+
+MOST_OPERATIONS = 100
+
+Operation = dict[str, Any]
+
+
+def named(name: str) -> fields.String:
+    return fields.String(required=True, validate=OneOf([name]))
+
+
+class Whole(fields.Integer):
+    """An integer as JSON Schema means it: 1.0 is one, "1" is none."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        return super()._deserialize(whole, attr, data, **kwargs)
+
+
+class CreateOperation(StrictSchema):
+    """Creates a task."""
+
+    op = named("create")
+    task = fields.Nested(TaskCreate, required=True)
+
+
+class Change(StrictSchema):
+    """What operations on a task that exists have in common."""
+
+    id = Whole(
+        required=True,
+        strict=True,
+        validate=Range(1, LARGEST_ID),
+        metadata={"format": "int64", "examples": [12]},
+    )
+    version = Whole(
+        strict=True,
+        validate=Range(1, LARGEST_ID),
+        metadata={
+            "format": "int64",
+            "description": "The version that the task must still have, as with If-Match.",
+            "examples": [57],
+        },
+    )
+
+
+class PatchOperation(Change):
+    """Changes some fields of a task."""
+
+    op = named("patch")
+    task = fields.Nested(TaskPatch, required=True)
+
+
+class CompleteOperation(Change):
+    """Completes a task, or, with `completed: false`, opens it again."""
+
+    op = named("complete")
+    completed = StrictBoolean(load_default=True)
+
+
+class DeleteOperation(Change):
+    """Moves a task to the trash."""
+
+    op = named("delete")
+
+
+class Batch(StrictSchema):
+    """Operations that are done together."""
+
+    operations = fields.List(
+        Choice(
+            "op",
+            {
+                "create": CreateOperation(),
+                "patch": PatchOperation(),
+                "complete": CompleteOperation(),
+                "delete": DeleteOperation(),
+            },
+        ),
+        required=True,
+        validate=Length(1, MOST_OPERATIONS),
+        metadata={"description": "A task may stand in one operation only."},
+    )
+
+    @validates("operations")
+    def refuse_task_twice(self, operations: list[Operation], data_key: str) -> None:
+        """What two changes of one task mean together would be the server's guess."""
+        first: dict[int, int] = {}
+        for number, operation in enumerate(operations):
+            if "id" not in operation:
+                continue
+            if (earlier := first.setdefault(operation["id"], number)) != number:
+                raise ValidationError({number: {"id": [f"Operation {earlier} has it already."]}})
+
+
+class BatchResult(StrictSchema):
+    """What became of the tasks."""
+
+    results = fields.List(
+        fields.Nested(Task, allow_none=True),
+        required=True,
+        metadata={"description": "A task for each operation, in order; null for a deleted one."},
+    )
+
+
+class BatchParser(BodyParser):
+    """Names the operation that is at fault."""
+
+    def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> Any:
+        details = error.normalized_messages().get("json", {})
+        message = re.sub(r"^operations\.(\d+)[.:] ?", r"operation \1: ", first_fault(details))
+        raise ApiError(422, message, details)
+
+
+class BatchBlueprint(TasksBlueprint):
+    ARGUMENTS_PARSER = BatchParser()
+
+
+EXAMPLE = {
+    "operations": [
+        {"op": "create", "task": {"title": "Buy milk"}},
+        {"op": "patch", "id": 12, "task": {"priority": "high"}, "version": 57},
+        {"op": "complete", "id": 13},
+        {"op": "delete", "id": 14},
+    ]
+}
+
+blueprint = BatchBlueprint(
+    "batch",
+    __name__,
+    url_prefix="/api/<user_id:user_id>/tasks/batch",
+    description="Many changes in one request.",
+)
+blueprint.before_request(refuse_unknown_parameters)
+
+
+@blueprint.post("")
+@blueprint.arguments(Batch(), example=EXAMPLE)
+@blueprint.response(200, BatchResult)
+@blueprint.alt_response(404, response="not_found")
+@blueprint.alt_response(412, response="precondition_failed")
+def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
+    """Do many operations on tasks, all or none
+
+    The first that cannot be done decides the error and is named in it, counted from 0; then nothing
+    was done. A `patch` is a JSON merge patch; `version` is what If-Match is to a single task.
+    """
+    operations: list[Operation] = body["operations"]
+    with transaction() as db:
+        results = (
+            create(db, user_id, operations)
+            | change(db, "update_tasks", user_id, operations, "patch", "complete")
+            | change(db, "delete_tasks", user_id, operations, "delete")
+        )
+        for number, operation in enumerate(operations):
+            if number not in results:
+                raise reason(db, user_id, number, operation)
+    return json_response(b'{"results": [%b]}' % b", ".join(results[n] for n in sorted(results)))
+
+
+def numbers_of(operations: list[Operation], *names: str) -> list[int]:
+    return [number for number, each in enumerate(operations) if each["op"] in names]
+
+
+def create(db: Connection, user_id: str, operations: list[Operation]) -> dict[int, bytes]:
+    """Do the create operations, by one statement; return the tasks by their operations' numbers.
+
+    Raises:
+        ApiError: 409, they would be more than the user may have.
+    """
+    numbers = numbers_of(operations, "create")
+    if not numbers:
+        return {}
+    most: int = current_app.config["MAX_TASKS_PER_USER"]
+    tasks = json.dumps([operations[number]["task"] for number in numbers])
+    rows = db.fetch("insert_tasks", user_id=user_id, tasks=tasks, max_stored=most)
+    if not rows:
+        message = f"You would have more than {most} tasks, the most there can be."
+        raise failure(409, message, *numbers)
+    return {number: task for number, (_, task, _) in zip(numbers, rows, strict=True)}
+
+
+def change(
+    db: Connection, statement: str, user_id: str, operations: list[Operation], *names: str
+) -> dict[int, bytes]:
+    """Do the operations of these names; return what became of the tasks that were found."""
+    numbers = numbers_of(operations, *names)
+    if not numbers:
+        return {}
+    changes = [change_of(operations[number]) for number in numbers]
+    ids = f"{{{','.join(str(each['task_id']) for each in changes)}}}"
+    rows = db.fetch(statement, user_id=user_id, ids=ids, changes=json.dumps(changes))
+    done = {int(task_id): result for task_id, result in rows}
+    return {n: done[operations[n]["id"]] for n in numbers if operations[n]["id"] in done}
+
+
+def change_of(operation: Operation) -> dict[str, Any]:
+    """Write an operation on a task that exists as the statements want it."""
+    written = operation.get("task", {"completed": operation.get("completed")})
+    return {"task_id": operation["id"], "expected": operation.get("version"), "fields": written}
+
+
+def reason(db: Connection, user_id: str, number: int, operation: Operation) -> ApiError:
+    """Find out why an operation was not done; its statement has decided that already."""
+    task_id: int = operation["id"]
+    if "version" in operation and db.fetch("select_task", user_id=user_id, task_id=task_id):
+        return failure(412, "The task has changed since you got it; get it again.", number)
+    return failure(404, f"Resource not found: task {task_id}", number)
+
+
+def failure(status: int, message: str, *numbers: int) -> ApiError:
+    details = {"operations": {str(number): [message] for number in numbers}}
+    return ApiError(status, f"operation {numbers[0]}: {message}", details)

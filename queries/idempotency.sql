@@ -1,0 +1,47 @@
+-- name: try_idempotency_key
+-- Claims a user's key until the transaction ends; false where another transaction has it. Beside
+-- that, what is kept under the key: whether of the same request, and its answer; else NULLs.
+WITH claim AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext(%(user_id)s), hashtext(%(key)s)) AS is_claimed
+)
+SELECT is_claimed, fingerprint = %(fingerprint)s, status, headers, body
+FROM claim
+LEFT JOIN (
+    SELECT fingerprint, status, headers, body
+    FROM idempotency_keys
+    WHERE user_id = %(user_id)s AND key = %(key)s AND expires_at > now()
+) AS kept ON true;
+
+-- name: insert_idempotent_answer
+-- Keeps an answer for 24 hours, in place of an expired one. No row where the key has been used
+-- since it was claimed: between that statement's snapshot and its lock, another may have committed.
+INSERT INTO idempotency_keys AS kept (
+    user_id, key, fingerprint, status, headers, body, created_at, expires_at
+)
+VALUES (
+    %(user_id)s, %(key)s, %(fingerprint)s, %(status)s, %(headers)s, %(body)s,
+    now(), now() + interval '24 hours'
+)
+ON CONFLICT (user_id, key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, status = excluded.status, headers = excluded.headers,
+        body = excluded.body, created_at = excluded.created_at, expires_at = excluded.expires_at
+    WHERE kept.expires_at <= excluded.created_at
+RETURNING key;
+
+-- name: delete_expired_idempotency_keys
+-- Deletes up to max_rows keys that have expired, of whatever user, and returns how many. One that
+-- was used anew meanwhile stays.
+WITH expired AS (
+    SELECT user_id AS owner, key AS old_key
+    FROM idempotency_keys
+    WHERE expires_at <= now()
+    ORDER BY expires_at, user_id, key
+    LIMIT %(max_rows)s
+),
+deleted AS (
+    DELETE FROM idempotency_keys
+    USING expired
+    WHERE user_id = owner AND key = old_key AND expires_at <= now()
+    RETURNING key
+)
+SELECT count(*) FROM deleted;

@@ -1,0 +1,251 @@
+"""Batches: many operations on tasks in one request, all or none."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from support import User, assert_error
+from werkzeug.test import TestResponse
+
+CREATE = {"op": "create", "task": {"title": "Buy milk"}}
+FIELDS = {
+    "title": "Buy bread",
+    "description": "Rye",
+    "priority": "high",
+    "due_at": "2026-11-21",
+    "tags": ["home", "shop"],
+}
+
+
+def batch(user: User, *operations: Any) -> TestResponse:
+    return user.call("POST", "batch", json={"operations": operations})
+
+
+def done(user: User, *operations: Any) -> list[Any]:
+    response = batch(user, *operations)
+    assert response.status_code == 200, response.text
+    results: list[Any] = response.json["results"]
+    return results
+
+
+# What is done
+
+
+def test_every_kind_of_operation_is_done_and_answered_in_order(alice: User):
+    first, second, third, fourth, untouched = (alice.create(f"task {n}") for n in range(5))
+    results = done(
+        alice,
+        {"op": "delete", "id": first["id"]},
+        {"op": "create", "task": FIELDS},
+        {"op": "patch", "id": second["id"], "task": {"title": "Patched", "completed": True}},
+        {"op": "complete", "id": third["id"], "version": third["version"]},
+        CREATE,
+        {"op": "complete", "id": fourth["id"], "completed": False},
+    )
+    assert results[0] is None
+    assert {name: results[1][name] for name in FIELDS} == FIELDS
+    assert (results[2]["title"], results[2]["completed"]) == ("Patched", True)
+    assert (results[3]["title"], results[3]["completed"]) == ("task 2", True)
+    assert results[4]["title"] == "Buy milk"
+    assert (results[5]["title"], results[5]["completed"]) == ("task 3", False)
+    newest_first = sorted([*results[1:], untouched], key=lambda task: -task["id"])
+    assert alice.all() == newest_first
+    assert results[1]["id"] < results[4]["id"]
+
+
+def test_patch_in_a_batch_changes_what_a_patch_changes(alice: User):
+    bodies = [{}, {"description": None, "due_at": None}, {"tags": None}, {"completed": True}]
+    for body in bodies:
+        one, two = alice.create(**FIELDS | {"title": "Same"}), alice.create(**FIELDS)
+        [many] = done(alice, {"op": "patch", "id": two["id"], "task": body | {"title": "Same"}})
+        single = alice.call("PATCH", one["id"], json=body | {"title": "Same"}).json
+        moving = {"id", "version", "created_at", "updated_at", "completed_at"}
+        assert {k: v for k, v in many.items() if k not in moving} == {
+            k: v for k, v in single.items() if k not in moving
+        }
+        assert many["version"] > two["version"]
+        assert many["updated_at"] > two["updated_at"]
+        assert (many["completed_at"] is None) == (single["completed_at"] is None)
+
+
+def test_hundred_operations_are_done(alice: User):
+    created = done(alice, *[CREATE] * 100)
+    assert [task["id"] for task in created] == sorted(task["id"] for task in created)
+    changed = done(alice, *({"op": "complete", "id": task["id"]} for task in reversed(created)))
+    assert [task["id"] for task in changed] == [task["id"] for task in reversed(created)]
+    assert done(alice, *({"op": "delete", "id": task["id"]} for task in created)) == [None] * 100
+    assert alice.all() == []
+
+
+def test_largest_batch_is_done(alice: User):
+    """Its statement is larger than what a socket takes at once."""
+    task = {"title": "x", "description": "x" * 5000}
+    created = done(alice, *[{"op": "create", "task": task}] * 100)
+    assert {each["description"] for each in created} == {task["description"]}
+    patches = [{"op": "patch", "id": each["id"], "task": task} for each in created]
+    assert len(done(alice, *patches)) == 100
+
+
+def test_completion_that_is_so_already_keeps_its_moment(alice: User):
+    operation = {"op": "complete", "id": alice.create()["id"]}
+    [first] = done(alice, operation)
+    [second] = done(alice, operation)
+    assert second["completed_at"] == first["completed_at"]
+
+
+# What is refused, as a whole
+
+
+def refused(user: User, status: int, error: str, fault: Any, *before: Any) -> tuple[str, Any]:
+    """Send a batch with one fault among good operations; return the message and its details."""
+    task, other = user.create(), user.create()
+    tasks = user.all()
+    operations = [
+        {"op": "delete", "id": task["id"]},
+        *before,
+        CREATE,
+        fault,
+        {"op": "complete", "id": other["id"]},
+    ]
+    number = operations.index(fault)
+    response = batch(user, *operations)
+    details = assert_error(response, status, error)["operations"]
+    assert user.all() == tasks
+    message: str = response.json["message"]
+    assert message.startswith(f"operation {number}: ")
+    return message, details[str(number)]
+
+
+@pytest.mark.parametrize("op", ["patch", "complete", "delete"])
+def test_task_that_is_missing_is_404_and_nothing_is_done(alice: User, bob: User, op: str):
+    trashed, of_bob = alice.create(), bob.create()
+    alice.call("DELETE", trashed["id"])
+    body = {"task": {"title": "Mine"}} if op == "patch" else {}
+    for task in [{"id": 2**63 - 1}, of_bob, trashed]:
+        for version in [{}, {"version": task.get("version", 1)}]:
+            fault = {"op": op, "id": task["id"]} | body | version
+            message, _ = refused(alice, 404, "not_found", fault)
+            assert message.endswith(f"Resource not found: task {task['id']}")
+    assert bob.all() == [of_bob]
+
+
+@pytest.mark.parametrize("op", ["patch", "complete", "delete"])
+def test_version_that_the_task_no_longer_has_is_412_and_nothing_is_done(alice: User, op: str):
+    task = alice.create()
+    body = {"task": {"title": "Mine"}} if op == "patch" else {}
+    fault = {"op": op, "id": task["id"], "version": task["version"] + 1} | body
+    refused(alice, 412, "precondition_failed", fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "field"),
+    [
+        ({"op": "create"}, "task"),
+        ({"op": "create", "task": {"title": ""}}, "task"),
+        ({"op": "create", "task": {"title": "x", "completed": True}}, "task"),
+        ({"op": "create", "task": {"title": "x"}, "id": 1}, "id"),
+        ({"op": "patch", "id": 1}, "task"),
+        ({"op": "patch", "id": 1, "task": {"id": 2}}, "task"),
+        ({"op": "patch", "id": "1", "task": {}}, "id"),
+        ({"op": "patch", "id": 1.5, "task": {}}, "id"),
+        ({"op": "complete", "id": True}, "id"),
+        ({"op": "complete", "id": 0}, "id"),
+        ({"op": "complete", "id": 2**63}, "id"),
+        ({"op": "complete", "id": 1, "completed": 1}, "completed"),
+        ({"op": "complete", "id": 1, "version": None}, "version"),
+        ({"op": "delete"}, "id"),
+        ({"op": "delete", "id": 1, "version": 0}, "version"),
+        ({"op": "explode", "id": 1}, "op"),
+        ({"op": ["delete"], "id": 1}, "op"),
+        ({"id": 1}, "op"),
+    ],
+)
+def test_operation_that_breaks_a_rule_is_422_and_nothing_is_done(
+    alice: User, fault: Any, field: str
+):
+    message, details = refused(alice, 422, "validation_error", fault)
+    assert field in details
+    assert f": {field}" in message
+
+
+@pytest.mark.parametrize("fault", [None, 1, "create", []])
+def test_operation_that_is_no_object_is_422(alice: User, fault: Any):
+    refused(alice, 422, "validation_error", fault)
+
+
+@pytest.mark.parametrize("operations", [[], [CREATE] * 101, None, {}, "create"])
+def test_number_of_operations_out_of_range_is_422(alice: User, operations: Any):
+    response = alice.call("POST", "batch", json={"operations": operations})
+    assert "operations" in assert_error(response, 422, "validation_error")
+    assert alice.all() == []
+
+
+@pytest.mark.parametrize("body", [{}, [], {"operations": [CREATE], "atomic": False}])
+def test_body_of_another_form_is_422(alice: User, body: Any):
+    assert_error(alice.call("POST", "batch", json=body), 422, "validation_error")
+
+
+def test_same_task_in_two_operations_is_422_and_nothing_is_done(alice: User):
+    task = alice.create()
+    first, fault = {"op": "complete", "id": task["id"]}, {"op": "delete", "id": task["id"]}
+    message, details = refused(alice, 422, "validation_error", fault, first)
+    assert message == "operation 3: id: Operation 1 has it already."
+    assert details == {"id": ["Operation 1 has it already."]}
+
+
+def test_first_operation_that_cannot_be_done_decides_the_error(alice: User):
+    task = alice.create()
+    stale = {"op": "complete", "id": task["id"], "version": 1}
+    missing = {"op": "delete", "id": 999_999}
+    assert_error(batch(alice, stale, missing), 412, "precondition_failed")
+    assert_error(batch(alice, missing, stale), 404, "not_found")
+
+
+def test_tasks_past_the_quota_are_409_and_nothing_is_done(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(alice.client.application.config, "MAX_TASKS_PER_USER", 3)
+    task = alice.create()
+    delete = {"op": "delete", "id": task["id"]}
+    details = assert_error(batch(alice, delete, CREATE, CREATE, CREATE), 409, "conflict")
+    assert details["operations"].keys() == {"1", "2", "3"}
+    assert alice.all() == [task]
+    assert len(done(alice, CREATE, CREATE)) == 2
+    assert_error(batch(alice, CREATE), 409, "conflict")
+
+
+# Many at once
+
+
+def test_batches_on_the_same_tasks_in_opposite_orders_are_all_done(app: Flask, alice: User):
+    ids = [task["id"] for task in done(alice, *[CREATE] * 20)]
+
+    def change(number: int) -> int:
+        user = User(app.test_client(), "alice")
+        some = ids if number % 2 else ids[::-1]
+        title = {"title": f"by {number}"}
+        half = [{"op": "patch", "id": task_id, "task": title} for task_id in some[:10]]
+        rest = [{"op": "complete", "id": task_id, "completed": True} for task_id in some[10:]]
+        return batch(user, *(half + rest if number % 3 else rest + half)).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(change, range(40))) == {200}
+    assert len({task["version"] for task in alice.all()}) == 1
+
+
+def test_batch_and_single_writes_at_once_lose_nothing(app: Flask, alice: User):
+    ids = [task["id"] for task in done(alice, *[CREATE] * 5)]
+
+    def write(number: int) -> int:
+        user = User(app.test_client(), "alice")
+        if number % 2:
+            return user.call("PATCH", f"{ids[number % 5]}/complete").status_code
+        return batch(
+            user, *({"op": "patch", "id": i, "task": {"title": "x"}} for i in ids)
+        ).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(write, range(50))) == {200}
+    assert all(task["completed"] for task in alice.all())
+    assert {task["title"] for task in alice.all()} == {"x"}
