@@ -170,6 +170,13 @@ ALTER TABLE ONLY public.tasks
 
 
 --
+-- Name: tasks_trash; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX tasks_trash ON public.tasks USING btree (user_id, version, id) INCLUDE (deleted_at) WHERE (deleted_at IS NOT NULL);
+
+
+--
 -- Name: tasks_version; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -213,4 +220,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0002'),
     ('0003'),
     ('0004'),
-    ('0005');
+    ('0005'),
+    ('0009');
