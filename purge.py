@@ -10,17 +10,18 @@ KEYS_A_STATEMENT = 1000
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
     """Delete what one user has in the trash, all or what is older than `days`; return how many.
 
-    What is moved there, restored or moved there again meanwhile stays: its version is another.
+    What is moved there or restored meanwhile stays, also when it was both: its version is newer.
     """
     deleted = 0
-    for task_ids, versions in database.fetch(
+    for task_ids, newest in database.fetch(
         "select_trash_chunks", user_id=user_id, days=days, size=TASKS_A_STATEMENT
     ):
         for _, number in database.fetch(
             "delete_trashed_tasks",
             user_id=user_id,
             task_ids=task_ids.decode(),
-            versions=versions.decode(),
+            newest=int(newest),
+            versions=None,
         ):
             deleted += int(number)
     return deleted

@@ -28,6 +28,41 @@ CREATE TYPE public.task_priority AS ENUM (
 
 
 --
+-- Name: audit_tasks(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.audit_tasks() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        INSERT INTO audit_log (user_id, action, task_ids)
+        SELECT changed.user_id, changed.action, array_agg(changed.id ORDER BY changed.id)
+        FROM (
+            SELECT
+                after.user_id, after.id,
+                CASE
+                    WHEN before.deleted_at IS NULL AND after.deleted_at IS NULL THEN 'update'
+                    WHEN before.deleted_at IS NULL THEN 'delete'
+                    WHEN after.deleted_at IS NULL THEN 'restore'
+                    ELSE 'update'
+                END AS action
+            FROM before INNER JOIN after ON after.user_id = before.user_id AND after.id = before.id
+        ) AS changed
+        GROUP BY changed.user_id, changed.action;
+    ELSE
+        INSERT INTO audit_log (user_id, action, task_ids)
+        SELECT
+            changed.user_id, CASE TG_OP WHEN 'INSERT' THEN 'create' ELSE 'purge' END,
+            array_agg(changed.id ORDER BY changed.id)
+        FROM changed
+        GROUP BY changed.user_id;
+    END IF;
+    RETURN NULL;
+END $$;
+
+
+--
 -- Name: bits_of_tags(text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -83,6 +118,22 @@ END $$;
 SET default_tablespace = '';
 
 SET default_table_access_method = heap;
+
+--
+-- Name: audit_log; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.audit_log (
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    user_id text NOT NULL,
+    action text NOT NULL,
+    task_ids bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    detail text DEFAULT ''::text NOT NULL,
+    address text DEFAULT ''::text NOT NULL,
+    request_id text DEFAULT COALESCE(current_setting('app.request_id'::text, true), ''::text) NOT NULL,
+    role name DEFAULT CURRENT_USER NOT NULL
+);
+
 
 --
 -- Name: idempotency_keys; Type: TABLE; Schema: public; Owner: -
@@ -218,6 +269,13 @@ ALTER TABLE ONLY public.tasks
 
 
 --
+-- Name: audit_log_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX audit_log_at ON public.audit_log USING brin (at);
+
+
+--
 -- Name: idempotency_keys_expires_at; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -243,6 +301,27 @@ CREATE INDEX tasks_trash ON public.tasks USING btree (user_id, version, id) INCL
 --
 
 CREATE INDEX tasks_version ON public.tasks USING btree (user_id, version, id);
+
+
+--
+-- Name: tasks tasks_audit_delete; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER tasks_audit_delete AFTER DELETE ON public.tasks REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.audit_tasks();
+
+
+--
+-- Name: tasks tasks_audit_insert; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER tasks_audit_insert AFTER INSERT ON public.tasks REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.audit_tasks();
+
+
+--
+-- Name: tasks tasks_audit_update; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER tasks_audit_update AFTER UPDATE ON public.tasks REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION public.audit_tasks();
 
 
 --
@@ -353,4 +432,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0007'),
     ('0008'),
     ('0009'),
-    ('0010');
+    ('0010'),
+    ('0011');

@@ -6,7 +6,7 @@ from flask_smorest import Blueprint
 from blueprints import database, json_response, pool, refuse_unknown_parameters
 from blueprints.paging import page_parameters, read_page
 from blueprints.tasks import ETAG, task_response, write_task
-from converters import refuse_ids_past_bigint
+from converters import LARGEST_ID, refuse_ids_past_bigint
 from positions import END, Position, write_position
 from purge import purge_trash
 from schemas import Task, TrashedTask
@@ -84,5 +84,6 @@ def purge_task(user_id: str, task_id: int) -> Response:
         task_id,
         found_by="select_trashed_task",
         task_ids=f"{{{task_id}}}",
+        newest=LARGEST_ID,
     )
     return Response(status=204)

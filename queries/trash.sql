@@ -46,8 +46,8 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM restored) AS t
 
 -- name: select_trash_chunks
 -- All of one user's trash, or what has been there for more than some days, in chunks to be deleted:
--- of each the tasks' ids and their versions, as arrays.
-SELECT array_agg(id), array_agg(DISTINCT version)
+-- of each the tasks' ids as an array, and their newest version.
+SELECT array_agg(id), max(version)
 FROM (
     SELECT id, version, (row_number() OVER (ORDER BY version, id) - 1) / %(size)s AS chunk
     FROM tasks
@@ -58,9 +58,10 @@ GROUP BY chunk
 ORDER BY chunk;
 
 -- name: delete_trashed_tasks
--- Deletes tasks in the trash for good, where their versions are expected ones, and leaves a
--- tombstone of each. Returns the new version and how many they were; no row where there were none.
--- The counter is locked before the tasks, as by every write, and counts what was in fact deleted.
+-- Deletes tasks in the trash for good, where their versions are expected ones and not newer than the
+-- newest that was seen, and leaves a tombstone of each. Returns the new version and how many they
+-- were; no row where there were none. The counter is locked before the tasks, as by every write, and
+-- counts what was in fact deleted.
 WITH counter AS (
     SELECT version + 1 AS counted
     FROM task_counters
@@ -71,7 +72,7 @@ deleted AS (
     DELETE FROM tasks
     USING counter
     WHERE user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[])
-        AND deleted_at IS NOT NULL AND {is_expected}
+        AND deleted_at IS NOT NULL AND version <= %(newest)s AND {is_expected}
     RETURNING id, counted
 ),
 tombstones AS (
@@ -85,12 +86,16 @@ WHERE user_id = %(user_id)s
 RETURNING counted, tasks_deleted;
 
 -- name: select_trash_owners
--- The next users by id, and whether anything in their trash is older than some days. The one
--- statement that reads over users: for `manage.py purge`, never for a request.
-SELECT user_id, EXISTS (
-    SELECT FROM tasks
+-- The next users by id, and true for those with anything in the trash that is older than some days.
+-- The one statement that reads over users: for `manage.py purge`, never for a request. A subselect
+-- with LIMIT is asked of each user by the index, where EXISTS may be hashed over everybody's trash.
+SELECT user_id, (
+    SELECT true
+    FROM tasks
     WHERE tasks.user_id = owner.user_id
         AND deleted_at < now() - make_interval(days => %(days)s)
+    ORDER BY version, id
+    LIMIT 1
 )
 FROM (
     SELECT user_id FROM task_counters

@@ -258,12 +258,16 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         tasks = user.call("GET", f"/api/alice/{path}").json
         return dice.choice(tasks)["id"] if tasks else 1
 
-    def undo() -> None:
+    def write_slowly() -> None:
+        """Leave others the time to commit between a write and its own commit, or its undoing."""
         statement = dice.choice(["insert_task", "toggle_task", "delete_task"])
         values = {"user_id": "alice", "task_id": any_task(), "versions": None}
-        values |= {"task": '{"title": "never"}', "max_stored": 10**6}
-        with database.connection() as connection, connection.transaction(force_rollback=True):
+        values |= {"task": f'{{"title": "slow {number}"}}', "max_stored": 10**6}
+        is_undone = dice.random() < 0.3
+        with database.connection() as connection, connection.transaction(force_rollback=is_undone):
             connection.run(statement, values)
+            for _ in range(10):
+                connection.run("select_tasks", values)
 
     kinds: list[Callable[[], Any]] = [
         lambda: user.create(f"of {number}"),
@@ -275,7 +279,8 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         lambda: user.call("DELETE", any_task()),
         lambda: user.call("POST", f"/api/alice/trash/{any_task('trash')}/restore"),
         lambda: user.call("DELETE", f"/api/alice/trash/{any_task('trash')}"),
-        undo,
+        write_slowly,
+        write_slowly,
     ]
     for turn in range(writes):
         answer = kinds[turn % len(kinds)]() if turn < len(kinds) else dice.choice(kinds)()
