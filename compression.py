@@ -11,6 +11,7 @@ from flask.globals import request_ctx
 from flask_compress import Compress
 
 ALGORITHMS = ["zstd", "br", "gzip"]  # by what a saved byte costs
+STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli keeps megabytes to itself before it writes
 SMALLEST = 1024  # bytes; below, what is saved is not worth the time
 TYPES = [
     "application/javascript",
@@ -30,7 +31,7 @@ SENT_TAGS = "tasks.if_none_match"
 def compress_answers(app: Flask) -> None:
     app.config |= {
         "COMPRESS_ALGORITHM": ALGORITHMS,
-        "COMPRESS_ALGORITHM_STREAMING": ALGORITHMS,
+        "COMPRESS_ALGORITHM_STREAMING": STREAMING_ALGORITHMS,
         "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": False,
         "COMPRESS_MIMETYPES": TYPES,
         "COMPRESS_MIN_SIZE": SMALLEST,
@@ -46,14 +47,18 @@ def compress_answers(app: Flask) -> None:
                 environ[SENT_TAGS] = tags
 
     def compress_large(response: Response) -> Response:
-        environ = request_ctx.request.environ
+        asked = request_ctx.request
         if response.status_code == 304:
-            keep_tag(response, environ.get(SENT_TAGS, ""))
-        elif (
-            "HTTP_ACCEPT_ENCODING" in environ
-            and response.status_code in {200, 201}  # a 206 is a part of what is not compressed
-            and (response.is_streamed or (response.content_length or 0) >= SMALLEST)
+            keep_tag(response, asked.environ.get(SENT_TAGS, ""))
+        if (
+            "HTTP_ACCEPT_ENCODING" not in asked.environ
+            or response.status_code not in {200, 201}  # a 206 is a part of what is not compressed
+            or not (response.is_streamed or (response.content_length or 0) >= SMALLEST)
         ):
+            return response
+        algorithms = STREAMING_ALGORITHMS if response.is_streamed else ALGORITHMS
+        if algorithm := asked.accept_encodings.best_match(algorithms):
+            asked.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 for a yes
             if close := getattr(response.response, "close", None):
                 response.call_on_close(close)  # also where nobody reads it to its end
             response = compress.after_request(response)

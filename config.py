@@ -10,13 +10,17 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from limits import parse_many
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 PROJECT = Path(__file__).parent
 VERSION = "1.0.0"  # of the API
 SHORTEST_SECRET = 32  # bytes; RFC 7518, section 3.2, for HS256
+RATE = re.compile(
+    r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
+    re.ASCII | re.IGNORECASE,
+)
+SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
 class CommandError(RuntimeError):
@@ -109,16 +113,18 @@ def postgres_url(text: str) -> str:
     return url
 
 
-def rate(text: str) -> str:
-    """Take one limit in the syntax of https://limits.readthedocs.io, or `off`."""
+def parse_rate(text: str) -> tuple[int, int] | None:
+    """Read `600/minute` or `20 per 5 seconds` as requests and seconds, `off` as None."""
     if text.lower() == "off":
-        return "off"
-    try:
-        [limit] = parse_many(text)
-    except ValueError:
-        limit = None
-    if not limit or not limit.amount:
+        return None
+    if not (match := RATE.fullmatch(text)):
         raise ValueError("off, or a limit such as 600/minute or 20 per 5 seconds")
+    requests, units, unit = match.groups()
+    return int(requests), int(units or 1) * SECONDS_OF_UNIT[unit.lower()]
+
+
+def rate(text: str) -> str:
+    parse_rate(text)
     return text
 
 
@@ -243,8 +249,8 @@ class Settings:
     rate_limit: str = setting(
         "600/minute",
         rate,
-        "What a user may ask for; `off`, or as [limits](https://limits.readthedocs.io) writes it."
-        " Without `REDIS_URL`, each worker process counts for itself",
+        "What a user may ask for: requests per second, minute, hour or day, also"
+        " `20 per 5 seconds`, or `off`. Without `REDIS_URL`, each worker process counts for itself",
     )
     auth_failure_limit: str = setting(
         "60/minute",

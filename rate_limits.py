@@ -8,9 +8,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
 from typing import Any
 
-from limits import parse
-
-from config import Settings
+from config import Settings, parse_rate
 from errors import MESSAGE_OF_STATUS, ApiError
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond, counts begin anew
@@ -36,11 +34,11 @@ class Limit:
     def __init__(self, name: str, rate: str, shared: Any) -> None:
         self.name = name
         self.refused = 0
-        self.is_off = rate == "off"
-        if self.is_off:
+        quota_and_seconds = parse_rate(rate)
+        self.is_off = quota_and_seconds is None
+        if quota_and_seconds is None:
             return
-        item = parse(rate)
-        self._quota, self._seconds = item.amount, item.get_expiry()
+        self._quota, self._seconds = quota_and_seconds
         self._policy = ("RateLimit-Policy", f'"{name}";q={self._quota};w={self._seconds}')
         self._shared = shared
         self._own = Counts()

@@ -6,24 +6,28 @@ from contextlib import suppress
 from threading import Lock, Thread
 from typing import Any
 
-from limits.storage import RedisStorage
-from redis.backoff import NoBackoff
+from redis import ConnectionPool
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 0.05  # seconds that a request waits for Redis, once an outage
 PAUSE = 1.0  # seconds between two attempts to reach it again
+
 # What the address says itself, as ?socket_timeout=0.2, goes before.
 OPTIONS: dict[str, Any] = {
     "socket_timeout": TIMEOUT,
     "socket_connect_timeout": TIMEOUT,
     "max_connections": 10_000,  # beyond requests at once: to run out of them would be an error
-    "retry": Retry(NoBackoff(), 0),
     "protocol": 2,  # it needs no greeting, which would be one more wait
     "driver_info": None,
 }
+
+# A counter ends by itself, with the window that its name holds.
+COUNT = """\
+local used = redis.call('incrby', KEYS[1], ARGV[2])
+if used == tonumber(ARGV[2]) then redis.call('expire', KEYS[1], ARGV[1]) end
+return used"""
 
 
 class SharedCounts:
@@ -33,17 +37,30 @@ class SharedCounts:
         self.is_away = False
         self.outages = 0
         self._lock = Lock()
-        self._storage = RedisStorage(url, key_prefix="tasks", **OPTIONS)
+        self._pool = ConnectionPool.from_url(url, **OPTIONS)
 
     def add(self, key: str, seconds: int, amount: int) -> int | None:
         """Add to a counter that lives for `seconds`; return what it is then, None while away."""
         if self.is_away:
             return None
         try:
-            return self._storage.incr(key, seconds, amount)
+            return self._ask(key, seconds, amount)
         except RedisError as error:
             self._leave(error)
             return None
+
+    def _ask(self, key: str, seconds: int, amount: int) -> int:
+        """Ask by the pool's connection itself: the client's command costs twice as much."""
+        connection: Any = self._pool.get_connection()
+        try:
+            connection.send_command("EVAL", COUNT, 1, f"tasks:{key}", seconds, amount)
+            used: int = connection.read_response()
+        except BaseException:
+            connection.disconnect()  # a late answer would be taken for that to the next question
+            raise
+        finally:
+            self._pool.release(connection)
+        return used
 
     def _leave(self, error: RedisError) -> None:
         with self._lock:
@@ -58,6 +75,6 @@ class SharedCounts:
         while self.is_away:
             time.sleep(PAUSE)
             with suppress(RedisError):  # a write: one that is read-only or full answers a ping
-                self._storage.incr("probe", 1)
+                self._ask("probe", 1, 1)
                 self.is_away = False
         log.warning("Redis is back")

@@ -1,0 +1,206 @@
+"""Large answers go out compressed, and what clients send back of them is understood."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import brotli
+import pytest
+from flask import Flask, Response
+from flask_compress.compat import compression as codecs
+from issuer import api_for
+from support import User, assert_error, token_for
+from werkzeug.test import TestResponse
+
+from compression import ALGORITHMS, SMALLEST, STREAMING_ALGORITHMS
+
+READ = {"br": brotli.decompress, "gzip": gzip.decompress, "zstd": codecs.zstd.decompress}
+BROWSER = {"Accept-Encoding": "gzip, deflate, br, zstd"}
+LONG = "Two litres, and not the sour one. " * 40
+
+
+def accepting(*algorithms: str, **headers: str) -> dict[str, str]:
+    return {"Accept-Encoding": ", ".join(algorithms)} | headers
+
+
+@pytest.fixture
+def task(alice: User) -> dict[str, Any]:
+    return alice.create(description=LONG.strip())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_large_answer_is_compressed_as_the_client_can_read_it(
+    alice: User, task: dict, algorithm: str
+):
+    for path, expected in [("", [task]), (task["id"], task)]:
+        response = alice.call("GET", path, headers=accepting(algorithm))
+        assert response.headers["Content-Encoding"] == algorithm
+        assert json.loads(READ[algorithm](response.data)) == expected
+        assert int(response.headers["Content-Length"]) == len(response.data) < SMALLEST
+        assert response.headers.getlist("Vary") == ["Origin, Accept-Encoding"]
+        assert response.content_type == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "chosen"),
+    [
+        ("gzip, deflate", "gzip"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("br;q=1.0, gzip;q=0.8, *;q=0.1", "br"),
+        ("zstd;q=0, br ; q=0.2, gzip;q=0.5", "gzip"),
+        ("*", "zstd"),
+    ],
+)
+def test_the_clients_wish_decides_between_algorithms(
+    alice: User, task: dict, accepted: str, chosen: str
+):
+    response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
+    assert response.headers["Content-Encoding"] == chosen
+    assert json.loads(READ[chosen](response.data)) == task
+
+
+@pytest.mark.parametrize(
+    "accepted", ["", "identity", "compress", "br;q=0", "deflate", "gzip;q=0, *;q=0", ";;q=,"]
+)
+def test_client_that_can_read_none_of_it_gets_it_plain(alice: User, task: dict, accepted: str):
+    response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
+    assert "Content-Encoding" not in response.headers
+    assert response.json == task
+    assert response.headers["Vary"] == "Origin, Accept-Encoding"
+
+
+def test_small_answers_and_errors_are_left_alone(alice: User):
+    task = alice.create()
+    answers = [
+        alice.call("GET", headers=BROWSER),
+        alice.call("GET", task["id"], headers=BROWSER),
+        alice.call("GET", "/health", headers=BROWSER),
+        alice.call("POST", json={"x" * 2000: 1}, headers=BROWSER),
+        alice.call("DELETE", task["id"], headers=BROWSER),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 204]
+    for answer in answers:
+        assert "Content-Encoding" not in answer.headers
+
+
+def test_head_tells_what_get_would(alice: User, task: dict):
+    get, head = (
+        alice.call(method, task["id"], headers=accepting("gzip")) for method in ("GET", "HEAD")
+    )
+    assert head.data == b""
+    names = ["Content-Encoding", "Content-Length", "Content-Type", "ETag", "Vary"]
+    assert [get.headers[name] for name in names] == [head.headers[name] for name in names]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_tag_of_a_compressed_task_is_its_own_and_reads_as_the_version(
+    alice: User, task: dict, algorithm: str
+):
+    headers = accepting(algorithm)
+    tag = alice.call("GET", task["id"], headers=headers).headers["ETag"]
+    assert tag == f'"{task["version"]}:{algorithm}"'
+    for sent in [tag, f"W/{tag}", f'"x", {tag}']:
+        again = alice.call("GET", task["id"], headers=headers | {"If-None-Match": sent})
+        assert (again.status_code, again.data) == (304, b"")
+        assert again.headers["ETag"] == tag
+        assert "Content-Encoding" not in again.headers
+    response = alice.call("PATCH", task["id"], json={"title": "New"}, headers={"If-Match": tag})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("form", ['"{}"', 'W/"{}"', '"{}:br"', '"{}:zstd"', 'W/"{}:gzip"'])
+def test_no_form_of_the_tag_locks_a_client_out_of_writing(alice: User, task: dict, form: str):
+    """A proxy in front that compresses makes strong tags weak."""
+    sent = {"If-Match": form.format(task["version"])}
+    written = alice.call("PATCH", task["id"], json={"title": "Mine"}, headers=sent)
+    assert written.status_code == 200
+    again = alice.call("PATCH", task["id"], json={"title": "Theirs"}, headers=sent)
+    assert_error(again, 412, "precondition_failed")
+    assert alice.call("GET", task["id"]).json == written.json
+
+
+@pytest.mark.parametrize("form", ['"{}:deflate"', '"{}:"', '"{}:br:br"', '"br:{}"', '"{}br"'])
+def test_a_suffix_that_none_of_our_tags_has_matches_nothing(alice: User, task: dict, form: str):
+    tag = form.format(task["version"])
+    response = alice.call("DELETE", task["id"], headers={"If-Match": tag})
+    assert_error(response, 412, "precondition_failed")
+    assert alice.call("GET", task["id"], headers={"If-None-Match": tag}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/openapi.json", "/docs", "/redoc", "/docs/assets/swagger-ui.css"]
+)
+def test_documents_are_compressed_and_not_sent_again(alice: User, path: str):
+    plain = alice.call("GET", path, buffered=True)
+    first = alice.call("GET", path, headers=accepting("gzip"), buffered=True)
+    if len(plain.data) >= SMALLEST:
+        assert gzip.decompress(first.data) == plain.data
+        assert first.headers["ETag"] == plain.headers["ETag"][:-1] + ':gzip"'
+    headers = accepting("gzip") | {"If-None-Match": first.headers["ETag"]}
+    again = alice.call("GET", path, headers=headers, buffered=True)
+    assert (again.status_code, again.data) == (304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+
+
+def test_part_of_a_file_is_a_part_of_it_as_it_is(alice: User):
+    path, headers = "/docs/assets/swagger-ui.css", BROWSER | {"Range": "bytes=0-1999"}
+    part = alice.call("GET", path, headers=headers, buffered=True)
+    assert part.status_code == 206
+    assert "Content-Encoding" not in part.headers
+    assert part.data == alice.call("GET", path, buffered=True).data[:2000]
+
+
+class Export:
+    """A stream of rows, which notes how far it was read and whether it was closed."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number in range(50_000):
+            self.made += 1
+            yield b"%d,Buy milk,%d\n" % (number, number * 7919 % 10_007)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def streaming(export: Export) -> Flask:
+    app = api_for()
+    app.add_url_rule(
+        "/api/<user_id:user_id>/export",
+        "export",
+        lambda user_id: Response(export, content_type="text/csv"),
+    )
+    return app
+
+
+@pytest.mark.parametrize("algorithm", STREAMING_ALGORITHMS)
+def test_stream_is_compressed_as_it_comes(algorithm: str):
+    export = Export()
+    headers = accepting(algorithm) | {"Authorization": f"Bearer {token_for('alice')}"}
+    client = streaming(export).test_client()
+    response: TestResponse = client.get("/api/alice/export", headers=headers)
+    chunks = response.iter_encoded()
+    first = next(chunks)
+    assert 0 < export.made < 50_000
+    assert response.headers["Content-Encoding"] == algorithm
+    assert "Content-Length" not in response.headers
+    text = READ[algorithm](first + b"".join(chunks))
+    assert len(re.findall(rb"\n", text)) == 50_000
+    response.close()
+    assert export.closed
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_stream_that_nobody_reads_to_its_end_is_closed(method: str):
+    export = Export()
+    headers = BROWSER | {"Authorization": f"Bearer {token_for('alice')}"}
+    client = streaming(export).test_client()
+    response = client.open("/api/alice/export", method=method, headers=headers)
+    response.close()
+    assert export.made < 50_000
+    assert export.closed

@@ -1,0 +1,168 @@
+"""What stands in the head of every answer, of every route and of every error."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import processes
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from processes import gunicorn
+from support import User, settings_for
+from werkzeug.test import TestResponse
+
+import migrate
+from app import create_app
+from headers import ERROR_HEADERS
+
+STRICT = "default-src 'none'; frame-ancestors 'none'"
+COMMON = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Vary": "Origin, Accept-Encoding",
+}
+ONCE = {*COMMON, "Content-Security-Policy", "Cache-Control", "Strict-Transport-Security"}
+HTTPS = "https://api.example.com"
+
+
+def assert_safe(response: TestResponse, cache: str, policy: str = STRICT) -> None:
+    """Hold an answer to what every one must say, and say once."""
+    headers = response.headers
+    assert {name: headers.get(name) for name in COMMON} == COMMON
+    assert headers["Cache-Control"] == cache
+    assert headers["Content-Security-Policy"] == policy
+    assert [name for name in ONCE if len(headers.getlist(name)) > 1] == []
+    assert "Set-Cookie" not in headers
+
+
+def urls_of(app: Flask) -> Iterator[tuple[str, str, set[str]]]:
+    for rule in app.url_map.iter_rules():
+        path = re.sub(r"<user_id:\w+>", "alice", re.sub(r"<task_id:\w+>", "1", rule.rule))
+        path = path.replace("<path:name>", "page.css")
+        yield rule.endpoint, re.sub(r"<\w+:\w+>", "1", path), rule.methods or set()
+
+
+def test_every_route_keeps_the_policy_whatever_it_answers(app: Flask, alice: User):
+    for endpoint, path, methods in urls_of(app):
+        for method in methods | {"TRACE"}:
+            for headers in [{}, {"Authorization": "", "Origin": "http://localhost:3000"}]:
+                response = alice.call(method, path, headers=headers, buffered=True)
+                policy = response.headers["Content-Security-Policy"]
+                assert policy == STRICT or (endpoint.startswith("docs.") and "'self'" in policy)
+                private = response.status_code < 400 and path.startswith("/api/")
+                cache = "private, no-cache" if private else "no-store"
+                if endpoint.startswith("docs.") and response.status_code < 400:
+                    cache = response.headers["Cache-Control"]
+                    assert cache == "no-cache" or method == "OPTIONS"
+                assert_safe(response, cache, policy)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("POST", "", {"data": b"{", "content_type": "application/json"}, 400),
+        ("GET", "/api/bob/tasks", {}, 401),
+        ("GET", "12", {}, 404),
+        ("GET", "/nope", {}, 404),
+        ("GET", "/docs/assets/nope", {}, 404),
+        ("DELETE", "", {}, 405),
+        ("POST", "", {"data": b"x" * 2_000_000}, 413),
+        ("POST", "", {"data": b"x", "content_type": "text/plain"}, 415),
+        ("POST", "", {"json": {}}, 422),
+    ],
+)
+def test_errors_keep_the_policy_and_are_stored_nowhere(
+    alice: User, method: str, path: str, options: dict, status: int
+):
+    response = alice.call(method, path, **options)
+    assert response.status_code == status
+    assert_safe(response, "no-store")
+
+
+def test_faults_of_ours_keep_the_policy(app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(app.extensions["database"], "fetch", None)
+    response = alice.call("GET")
+    assert response.status_code == 500
+    assert_safe(response, "no-store")
+
+
+def test_limited_answers_keep_the_policy():
+    client = create_app(settings_for("postgresql://", auth_failure_limit="1/day")).test_client()
+    client.get("/api/alice/tasks")
+    response = client.get("/api/alice/tasks")
+    assert response.status_code == 429
+    assert_safe(response, "no-store")
+
+
+def test_a_task_may_be_kept_by_its_users_browser_which_asks_whether_it_is_fresh(alice: User):
+    task = alice.create()
+    first = alice.call("GET", task["id"])
+    again = alice.call("GET", task["id"], headers={"If-None-Match": first.headers["ETag"]})
+    assert (first.status_code, again.status_code) == (200, 304)
+    for response in [first, again]:
+        assert_safe(response, "private, no-cache")
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_the_state_of_the_process_is_never_stored(alice: User, path: str):
+    response = alice.call("GET", path)
+    assert response.status_code == 200
+    assert_safe(response, "no-store")
+
+
+def test_https_is_demanded_only_of_those_who_came_by_it(client: FlaskClient):
+    secure = client.get("/health", base_url=HTTPS)
+    assert secure.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert "Strict-Transport-Security" not in client.get("/health").headers
+    assert client.get("/nope", base_url=HTTPS).headers["Strict-Transport-Security"]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "is_secure"),
+    [
+        (0, "https", False),
+        (1, "https", True),
+        (1, "http", False),
+        (1, "https, http", False),
+        (1, "http, https", True),
+        (2, "https", True),
+        (1, None, False),
+    ],
+)
+def test_scheme_is_what_the_last_trusted_proxy_says(
+    proxies: int, forwarded: str | None, is_secure: bool
+):
+    client = create_app(settings_for("postgresql://", trusted_proxies=proxies)).test_client()
+    headers = {} if forwarded is None else {"X-Forwarded-Proto": forwarded}
+    response = client.get("/health", headers=headers)
+    assert ("Strict-Transport-Security" in response.headers) is is_secure
+
+
+def test_forwarded_host_never_reaches_an_address_that_is_answered(app: Flask):
+    trusting = create_app(settings_for("postgresql://", trusted_proxies=1))
+    trusting.extensions["database"] = app.extensions["database"]
+    headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil", "Host": "evil"}
+    response = User(trusting.test_client(), "alice").call(
+        "POST", json={"title": "x"}, headers=headers
+    )
+    assert re.fullmatch(r"/api/alice/tasks/\d+", response.headers["Location"])
+
+
+def test_server_tells_no_version_and_each_header_once(server: SimpleNamespace, tmp_path: Path):
+    folder = processes.copy_of_project(tmp_path)
+    with processes.database_on(server, "headers") as url:
+        migrate.migrate(url)
+        with gunicorn(folder, url) as api:
+            answer = api.call("GET")
+    assert answer.status_code == 200
+    names = list(answer.headers.keys())
+    assert len(names) == len(set(names))
+    assert not re.search(r"\d", answer.headers.get("Server", ""))
+    assert "X-Powered-By" not in answer.headers
+
+
+def test_what_a_server_answers_itself_can_keep_the_policy():
+    names = {name for name, _ in ERROR_HEADERS}
+    assert {*COMMON, "Content-Security-Policy", "Cache-Control"} == names
