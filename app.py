@@ -18,6 +18,7 @@ from converters import (
 from cors import allow_origins
 from database import Database
 from errors import register_error_handlers
+from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi
 
 VERSION = "1.0.0"
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["database"] = Database(settings)
 
     allow_origins(app, settings.cors_origins)
+    observe(app, settings)
     require_owner(app, settings)
     api = TasksApi(
         app,

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Flask
 
-EXPOSED_HEADERS = "ETag, Link, Location, Retry-After, WWW-Authenticate"
+EXPOSED_HEADERS = "ETag, Link, Location, Retry-After, WWW-Authenticate, X-Request-Id"
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 PREFLIGHT_MAX_AGE = "7200"  # seconds; the most that Chromium keeps
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
 from threading import Lock
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
@@ -16,6 +16,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from config import Settings
 from statements import QUERIES
+from trail import CURRENT, Run, tell
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,17 @@ class Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
+        trail = CURRENT.get()
+        if trail is None:
+            return self._run(name, values)
+        started = perf_counter()
+        try:
+            return self._run(name, values)
+        finally:
+            trail.runs.append(Run(name, started, perf_counter() - started))
+            trail.backend = self.pgconn.backend_pid
+
+    def _run(self, name: str, values: Mapping[str, Value]) -> PGresult:
         query = QUERIES[name]
         arguments = [encode(values[parameter]) for parameter in query.parameters]
         if not self.prepares:
@@ -128,7 +140,9 @@ class Connection(psycopg.Connection[Any]):
             return result
         if result.error_field(DiagnosticField.SQLSTATE) is None:
             raise psycopg.OperationalError(result.get_error_message())
-        raise psycopg.errors.error_from_result(result)
+        error = psycopg.errors.error_from_result(result)
+        error.args = (error.diag.message_primary,)  # its DETAIL may hold a row, for the log to keep
+        raise error
 
     def is_stale(self) -> bool:
         """Tell whether an idle connection has something to read: its server's last words, its end.
@@ -199,6 +213,10 @@ class Database:
                 for row in range(result.ntuples)
             ]
 
+    def pool_stats(self) -> dict[str, int]:
+        """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
+        return self._pool.get_stats()
+
     def close(self) -> None:
         self._pool.close()
 
@@ -230,6 +248,7 @@ class Database:
                 raise DatabaseUnavailable("no connection was free in time") from None
             if not connection.is_stale():
                 return connection
+            tell("connection_stale")
             self._discard(connection)
             self._pool.putconn(connection)
             self._probe()
@@ -262,6 +281,7 @@ class Database:
             self._answered_at = monotonic()
             self._suspect = self._down = False
         except psycopg.OperationalError as error:
+            tell("probe_failed")
             silence = monotonic() - started
             refused = silence < POOL_TIMEOUT
             # As when others have taken all its connections: those at hand may be good.

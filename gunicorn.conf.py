@@ -11,11 +11,15 @@ from time import monotonic
 import gunicorn.util  # type: ignore[import-untyped]
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 
+import metrics_server
 from config import ConfigError, Settings
 from errors import error_body
+from trail import new_request_id
 
 try:
     settings = Settings.load()
+    if settings.metrics_port:
+        metrics_server.prepare(settings)  # before the application is loaded
 except ConfigError as error:
     sys.exit(f"Error: {error}")
 
@@ -66,13 +70,40 @@ def post_request(_worker, request, _environ, response):  # type: ignore[no-untyp
                     break
 
 
+def on_starting(server):  # type: ignore[no-untyped-def]
+    if settings.metrics_port:
+        server.metrics_server = metrics_server.start(settings)
+
+
+def post_worker_init(worker):  # type: ignore[no-untyped-def]
+    if settings.metrics_port:
+        import metrics
+
+        metrics.watch_pool(worker.wsgi.extensions["database"])
+
+
+def child_exit(_server, worker):  # type: ignore[no-untyped-def]
+    """Forget the gauges of a worker that has ended; what it counted stays."""
+    if settings.metrics_port:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server):  # type: ignore[no-untyped-def]
+    if settings.metrics_port:
+        server.metrics_server.terminate()
+
+
 def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-def]
     """Answer what gunicorn refuses itself in the shape of every other error."""
     phrase = HTTPStatus(status).phrase
-    body = error_body(status)
+    request_id = new_request_id()
+    body = error_body(status, request_id=request_id)
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"X-Request-Id: {request_id}\r\n\r\n"
     )
     gunicorn.util.write_nonblock(client, head.encode("latin-1") + body)
     deadline = monotonic() + LINGER_TIMEOUT

@@ -73,6 +73,7 @@ def assert_error(
         assert response.headers["Allow"]
     if status == 503:
         assert int(response.headers["Retry-After"]) > 0
-    details: dict[str, Any] = body.get("details", {})
-    assert isinstance(details, dict)
+    details: dict[str, Any] = body["details"]
+    if isinstance(details["request_id"], str):  # else it is a field of that name, and its fault
+        assert details.pop("request_id") == response.headers["X-Request-Id"]
     return details
