@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run token migrate rollback migration schema docs test test-browser check format bench requirements clean
+.PHONY: help run token migrate rollback migration schema docs test test-browser test-services check format bench requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,10 +31,13 @@ docs: .venv/run ## Write openapi.json, .env.example and the README's table of se
 	@$(BIN)/python manage.py docs
 
 test: .venv/dev ## Run the tests, each on a throwaway database
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal --cov --cov-report=term --ignore=tests/browser
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal --cov --cov-report=term --ignore=tests/browser --ignore=tests/services
 
 test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
+
+test-services: .venv/dev ## Try what runs beside the API, with the real programs: promtool
+	@$(BIN)/python -m pytest -q tests/services
 
 check: .venv/dev ## Lint, check the format, the types and the migrations
 	@$(BIN)/ruff check .

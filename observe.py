@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +12,7 @@ from flask import Flask
 from flask.globals import request_ctx
 
 from config import Settings
+from logs import line_writer
 from trail import CURRENT, Trail
 
 log = logging.getLogger("tasks.request")
@@ -59,7 +59,7 @@ def observe(app: Flask, settings: Settings) -> None:
 
 
 def reports_of(settings: Settings) -> list[Report]:
-    reports: list[Report] = [log_request]
+    reports = [request_log()]
     if settings.metrics_port:
         import metrics
 
@@ -113,28 +113,46 @@ def server_timing(trail: Trail) -> str:
 
 
 def level_of(trail: Trail) -> int:
-    if trail.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        unavailable = trail.status == HTTPStatus.SERVICE_UNAVAILABLE
-        return logging.WARNING if unavailable else logging.ERROR
-    if trail.error:  # broke off in the middle of its answer
+    if trail.status >= 500:
+        return logging.WARNING if trail.status == 503 else logging.ERROR
+    if trail.error and trail.status < 400:  # broke off in the middle of its answer
         return logging.WARNING
     return logging.DEBUG if trail.route in PROBES else logging.INFO
 
 
-def log_request(trail: Trail) -> None:
-    """Write the one line about a request: no path, no query, no header, no body."""
-    level = level_of(trail)
-    if not log.isEnabledFor(level):
-        return
+def request_log() -> Report:
+    """Make the function that writes the one line about a request."""
+    write = line_writer()
+
+    def log_request(trail: Trail) -> None:
+        level = level_of(trail)
+        if not log.isEnabledFor(level):
+            return
+        fields = fields_of(trail)
+        if write and level == logging.INFO:
+            write(fields)
+            return
+        exc_info: Any = None
+        if (error := trail.error) and level == logging.ERROR:
+            exc_info = (type(error), error, error.__traceback__)
+        line = logging.LogRecord(log.name, level, "", 0, "request %s", (fields,), exc_info)
+        line.fields = fields
+        log.handle(line)
+
+    return log_request
+
+
+def fields_of(trail: Trail) -> dict[str, Any]:
+    """Tell of a request what may be told: no path, no query, no header, no body."""
     fields: dict[str, Any] = {
+        "event": "request",
         "request_id": trail.request_id,
         "method": trail.environ["REQUEST_METHOD"],
+        "route": trail.route,
         "status": trail.status,
         "ms": round(1000 * trail.seconds, 2),
         "bytes": trail.size,
     }
-    if trail.route:
-        fields["route"] = trail.route
     if trail.trace_id:
         fields["trace_id"] = trail.trace_id
     if trail.user:
@@ -145,15 +163,9 @@ def log_request(trail: Trail) -> None:
         fields["pg_pid"] = trail.backend
     if trail.refused:
         fields["refused"] = trail.refused
-    exc_info: Any = None
-    if error := trail.error:
-        fields |= cause_of(error, trail.status)
-        if level == logging.ERROR:
-            exc_info = (type(error), error, error.__traceback__)
-    # By hand: looking for the caller would cost more than all the rest.
-    line = logging.LogRecord(log.name, level, "", 0, "request %s", (fields,), exc_info)
-    line.fields = fields
-    log.handle(line)
+    if trail.error:
+        fields |= cause_of(trail.error, trail.status)
+    return fields
 
 
 def cause_of(error: Exception, status: int) -> dict[str, str]:
@@ -163,6 +175,6 @@ def cause_of(error: Exception, status: int) -> dict[str, str]:
         cause["sqlstate"] = error.sqlstate
         if error.diag.constraint_name:
             cause["constraint"] = error.diag.constraint_name
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or "sqlstate" not in cause:
+    if status >= 500 or "sqlstate" not in cause:
         cause["cause"] = f"{type(error).__name__}: {error}"
     return cause

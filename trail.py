@@ -60,7 +60,7 @@ class Trail:
 
     @property
     def database_seconds(self) -> float:
-        return sum(run.seconds for run in self.runs)
+        return sum([run.seconds for run in self.runs])
 
 
 CURRENT: ContextVar[Trail | None] = ContextVar("trail", default=None)
