@@ -42,8 +42,9 @@ test: .venv/dev ## Run the tests, each on a throwaway database
 test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
 
-test-services: .venv/dev ## Try it with a real Redis server
-	@command -v redis-server >/dev/null || { echo "Install redis-server (Debian: apt install redis-server)."; exit 1; }; $(BIN)/python -m pytest -q tests/services
+test-services: .venv/dev ## Try it with the real programs beside it: Redis, PgBouncer, promtool
+	@command -v redis-server promtool >/dev/null || { echo "Install them first (Debian: apt install redis-server prometheus)."; exit 1; }
+	@$(BIN)/python -m pytest -q tests/services
 
 check: .venv/dev ## Lint, check the format, the types and the migrations
 	@$(BIN)/ruff check .

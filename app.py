@@ -20,6 +20,7 @@ from database import Database
 from errors import register_error_handlers
 from headers import add_headers
 from idempotency import keep_answers
+from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
 from rate_limits import RateLimits
 
@@ -44,6 +45,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["rate_limits"] = RateLimits(settings)
 
     add_headers(app, settings)
+    observe(app, settings)
     compress_answers(app)
     require_owner(app, settings)
     keep_answers(app)

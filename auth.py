@@ -16,6 +16,7 @@ from errors import ApiError
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from rate_limits import RateLimits, caller_at
 from strict_json import parse_json
+from trail import CURRENT
 
 PUBLIC_ENDPOINTS = frozenset(
     {
@@ -38,24 +39,43 @@ COMPACT_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 # No control characters (U+0000 to U+001F, U+007F to U+009F), no halves of surrogate pairs.
 SUBJECT = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{LONGEST_USER_ID}}}")
 
-REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
-    jwt.ExpiredSignatureError: "The token has expired.",
-    jwt.ImmatureSignatureError: "The token is not valid yet.",
-    jwt.InvalidAudienceError: "The token is meant for another audience.",
-    jwt.InvalidIssuerError: "The token is from another issuer.",
+# The closed set of reasons: a name for logs and metrics, a sentence for the client.
+MESSAGE_OF_REFUSAL = {
+    "algorithm": "The token is signed with an algorithm that is not accepted.",
+    "audience": "The token is meant for another audience.",
+    "claim": "The token lacks the claim {claim}.",
+    "expired": "The token has expired.",
+    "expiry": "The token has no valid expiry.",
+    "immature": "The token is not valid yet.",
+    "invalid": "The token is not valid.",
+    "issuer": "The token is from another issuer.",
+    "key_unknown": "The token is signed with a key that its issuer lacks.",
+    "key_unnamed": "The token does not name its key.",
+    "keys_unavailable": "The keys of the token's issuer cannot be had right now.",
+    "malformed": "The token is not a JWT.",
+    "missing": "Send a token in the header Authorization: Bearer.",
+    "owner": "This path belongs to another user.",
+    "signature": "The signature of the token is not valid.",
+    "subject": "The token does not name a user.",
+    "type": "The token is of a type that is not accepted.",
 }
-
-WRONG_SIGNATURE = "The signature of the token is not valid."
+REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
+    jwt.ExpiredSignatureError: "expired",
+    jwt.ImmatureSignatureError: "immature",
+    jwt.InvalidAudienceError: "audience",
+    jwt.InvalidIssuerError: "issuer",
+    jwt.MissingRequiredClaimError: "claim",
+}
 
 Verify = Callable[[str], str]
 
 
 class TokenRefused(Exception):
-    """A token that is no key to this API. Its text tells the client why."""
+    """A token that is no key to this API: the text is for the client, the reason for counting."""
 
-
-class NoToken(TokenRefused):
-    """No token at all."""
+    def __init__(self, reason: str, claim: str = "") -> None:
+        super().__init__(MESSAGE_OF_REFUSAL[reason].format(claim=claim))
+        self.reason = reason
 
 
 class Verified(NamedTuple):
@@ -68,10 +88,16 @@ class Verified(NamedTuple):
     key: Any
 
 
-def refuse(message: str, *, token_sent: bool = True) -> ApiError:
+def refuse(refusal: TokenRefused) -> ApiError:
     """Make a 401 with the challenge of RFC 6750, section 3: no `error` where no token was sent."""
-    challenge = 'Bearer error="invalid_token"' if token_sent else "Bearer"
-    return ApiError(401, message, headers={"WWW-Authenticate": challenge})
+    note_refusal(refusal.reason)
+    challenge = "Bearer" if refusal.reason == "missing" else 'Bearer error="invalid_token"'
+    return ApiError(401, str(refusal), headers={"WWW-Authenticate": challenge})
+
+
+def note_refusal(reason: str) -> None:
+    if trail := CURRENT.get():
+        trail.refused = reason
 
 
 def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None) -> Verify:
@@ -89,13 +115,13 @@ def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None)
         if algorithm == SYMMETRIC_ALGORITHM and secrets:
             return secrets
         if algorithm not in KEY_OF_ALGORITHM or not key_set:
-            raise TokenRefused("The token is signed with an algorithm that is not accepted.")
+            raise TokenRefused("algorithm")
         if kid is None:
-            raise TokenRefused("The token does not name its key.")
+            raise TokenRefused("key_unnamed")
         try:
             return [key_set.find(kid, algorithm)]
         except UnknownKey:
-            raise TokenRefused("The token is signed with a key that its issuer lacks.") from None
+            raise TokenRefused("key_unknown") from None
 
     # A token costs 30 µs or more to verify and is sent with every request of its user.
     @lru_cache(REMEMBERED_TOKENS)
@@ -125,18 +151,18 @@ def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None)
             except jwt.InvalidSignatureError:
                 continue
             except jwt.PyJWTError as error:
-                raise TokenRefused(reason_of(error)) from None
+                raise refusal_of(error) from None
             check_claims(claims)
             return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
-        raise TokenRefused(WRONG_SIGNATURE)
+        raise TokenRefused("signature")
 
     def verify(token: str) -> str:
         known = verify_once(token)
         # Since it was verified, its key may have been withdrawn, and its time may have come.
         if known.key not in find_keys(known.algorithm, known.kid):
-            raise TokenRefused(WRONG_SIGNATURE)
+            raise TokenRefused("signature")
         if time.time() >= known.expiry + LEEWAY:
-            raise TokenRefused("The token has expired.")
+            raise TokenRefused("expired")
         return known.subject
 
     return verify
@@ -149,19 +175,19 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         TokenRefused: it is no JWT, or one of another purpose.
     """
     if not COMPACT_TOKEN.fullmatch(token):
-        raise TokenRefused("The token is not a JWT.")
+        raise TokenRefused("malformed")
     try:
         header, claims = (
             parse_json(jwt.utils.base64url_decode(part)) for part in token.split(".")[:2]
         )
     except ValueError:
-        raise TokenRefused("The token is not a JWT.") from None
+        raise TokenRefused("malformed") from None
     if not isinstance(header, dict) or not isinstance(claims, dict):
-        raise TokenRefused("The token is not a JWT.")
+        raise TokenRefused("malformed")
     if not all(isinstance(header.get(name, ""), str) for name in ("alg", "kid", "typ")):
-        raise TokenRefused("The token is not a JWT.")
+        raise TokenRefused("malformed")
     if header.get("typ", "JWT").upper() != "JWT":
-        raise TokenRefused("The token is of a type that is not accepted.")
+        raise TokenRefused("type")
     return header, claims
 
 
@@ -169,27 +195,25 @@ def check_claims(claims: dict[str, Any]) -> None:
     """Refuse what PyJWT lets through: an unusable `sub`, an `exp` that is no number of seconds."""
     subject, expiry = claims["sub"], claims["exp"]
     if not isinstance(subject, str) or not SUBJECT.fullmatch(subject):
-        raise TokenRefused("The token does not name a user.")
+        raise TokenRefused("subject")
     if type(expiry) is not int or expiry > LAST_EXPIRY:
-        raise TokenRefused("The token has no valid expiry.")
+        raise TokenRefused("expiry")
 
 
-def reason_of(error: jwt.PyJWTError) -> str:
-    if isinstance(error, jwt.MissingRequiredClaimError):
-        return f"The token lacks the claim {error.claim}."
-    return REASON_OF_ERROR.get(type(error), "The token is not valid.")
+def refusal_of(error: jwt.PyJWTError) -> TokenRefused:
+    return TokenRefused(REASON_OF_ERROR.get(type(error), "invalid"), getattr(error, "claim", ""))
 
 
 def bearer_token(header: str | None) -> str:
     """Take the token out of an Authorization header (RFC 6750, section 2.1).
 
     Raises:
-        NoToken: there is none.
+        TokenRefused: there is none.
     """
     scheme, _, rest = (header or "").partition(" ")
     token = rest.strip(" ")
     if scheme.lower() != "bearer" or not token:
-        raise NoToken("Send a token in the header Authorization: Bearer.")
+        raise TokenRefused("missing")
     return token
 
 
@@ -214,11 +238,14 @@ def require_owner(app: Flask, settings: Settings) -> None:
             subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
             limits.auth_failures.count(asked.environ, caller_at(asked.environ))
-            raise refuse(str(error), token_sent=not isinstance(error, NoToken)) from None
+            raise refuse(error) from None
         except KeysUnavailable:
-            raise ApiError(503, "The keys of the token's issuer cannot be had right now.") from None
+            note_refusal("keys_unavailable")
+            raise ApiError(503, MESSAGE_OF_REFUSAL["keys_unavailable"]) from None
+        if trail := CURRENT.get():
+            trail.user = subject
         limits.requests.count(asked.environ, subject)
         if subject != (asked.view_args or {}).get("user_id"):
-            raise refuse("This path belongs to another user.")
+            raise refuse(TokenRefused("owner"))
 
     app.before_request(check_owner)

@@ -55,6 +55,12 @@ def log_level(text: str) -> str:
     return text.lower()
 
 
+def log_format(text: str) -> str:
+    if text.lower() not in {"json", "text"}:
+        raise ValueError("json or text")
+    return text.lower()
+
+
 def secret(text: str) -> str:
     if len(text.encode()) < SHORTEST_SECRET:
         raise ValueError(f"{SHORTEST_SECRET} bytes or more (try: openssl rand -base64 32)")
@@ -270,6 +276,24 @@ class Settings:
         " `X-Forwarded-Proto` counts too",
     )
     log_level: str = setting("info", log_level, "`debug`, `info`, `warning` or `error`")
+    log_format: str = setting(
+        "json",
+        log_format,
+        "`json` or `text`; `make run` in a terminal writes `text` unless told otherwise",
+    )
+    server_timing: bool = setting(
+        False, switch, "Tell clients in `Server-Timing` where an answer's time went"
+    )
+    metrics_port: int = setting(
+        0, integer(0, 65535), "Port of Prometheus' `/metrics`, never the public one; 0: none"
+    )
+    metrics_host: str = setting("127.0.0.1", str, "Address that `METRICS_PORT` is opened on")
+    otel_exporter_otlp_endpoint: str = setting(
+        "",
+        web_url,
+        "Where an OpenTelemetry collector takes traces by OTLP/HTTP, such as"
+        " `http://localhost:4318`; empty: no traces. The SDK reads its other variables itself",
+    )
 
     @property
     def issuer(self) -> str:
@@ -331,5 +355,7 @@ def require_complete(settings: Settings) -> None:
         )
     if settings.better_auth_secret_previous and not settings.better_auth_secret:
         raise ConfigError("Set BETTER_AUTH_SECRET beside BETTER_AUTH_SECRET_PREVIOUS.")
+    if settings.metrics_port == settings.api_port:
+        raise ConfigError("METRICS_PORT must be another port than API_PORT: it is not for clients.")
     if settings.key_set_url and not settings.issuer:
         raise ConfigError("Set JWT_ISSUER beside JWKS_URL: a key set alone names no issuer.")

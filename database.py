@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from math import inf
 from threading import Lock
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
@@ -19,6 +19,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from config import Settings
 from statements import QUERIES
+from trail import CURRENT, Run, tell
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +105,25 @@ class Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
+        trail = CURRENT.get()
+        if trail is None:
+            return self._run(name, values)
+        started = perf_counter()
+        try:
+            return self._run(name, values)
+        finally:
+            trail.runs.append(Run(name, started, perf_counter() - started))
+            trail.backend = self.pgconn.backend_pid
+
+    def _run(self, name: str, values: Mapping[str, Value]) -> PGresult:
         deadline = monotonic() + self.reply_timeout
         if (user_id := values.get("user_id")) is None:
             self._sender(name, values)()
             return self._checked(self._results(deadline)[0])
         # One round trip and one transaction, also through a pooler: the owner is gone with it.
-        sends = self._sender(SET_OWNER, {"user_id": user_id}), self._sender(name, values)
+        trail = CURRENT.get()
+        owner = {"user_id": user_id, "request_id": trail.request_id if trail else ""}
+        sends = self._sender(SET_OWNER, owner), self._sender(name, values)
         self.pgconn.enter_pipeline_mode()
         for send in sends:
             send()
@@ -179,7 +193,9 @@ class Connection(psycopg.Connection[Any]):
             return result
         if result.error_field(DiagnosticField.SQLSTATE) is None:
             raise psycopg.OperationalError(result.get_error_message())
-        raise psycopg.errors.error_from_result(result)
+        error = psycopg.errors.error_from_result(result)
+        error.args = (error.diag.message_primary,)  # its DETAIL may hold a row, for the log to keep
+        raise error
 
     def is_stale(self) -> bool:
         """Tell whether an idle connection has something to read: its server's last words, its end.
@@ -271,6 +287,10 @@ class Database:
             connection.command(b"COMMIT")
             self._answered_at = monotonic()
 
+    def pool_stats(self) -> dict[str, int]:
+        """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
+        return self._pool.get_stats()
+
     def close(self) -> None:
         self._pool.close()
 
@@ -303,6 +323,7 @@ class Database:
                 raise DatabaseUnavailable("no connection was free in time") from None
             if not connection.is_stale():
                 return connection
+            tell("connection_stale")
             self._discard(connection)
             self._pool.putconn(connection)
             self._probe()
@@ -335,6 +356,7 @@ class Database:
             self._answered_at = monotonic()
             self._suspect = self._down = False
         except psycopg.OperationalError as error:
+            tell("probe_failed")
             silence = monotonic() - started
             refused = silence < POOL_TIMEOUT
             # As when others have taken all its connections: those at hand may be good.

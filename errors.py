@@ -1,7 +1,6 @@
 """Every error of every layer, in the one shape that clients know."""
 
 import json
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -11,8 +10,7 @@ from marshmallow import Schema, fields
 from werkzeug.exceptions import HTTPException
 
 from database import DatabaseUnavailable, status_of
-
-log = logging.getLogger(__name__)
+from trail import CURRENT, blame
 
 CODE_OF_STATUS = {
     400: "bad_request",
@@ -71,11 +69,19 @@ class ApiError(Exception):
 
 
 def error_body(
-    status: int, message: str | None = None, details: dict[str, Any] | None = None
+    status: int,
+    message: str | None = None,
+    details: dict[str, Any] | None = None,
+    request_id: str | None = None,
 ) -> bytes:
+    """Make the body; the request's id stands in it, unless a field of the request has that name."""
     phrase = HTTPStatus(status).phrase
     code = CODE_OF_STATUS.get(status) or phrase.lower().replace(" ", "_")
     message = message or MESSAGE_OF_STATUS.get(status) or f"{phrase}."
+    if trail := CURRENT.get():
+        request_id = trail.request_id
+    if request_id:
+        details = {"request_id": request_id} | (details or {})
     body = {"error": code, "message": message}
     return json.dumps(body | ({"details": details} if details else {})).encode()
 
@@ -94,6 +100,8 @@ def error_response(
 
 
 def answer_api_error(error: ApiError) -> Response:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        blame(error)
     return error_response(error.status, error.message, error.details, error.headers)
 
 
@@ -104,25 +112,17 @@ def answer_http_error(error: HTTPException) -> Response:
 
 
 def answer_database_unavailable(error: DatabaseUnavailable) -> Response:
-    log.warning("database unavailable: %s", error)
+    blame(error)
     return error_response(503)
 
 
 def answer_database_error(error: psycopg.Error) -> Response:
-    status = status_of(error)
-    log.log(
-        logging.ERROR if status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING,
-        "database error %s answered with %s: %s",
-        error.sqlstate,
-        status,
-        error,
-        exc_info=status == HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
-    return error_response(status)
+    blame(error)
+    return error_response(status_of(error))
 
 
 def answer_unknown_error(error: Exception) -> Response:
-    log.error("unhandled error", exc_info=error)
+    blame(error)
     return error_response(500)
 
 

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import gunicorn.util  # type: ignore[import-untyped]
 
+import metrics_server
 import worker
 from config import ConfigError, Settings
 from errors import error_body
+from trail import new_request_id
 
 try:
     settings = Settings.load()
+    if settings.metrics_port:
+        metrics_server.prepare(settings)  # before the application is loaded
 except ConfigError as error:
     sys.exit(f"Error: {error}")
 
@@ -42,13 +46,40 @@ def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
     ended.wsgi.extensions["database"].close()
 
 
+def on_starting(server):  # type: ignore[no-untyped-def]
+    if settings.metrics_port:
+        server.metrics_server = metrics_server.start(settings)
+
+
+def post_worker_init(started):  # type: ignore[no-untyped-def]
+    if settings.metrics_port:
+        import metrics
+
+        metrics.watch_pool(started.wsgi.extensions["database"])
+
+
+def child_exit(_server, ended):  # type: ignore[no-untyped-def]
+    """Forget the gauges of a worker that has ended; what it counted stays."""
+    if settings.metrics_port:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(ended.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server):  # type: ignore[no-untyped-def]
+    if settings.metrics_port:
+        server.metrics_server.terminate()
+
+
 def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-def]
     """Answer what gunicorn refuses itself in the shape of every other error."""
     phrase = HTTPStatus(status).phrase
-    body = error_body(status)
+    request_id = new_request_id()
+    body = error_body(status, request_id=request_id)
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"X-Request-Id: {request_id}\r\n\r\n"
     )
     gunicorn.util.write_nonblock(client, head.encode("latin-1") + body)
 

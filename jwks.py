@@ -20,6 +20,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from strict_json import parse_json
+from trail import tell
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ class KeySet:
             keys = parse_key_set(fetch(self._url))
         except (OSError, HTTPException, ValueError) as error:
             self._failing = True
+            tell("jwks_failed")
             log.warning(
                 "the issuer's keys could not be fetched from %s, after %.1f s: %s",
                 self._url,
@@ -178,4 +180,5 @@ class KeySet:
             log.info("the issuer at %s has %d keys", self._url, len(keys))
         self._keys = keys
         self._fetched_at = monotonic()
+        tell("jwks_fetched")
         self._failing = False

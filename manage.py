@@ -102,6 +102,8 @@ def run() -> None:
     """Serve the API, with a PostgreSQL of its own where DATABASE_URL names none."""
     on_stop(signal.default_int_handler)
     environ = read_environ()
+    if sys.stderr.isatty():  # a person reads
+        environ = {"LOG_FORMAT": "text"} | environ
     secret = environ.get("BETTER_AUTH_SECRET")
     code = 0
     if environ.get("DATABASE_URL"):

@@ -20,6 +20,7 @@ from converters import refuse_ids_past_bigint
 from database import Value
 from errors import ApiError
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
+from trail import tell
 
 
 class TasksBlueprint(Blueprint):  # type: ignore[misc]
@@ -108,6 +109,7 @@ def create_task(body: dict[str, Any], user_id: str) -> Response:
     if not rows:
         raise ApiError(409, f"You have {most} tasks, the most there can be; the trash counts too.")
     [(version, task, task_id)] = rows
+    tell("tasks_created")
     response = task_response(version, task, 201)
     response.location = url_for("tasks.get_task", user_id=user_id, task_id=int(task_id))
     return response
@@ -161,4 +163,7 @@ def delete_task(user_id: str, task_id: int) -> Response:
 @blueprint.response(200, Task, headers=ETAG)
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
     """Turn a task's completion over"""
-    return task_response(*write_task("toggle_task", user_id, task_id))
+    version, task = write_task("toggle_task", user_id, task_id)
+    if b'"completed":true' in task:  # a title cannot look so: its quotes are escaped
+        tell("tasks_completed")
+    return task_response(version, task)

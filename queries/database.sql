@@ -17,8 +17,11 @@ WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- name: set_owner
--- Whose rows the statements of this transaction may touch: the policies of the tables ask for it.
-SELECT set_config('app.user_id', %(user_id)s, true);
+-- Whose rows the statements of this transaction may touch, and for which request: the policies of the
+-- tables ask for the one, the audit for the other.
+SELECT
+    set_config('app.user_id', %(user_id)s, true),
+    set_config('app.request_id', %(request_id)s, true);
 
 -- name: select_grants
 -- The statements that let a role serve the API and do nothing else, in their order. A role that
@@ -39,6 +42,7 @@ FROM
             (5, false, format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role)),
             (6, false, format('GRANT USAGE ON SCHEMA public TO %I', role)),
             (7, false, format('GRANT SELECT ON schema_migrations TO %I', role)),
+            (9, false, format('GRANT INSERT ON audit_log TO %I', role)),
             (8, false, format(
                 'GRANT SELECT, INSERT, UPDATE, DELETE'
                 ' ON tasks, task_counters, purged_tasks, idempotency_keys TO %I',

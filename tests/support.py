@@ -78,6 +78,7 @@ def assert_error(
         assert response.headers["Allow"]
     if status in {429, 503}:
         assert int(response.headers["Retry-After"]) > 0
-    details: dict[str, Any] = body.get("details", {})
-    assert isinstance(details, dict)
+    details: dict[str, Any] = body["details"]
+    if isinstance(details["request_id"], str):  # else it is a field of that name, and its fault
+        assert details.pop("request_id") == response.headers["X-Request-Id"]
     return details

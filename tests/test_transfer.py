@@ -2,22 +2,17 @@
 
 import csv
 import json
-import tracemalloc
 from datetime import UTC, date, datetime
 from io import StringIO
 from itertools import count
 from typing import Any
 
-import psycopg
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support import User, assert_error, settings_for
+from support import User
 from werkzeug.test import TestResponse
-
-from app import create_app
 
 FORMATS = ["application/json", "text/csv", "text/calendar"]
 EACH_FORMAT = pytest.mark.parametrize("content_type", FORMATS)
@@ -68,7 +63,7 @@ DUES = st.none() | st.dates(date(1970, 1, 1), date(2200, 12, 31)).map(str)
 DUES |= st.datetimes(
     datetime(1970, 1, 1),
     datetime(2200, 12, 31),
-    timezones=st.just(UTC),  # noqa: DTZ001
+    timezones=st.just(UTC),
 ).map(datetime.isoformat)
 TASKS = st.fixed_dictionaries(
     {

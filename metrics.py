@@ -1,0 +1,110 @@
+"""Prometheus metrics; imported only where METRICS_PORT is set.
+
+Each process writes its numbers to files of its own, and metrics_server.py adds them up.
+"""
+
+from functools import cache
+from threading import Event as Flag
+from threading import Thread
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from database import Database
+from trail import LISTENERS, Event, Trail
+
+METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
+SAMPLE_INTERVAL = 5.0  # seconds between two looks at the pool
+
+REQUESTS = Histogram(
+    "tasks_http_request_duration_seconds",
+    "Requests, by how long their answers took to begin; errors are those of status 5xx",
+    ["route", "method", "status"],
+    buckets=[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+)
+STATEMENTS = Histogram(
+    "tasks_db_query_duration_seconds",
+    "Runs of a named statement, by how long they took",
+    ["query"],
+    buckets=[0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5],
+)
+POOL_SIZE = Gauge("tasks_db_pool_size", "Connections", multiprocess_mode="livesum")
+POOL_AVAILABLE = Gauge("tasks_db_pool_available", "Free ones", multiprocess_mode="livesum")
+POOL_WAITING = Gauge(
+    "tasks_db_pool_waiting", "Requests that wait for a connection", multiprocess_mode="livesum"
+)
+CHECKS_FAILED = Counter(
+    "tasks_db_checks_failed_total",
+    "Connections found stale, and times that the server let nobody in",
+    ["check"],
+)
+RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["limit"])
+JWT_REFUSED = Counter("tasks_jwt_refused_total", "Tokens refused", ["reason"])
+JWKS_FETCHES = Counter("tasks_jwks_fetches_total", "Fetches of the issuer's keys", ["result"])
+# The time and not the age: that stays right while nobody writes it.
+JWKS_FETCHED = Gauge(
+    "tasks_jwks_fetched_timestamp_seconds",
+    "When the issuer's keys were last fetched; 0: never",
+    multiprocess_mode="livemax",
+)
+TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
+TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks completed")
+
+
+# Looking a label up costs as much as counting; all of them come from closed sets.
+@cache
+def requests_of(route: str, method: str, status: str) -> Histogram:
+    return REQUESTS.labels(route, method, status)
+
+
+@cache
+def runs_of(statement: str) -> Histogram:
+    return STATEMENTS.labels(statement)
+
+
+def count_request(trail: Trail) -> None:
+    method: str = trail.environ["REQUEST_METHOD"]
+    route = trail.route or "none"  # a path that does not exist is no label: there is no end of them
+    known = method if method in METHODS else "other"
+    requests_of(route, known, f"{trail.status // 100}xx").observe(trail.seconds)
+    for run in trail.runs:
+        runs_of(run.statement).observe(run.seconds)
+    if trail.refused:
+        JWT_REFUSED.labels(trail.refused).inc()
+
+
+def count_event(event: Event, label: str, count: int) -> None:
+    match event:
+        case "connection_stale" | "probe_failed":
+            CHECKS_FAILED.labels(event).inc(count)
+        case "jwks_failed":
+            JWKS_FETCHES.labels("failed").inc(count)
+        case "jwks_fetched":
+            JWKS_FETCHES.labels("done").inc(count)
+            JWKS_FETCHED.set_to_current_time()
+        case "rate_limited":
+            RATE_LIMITED.labels(label).inc(count)
+        case "tasks_created":
+            TASKS_CREATED.inc(count)
+        case "tasks_completed":
+            TASKS_COMPLETED.inc(count)
+
+
+LISTENERS.append(count_event)
+
+
+def sample_pool(database: Database) -> None:
+    stats = database.pool_stats()
+    POOL_SIZE.set(stats.get("pool_size", 0))
+    POOL_AVAILABLE.set(stats.get("pool_available", 0))
+    POOL_WAITING.set(stats.get("requests_waiting", 0))
+
+
+def watch_pool(database: Database) -> None:
+    """Look at the pool from time to time, also while no request comes to an end; per process."""
+
+    def watch() -> None:
+        while True:
+            sample_pool(database)
+            Flag().wait(SAMPLE_INTERVAL)
+
+    Thread(target=watch, name="metrics", daemon=True).start()

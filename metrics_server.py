@@ -1,0 +1,68 @@
+"""A process that serves the sum of all workers' metrics, whatever those are busy with."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from children import end_with_parent
+from config import ConfigError, Settings
+
+
+def prepare(settings: Settings) -> None:
+    """Make and empty the folder that the workers' numbers go through, and tell the client of it.
+
+    Before anything imports prometheus_client, and once a start: a reload must not empty it.
+
+    Raises:
+        ConfigError: the folder is somebody else's.
+    """
+    memory = Path("/dev/shm")
+    parent = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    folder = parent / f"tasks-metrics-{os.geteuid()}-{settings.metrics_port}"
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR") == str(folder):
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise ConfigError(f"{folder} is not this user's; set another METRICS_PORT.")
+    for file in folder.glob("*.db"):
+        file.unlink()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def start(settings: Settings) -> subprocess.Popen[bytes]:
+    """Start the process; it ends with this one.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    host, port = settings.metrics_host, settings.metrics_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot listen on {host} port {port}: {error.strerror}."
+            " Set METRICS_PORT or METRICS_HOST."
+        ) from None
+    return subprocess.Popen(
+        [sys.executable, __file__, host, str(port)],
+        preexec_fn=end_with_parent(signal.SIGTERM),
+    )
+
+
+def serve(host: str, port: int) -> None:
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    _, thread = start_http_server(port, host, registry)
+    thread.join()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))

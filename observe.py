@@ -1,0 +1,180 @@
+"""Every answer seen once, below Flask: its id, its line in the log, its metrics, its trace."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from time import perf_counter
+from typing import Any
+
+import psycopg
+from flask import Flask
+from flask.globals import request_ctx
+
+from config import Settings
+from logs import line_writer
+from trail import CURRENT, Trail
+
+log = logging.getLogger("tasks.request")
+
+PROBES = {"/health", "/livez", "/readyz"}
+
+Report = Callable[[Trail], None]
+
+
+def observe(app: Flask, settings: Settings) -> None:
+    """Give each request its trail, and report that once the answer is known.
+
+    What is off is neither imported nor asked.
+    """
+    answer = app.wsgi_app
+    reports = reports_of(settings)
+    timing = settings.server_timing
+
+    def answer_observed(environ: dict[str, Any], start_response: Any) -> Any:
+        trail = Trail(environ)
+        CURRENT.set(trail)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            trail.seconds = perf_counter() - trail.started
+            trail.status = int(status[:3])
+            for name, value in headers:
+                if name == "Content-Length":
+                    trail.size = int(value)
+            headers.append(("X-Request-Id", trail.request_id))
+            if timing:
+                headers.append(("Server-Timing", server_timing(trail)))
+            return start_response(status, headers, exc_info)
+
+        body = answer(environ, start)
+        if trail.size is None and body:
+            return streamed(body, trail, reports)
+        if not body:  # to HEAD, or a 204 or 304
+            trail.size = 0
+        finish(trail, reports)
+        return body
+
+    app.wsgi_app = answer_observed  # type: ignore[method-assign]
+    app.before_request(note_route)
+
+
+def reports_of(settings: Settings) -> list[Report]:
+    reports = [request_log()]
+    if settings.metrics_port:
+        import metrics
+
+        reports.insert(0, metrics.count_request)
+    if settings.otel_exporter_otlp_endpoint:
+        import traces
+
+        reports.insert(0, traces.tracer(settings))  # first: the line in the log names its trace
+    return reports
+
+
+def finish(trail: Trail, reports: list[Report]) -> None:
+    for report in reports:
+        report(trail)
+    CURRENT.set(None)
+
+
+def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iterator[bytes]:
+    """Pass on an answer of unknown length; it is over when its last part has gone."""
+    trail.size = 0
+    try:
+        for part in body:
+            trail.size += len(part)
+            yield part
+    except Exception as error:
+        trail.error = error
+        raise
+    finally:
+        trail.seconds = perf_counter() - trail.started
+        if close := getattr(body, "close", None):
+            close()
+        finish(trail, reports)
+
+
+def note_route() -> None:
+    trail, rule = CURRENT.get(), request_ctx.request.url_rule
+    if trail and rule:
+        trail.route = route_of(rule.rule)
+
+
+@cache
+def route_of(rule: str) -> str:
+    """Write a rule as OpenAPI does: /api/{user_id}/tasks."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
+def server_timing(trail: Trail) -> str:
+    """https://www.w3.org/TR/server-timing/; durations in milliseconds."""
+    total, database = 1000 * trail.seconds, 1000 * trail.database_seconds
+    return f"db;dur={database:.2f}, total;dur={total:.2f}"
+
+
+def level_of(trail: Trail) -> int:
+    if trail.status >= 500:
+        return logging.WARNING if trail.status == 503 else logging.ERROR
+    if trail.error and trail.status < 400:  # broke off in the middle of its answer
+        return logging.WARNING
+    return logging.DEBUG if trail.route in PROBES else logging.INFO
+
+
+def request_log() -> Report:
+    """Make the function that writes the one line about a request."""
+    write = line_writer()
+
+    def log_request(trail: Trail) -> None:
+        level = level_of(trail)
+        if not log.isEnabledFor(level):
+            return
+        fields = fields_of(trail)
+        if write and level == logging.INFO:
+            write(fields)
+            return
+        exc_info: Any = None
+        if (error := trail.error) and level == logging.ERROR:
+            exc_info = (type(error), error, error.__traceback__)
+        line = logging.LogRecord(log.name, level, "", 0, "request %s", (fields,), exc_info)
+        line.fields = fields
+        log.handle(line)
+
+    return log_request
+
+
+def fields_of(trail: Trail) -> dict[str, Any]:
+    """Tell of a request what may be told: no path, no query, no header, no body."""
+    fields: dict[str, Any] = {
+        "event": "request",
+        "request_id": trail.request_id,
+        "method": trail.environ["REQUEST_METHOD"],
+        "route": trail.route,
+        "status": trail.status,
+        "ms": round(1000 * trail.seconds, 2),
+        "bytes": trail.size,
+    }
+    if trail.trace_id:
+        fields["trace_id"] = trail.trace_id
+    if trail.user:
+        fields["user"] = trail.user
+    if trail.runs:
+        fields["db_ms"] = round(1000 * trail.database_seconds, 2)
+        fields["queries"] = len(trail.runs)
+        fields["pg_pid"] = trail.backend
+    if trail.refused:
+        fields["refused"] = trail.refused
+    if trail.error:
+        fields |= cause_of(trail.error, trail.status)
+    return fields
+
+
+def cause_of(error: Exception, status: int) -> dict[str, str]:
+    """Say why; of what PostgreSQL refuses to a client, its text would quote what was sent."""
+    cause: dict[str, str] = {}
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        cause["sqlstate"] = error.sqlstate
+        if error.diag.constraint_name:
+            cause["constraint"] = error.diag.constraint_name
+    if status >= 500 or "sqlstate" not in cause:
+        cause["cause"] = f"{type(error).__name__}: {error}"
+    return cause

@@ -1,0 +1,337 @@
+"""One line a request, in which a client can write nothing; its id stands in the answer too."""
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import processes
+import psycopg
+import pytest
+from flask import Flask, Response
+from flask.testing import FlaskClient
+from processes import wait_until
+from support import User, assert_error, settings_for, token_for
+
+import migrate
+import trail
+from app import create_app
+from config import PROJECT
+from errors import error_body
+from logs import LineFormatter
+from observe import note_route
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+SECRETS = ["Buy milk", "private=1", "Bearer", "eyJ"]
+
+Lines = Callable[[], list[Any]]
+
+
+@contextmanager
+def listening(form: str) -> Iterator[io.StringIO]:
+    root, stream = logging.getLogger(), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LineFormatter(form))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield stream
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """What was logged so far, each line as JSON."""
+    with listening("json") as stream:
+        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def text() -> Iterator[io.StringIO]:
+    with listening("text") as stream:
+        yield stream
+
+
+def test_request_is_one_line_with_what_an_operator_asks_for(alice: User, lines: Lines):
+    response = alice.call("POST", query_string="private=1", json={"title": "Buy milk"})
+    assert_error(response, 422, "validation_error")
+    task = alice.create()
+    alice.call("GET", task["id"], headers={"traceparent": PARENT})
+    refused, created, got = lines()
+    assert (refused["status"], refused["level"]) == (422, "info")
+    assert created["route"] == "/api/{user_id}/tasks"
+    assert " ".join(got) == (
+        "time level event request_id method route status ms bytes trace_id user db_ms queries"
+        " pg_pid"
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", got["time"])
+    assert (got["event"], got["method"], got["status"]) == ("request", "GET", 200)
+    assert (got["route"], got["user"]) == ("/api/{user_id}/tasks/{task_id}", "alice")
+    assert got["bytes"] == len(alice.call("GET", task["id"]).data)
+    assert got["ms"] >= got["db_ms"] > 0
+    assert (got["trace_id"], got["queries"]) == (TRACE, 1)
+    assert not [each for each in SECRETS if each in json.dumps([refused, created, got])]
+
+
+def test_probe_that_succeeds_is_no_line_at_info(app: Flask, lines: Lines):
+    for path in ["/health", "/livez", "/readyz"]:
+        assert app.test_client().get(path).status_code == 200
+    assert lines() == []
+
+
+def test_probe_that_fails_is_a_line_with_its_cause(
+    app: Flask, lines: Lines, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("blueprints.health.pending_migrations", lambda _: ["0009"])
+    app.test_client().get("/readyz")
+    [line] = lines()
+    assert (line["level"], line["cause"]) == ("warning", "ApiError: The database lacks migrations.")
+
+
+def test_path_that_does_not_exist_is_logged_without_it(client: FlaskClient, lines: Lines):
+    client.get("/private/alice")
+    [line] = lines()
+    assert (line["status"], line["route"]) == (404, None)
+    assert "private" not in json.dumps(line)
+
+
+def test_token_that_is_refused_is_logged_with_the_reason(alice: User, lines: Lines):
+    old = {"Authorization": f"Bearer {token_for('alice', exp=1)}"}
+    for headers in [{"Authorization": ""}, old]:
+        alice.call("GET", headers=headers)
+    alice.call("GET", "/api/bob/tasks")
+    assert [line["refused"] for line in lines()] == ["missing", "expired", "owner"]
+    assert [line.get("user") for line in lines()] == [None, None, "alice"]
+
+
+def test_fault_of_ours_is_one_line_with_its_traceback(
+    app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
+):
+    def fetch(*_: object, **__: object) -> None:
+        raise RuntimeError("cause\nin two lines")
+
+    monkeypatch.setattr(app.extensions["database"], "fetch", fetch)
+    response = alice.call("GET")
+    [line] = lines()
+    assert (line["level"], line["status"]) == ("error", 500)
+    assert line["cause"] == "RuntimeError: cause\nin two lines"
+    assert line["exception"].startswith("Traceback")
+    assert line["request_id"] == response.json["details"]["request_id"]
+
+
+def test_row_that_a_constraint_refuses_does_not_reach_the_log(
+    alice: User, lines: Lines, postgresql: psycopg.Connection
+):
+    postgresql.execute("ALTER TABLE tasks ADD CONSTRAINT no_milk CHECK (title <> 'Buy milk')")
+    postgresql.execute("ALTER TABLE tasks ALTER COLUMN description SET NOT NULL")
+    postgresql.commit()
+    for title, status in [("Buy milk", 422), ("Buy bread", 500)]:
+        fields = {"title": title, "description": "private=1" if status == 422 else None}
+        assert alice.call("POST", json=fields).status_code == status
+    checked, missing = lines()
+    assert (checked["sqlstate"], checked["constraint"]) == ("23514", "no_milk")
+    assert missing["sqlstate"] == "23502"
+    assert "exception" in missing
+    assert not re.search("Buy|private", json.dumps([checked, missing]))
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_text_makes_a_second_line(form: str):
+    with listening(form) as stream:
+        for hostile in ["a\nb", "a\rb", "a\u2028b", "a\x1b[2Jb", "a\x85b"]:
+            logging.getLogger("x").warning("said %s", hostile)
+        logging.getLogger("tasks.request").handle(request_line({"user": "a\n\x1b"}))
+        written = stream.getvalue()
+        assert len(written.splitlines()) == len(written.split("\n")) - 1 == 6
+        assert "\x1b" not in written
+
+
+def request_line(fields: dict[str, Any]) -> logging.LogRecord:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "", None, None)
+    record.fields = fields | {"event": "request"}
+    return record
+
+
+def test_traceback_in_text_is_indented(text: io.StringIO):
+    error = RuntimeError("a\n2026-11-20 all is well")
+    logging.getLogger("x").error("it broke", exc_info=error)
+    first, *others = text.getvalue().splitlines()
+    assert "it broke" in first
+    assert others
+    assert all(line.startswith("    ") for line in others)
+
+
+def test_what_gunicorn_quotes_of_a_request_is_cut_off(lines: Lines):
+    gunicorn = logging.getLogger("gunicorn.error")
+    gunicorn.warning("Invalid request from ip=1.2.3.4: Invalid HTTP Header: 'Authorization eyJ'")
+    gunicorn.warning("Error handling request GET /livez?private=1")
+    gunicorn.info("Listening at: http://127.0.0.1:8000 (1)")
+    events = [line["event"] for line in lines()]
+    assert events[0] == "Invalid request from ip=1.2.3.4: Invalid HTTP Header: …"
+    assert events[1] == "Error handling request GET /livez…"
+    assert events[2].endswith("(1)")
+
+
+# The id
+
+
+@pytest.mark.parametrize("given", ["a", "x" * 128, "0af7-65_1.9"])
+def test_sane_request_id_is_taken_and_sent_back(client: FlaskClient, given: str):
+    response = client.get("/nope", headers={"X-Request-Id": given})
+    assert response.headers["X-Request-Id"] == given
+    assert response.json["details"] == {"request_id": given}
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a,b", "é", 'a"b', "a\tb", "a\n"])
+def test_other_request_id_is_replaced(application: Flask, given: str):
+    answered: list[Any] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/health", "HTTP_X_REQUEST_ID": given}
+    environ |= {"SERVER_NAME": "x", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
+    application.wsgi_app(environ, lambda _, headers, __: answered.extend(headers))
+    assert re.fullmatch("[0-9a-f]{32}", dict(answered)["X-Request-Id"])
+
+
+def test_every_request_without_an_id_gets_one_of_its_own(client: FlaskClient):
+    ids = {client.get("/health").headers["X-Request-Id"] for _ in range(100)}
+    assert len(ids) == 100
+
+
+def test_front_end_may_read_the_id(client: FlaskClient):
+    response = client.get("/health", headers={"Origin": "http://localhost:3000"})
+    assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
+
+
+def test_fault_of_a_field_stands_beside_the_id_and_outranks_one_of_its_name(alice: User):
+    for name in ["zz", "request_id"]:
+        response = alice.call("POST", json={"title": "x", name: 1})
+        details = assert_error(response, 422, "validation_error")
+        assert details == {name: ["Unknown field."]}
+
+
+def test_id_of_a_request_that_is_over_stands_nowhere(client: FlaskClient):
+    client.get("/nope")
+    assert b"details" not in error_body(404)
+
+
+# Traces, while they are off
+
+
+@pytest.mark.parametrize(
+    ("parent", "found"),
+    [
+        (PARENT, TRACE),
+        (f"cc{PARENT[2:]}-later", TRACE),
+        (f"{PARENT}-later", None),
+        (f"ff{PARENT[2:]}", None),
+        (PARENT.upper(), None),
+        (PARENT.replace(TRACE, "0" * 32), None),
+        (PARENT.replace("b7ad6b7169203331", "0" * 16), None),
+        (f"{PARENT}\n", None),
+        ("", None),
+    ],
+)
+def test_trace_is_taken_from_a_valid_traceparent_alone(parent: str, found: str | None):
+    assert trail.trace_of(parent) == found
+
+
+# Answers of every kind
+
+
+@pytest.fixture
+def streams() -> FlaskClient:
+    """An application that streams, to anybody."""
+    app = create_app(settings_for("postgresql://"))
+    app.before_request_funcs[None] = [note_route]
+    app.add_url_rule("/whole", "whole", lambda: Response(part for part in ["a" * 10, "b" * 10]))
+    app.add_url_rule("/broken", "broken", lambda: Response(str(1 // (1 - n)) for n in range(2)))
+    return app.test_client()
+
+
+def test_streamed_answer_is_logged_when_it_is_over(streams: FlaskClient, lines: Lines):
+    response = streams.get("/whole", buffered=False)
+    assert lines() == []
+    assert len(response.data) == 20
+    [line] = lines()
+    assert (line["bytes"], line["route"], line["level"]) == (20, "/whole", "info")
+
+
+def test_streamed_answer_that_breaks_off_is_logged_with_its_cause(
+    streams: FlaskClient, lines: Lines
+):
+    with pytest.raises(ZeroDivisionError):
+        streams.get("/broken", buffered=False).get_data()
+    [line] = lines()
+    assert (line["bytes"], line["level"]) == (1, "warning")
+    assert line["cause"].startswith("ZeroDivisionError")
+
+
+def test_server_timing_is_told_where_it_is_on(database_url: str):
+    app = create_app(settings_for(database_url, server_timing=True))
+    response = User(app.test_client(), "alice").call("GET")
+    app.extensions["database"].close()
+    parts = re.fullmatch(r"db;dur=([\d.]+), total;dur=([\d.]+)", response.headers["Server-Timing"])
+    assert parts
+    assert 0 < float(parts[1]) < float(parts[2])
+
+
+def test_server_timing_is_off_unless_asked_for(client: FlaskClient):
+    assert "Server-Timing" not in client.get("/health").headers
+
+
+def test_what_is_off_is_not_imported():
+    script = (
+        "import sys; from app import create_app; from config import Settings;"
+        "create_app(Settings(database_url='postgresql://', better_auth_secret='x' * 32));"
+        "print([n for n in sys.modules if n.split('.')[0] in {'opentelemetry',"
+        " 'prometheus_client', 'google', 'requests', 'metrics', 'traces'}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# Real processes
+
+
+@pytest.fixture(scope="module")
+def url(server: SimpleNamespace) -> Iterator[str]:
+    with processes.database_on(server, f"logged {os.getpid()}") as url:
+        migrate.migrate(url)
+        yield url
+
+
+def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
+    folder = processes.copy_of_project(tmp_path)
+    with processes.gunicorn(folder, url) as api:
+        api.create()
+        answer = api.ask("GET", "/nope", headers={"X-Request-Id": "mine"})
+        assert answer.json["details"] == {"request_id": "mine"}
+        api.ask("GET", "/bad", headers={"bad header": "eyJ"})
+        wait_until(lambda: "Invalid request" in api.output())
+        assert api.stop() == 0
+        lines = [json.loads(line) for line in api.lines()]
+    assert all({"time", "level", "event"} <= line.keys() for line in lines)
+    assert [line["status"] for line in lines if line["event"] == "request"] == [201, 404]
+    assert any("Listening at" in line["event"] for line in lines)
+    assert any(line["level"] == "warning" and "Invalid request" in line["event"] for line in lines)
+    assert "eyJ" not in json.dumps(lines)
+
+
+def test_text_is_for_people(tmp_path: Path, url: str):
+    folder = processes.copy_of_project(tmp_path)
+    with processes.gunicorn(folder, url, LOG_FORMAT="text") as api:
+        api.create()
+        [line] = [line for line in api.lines() if "/tasks" in line]
+    assert re.match(r"\d{4}-\S+Z \[info +\] request +.*status=201", line)
+    assert "\x1b" not in line

@@ -1,0 +1,196 @@
+"""Metrics of all workers in one place, on a port of their own, under the names that are used."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.request import urlopen
+
+import processes
+import psutil  # type: ignore[import-untyped]
+import pytest
+import yaml
+from processes import Process, free_port, gunicorn, wait_until
+from prometheus_client.parser import text_string_to_metric_families
+from support import SECRET, token_for
+
+import metrics_server
+import migrate
+from auth import MESSAGE_OF_REFUSAL
+from config import PROJECT, ConfigError, Settings
+
+DURATION = "tasks_http_request_duration_seconds"
+OPERATIONS = (PROJECT / "docs/operations.md").read_text()
+RULES = yaml.safe_load((PROJECT / "ops/alerts.yml").read_text())["groups"][0]["rules"]
+DASHBOARD = json.loads((PROJECT / "ops/grafana.json").read_text())
+OF_PROMETHEUS = set(
+    re.findall(
+        r"\w+",
+        "absent by clamp_min histogram_quantile increase le max on rate sum time topk and or unless",
+    )
+)
+
+Labels = dict[str, str]
+
+
+class Metered(Process):
+    """gunicorn with metrics."""
+
+    metrics_port: int
+
+    def scrape(self) -> dict[str, list[tuple[Labels, float]]]:
+        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found: dict[str, list[tuple[Labels, float]]] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append((sample.labels, sample.value))
+        return found
+
+    def total(self, name: str, **labels: str) -> float:
+        samples = self.scrape().get(name, [])
+        return sum(value for found, value in samples if found.items() >= labels.items())
+
+
+@pytest.fixture(scope="module")
+def api(server: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metered]:
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("metered"))
+    port = free_port()
+    with processes.database_on(server, f"metered {os.getpid()}") as url:
+        migrate.migrate(url)
+        with gunicorn(folder, url, METRICS_PORT=port, WEB_CONCURRENCY=2) as process:
+            process.__class__ = Metered
+            process.metrics_port = port
+            wait_until(lambda: process.family()[1:] and can_scrape(process))
+            yield process
+
+
+def can_scrape(process: Metered) -> bool:
+    try:
+        return bool(process.scrape())
+    except OSError:
+        return False
+
+
+def workers(api: Metered) -> list[psutil.Process]:
+    children = psutil.Process(api.pid).children()
+    return [child for child in children if "metrics_server.py" not in "".join(child.cmdline())]
+
+
+def test_requests_are_counted_over_all_workers_and_their_replacements(api: Metered):
+    of_list = {"route": "/api/{user_id}/tasks", "method": "GET", "status": "2xx"}
+    before = api.total(f"{DURATION}_count", **of_list)
+    for _ in range(20):
+        assert api.call("GET").status_code == 200
+    first = workers(api)
+    for worker in first:
+        worker.kill()
+    wait_until(lambda: len(set(workers(api)) - set(first)) == 2)
+    wait_until(api.is_live)
+    for _ in range(20):
+        assert api.call("GET").status_code == 200
+    assert api.total(f"{DURATION}_count", **of_list) - before == 40
+    assert api.total("tasks_db_query_duration_seconds_count", query="select_tasks") >= 40
+
+
+def test_pool_is_that_of_the_living_workers(api: Metered):
+    pids = {api.pid, *(worker.pid for worker in workers(api))}
+    wait_until(lambda: api.total("tasks_db_pool_size") >= 1)
+    folder = Path(f"/dev/shm/tasks-metrics-{os.geteuid()}-{api.metrics_port}")
+    if folder.is_dir():
+        wait_until(
+            lambda: (
+                {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*")}
+                <= {str(pid) for pid in pids}
+            )
+        )
+    assert "tasks_db_pool_waiting" in api.scrape()
+    assert api.total("tasks_db_pool_available") <= api.total("tasks_db_pool_size")
+
+
+def test_tasks_created_and_completed_are_counted(api: Metered):
+    created, completed = api.total("tasks_created_total"), api.total("tasks_completed_total")
+    task_id = api.create()
+    for _ in range(3):
+        api.call("PATCH", f"{task_id}/complete")
+    assert api.total("tasks_created_total") - created == 1
+    assert api.total("tasks_completed_total") - completed == 2
+
+
+def test_tokens_are_refused_under_a_reason_of_the_closed_set(api: Metered):
+    api.ask("GET", "/api/alice/tasks")
+    api.ask("GET", "/api/alice/tasks", token=token_for("alice", exp=1))
+    found = {labels["reason"] for labels, _ in api.scrape()["tasks_jwt_refused_total"]}
+    assert {"missing", "expired"} <= found <= MESSAGE_OF_REFUSAL.keys()
+
+
+def test_paths_and_methods_that_clients_make_up_are_no_labels(api: Metered):
+    for number in range(3):
+        api.ask(f"MADE{number}", f"/made-up-{number}")
+    assert api.total(f"{DURATION}_count", route="none", method="other") >= 3
+    assert "made-up" not in str(api.scrape())
+
+
+def test_metrics_are_not_on_the_public_port(api: Metered):
+    assert api.ask("GET", "/metrics").status_code == 404
+
+
+def test_taken_port_is_refused_in_one_line(api: Metered):
+    settings = Settings(metrics_port=api.metrics_port)
+    with pytest.raises(ConfigError, match="METRICS_PORT"):
+        metrics_server.start(settings)
+
+
+def test_port_of_clients_is_refused_for_metrics():
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET, "METRICS_PORT": "8000"}
+    with pytest.raises(ConfigError, match="METRICS_PORT"):
+        Settings.load(given)
+
+
+# What operators are given
+
+
+def exported() -> set[str]:
+    """The names as Prometheus sees them, from the source: importing it would need its folder."""
+    source = (PROJECT / "metrics.py").read_text()
+    kinds = re.findall(r"= (\w+)\(\s*\"(tasks_\w+)\"", source)
+    endings = {"Histogram": ["_bucket", "_count", "_sum"], "Counter": [""], "Gauge": [""]}
+    return {name + ending for kind, name in kinds for ending in endings[kind]}
+
+
+def names_in(expression: str) -> set[str]:
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|(?:by|on)\s*\([^)]*\)', " ", expression)
+    return set(re.findall(r"[a-z_]\w*", bare)) - OF_PROMETHEUS
+
+
+def expressions() -> list[str]:
+    targets = [target for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+    return [rule["expr"] for rule in RULES] + [target["expr"] for target in targets]
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_alerts_and_dashboard_use_names_that_are_exported(expression: str):
+    assert names_in(expression)
+    assert names_in(expression) <= exported()
+
+
+def test_a_name_that_is_gone_would_be_found():
+    assert names_in('sum(rate(tasks_gone_total{a="b"}[5m])) by (route)') - exported()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_alert_has_its_section_in_the_runbook(rule: dict):
+    name = rule["alert"]
+    heading = f"### {name}\n"
+    assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
+    assert heading in OPERATIONS
+    section = OPERATIONS.partition(heading)[2].partition("\n#")[0]
+    for part in ("**Means.**", "**Look at.**", "**Do.**"):
+        assert part in section
+
+
+def test_runbook_has_no_section_of_an_alert_that_is_gone():
+    section = OPERATIONS.partition("## Alerts\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^### (\w+)", section, re.MULTILINE)) == {r["alert"] for r in RULES}

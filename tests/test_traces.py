@@ -1,0 +1,155 @@
+"""Traces, as a collector gets them by OTLP/HTTP."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import processes
+import psycopg
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from processes import Process, as_url, free_port, gunicorn, wait_until
+from support import assert_error
+
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
+
+
+class Collector:
+    """Takes spans, on a port of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.spans: list[Span] = []
+        self.services: set[str] = set()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == "/v1/traces"
+                collector.take(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def take(self, body: bytes) -> None:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.services |= {
+                each.value.string_value
+                for each in resource.resource.attributes
+                if each.key == "service.name"
+            }
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+
+    def of_request(self, request_id: str) -> tuple[Span, list[Span]]:
+        """Wait for the span of a request; return it and those of its statements."""
+        wait_until(lambda: self.server_spans(request_id))
+        [span] = self.server_spans(request_id)
+        return span, [each for each in self.spans if each.parent_span_id == span.span_id]
+
+    def server_spans(self, request_id: str) -> list[Span]:
+        return [s for s in self.spans if attributes(s).get("tasks.request_id") == request_id]
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
+
+
+@contextmanager
+def collecting(port: int) -> Iterator[Collector]:
+    collector = Collector(port)
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+
+
+Traced = Callable[..., Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return processes.copy_of_project(tmp_path)
+
+
+def traced(folder: Path, database_url: str, port: int, **environment: object) -> Any:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+    return gunicorn(folder, as_url(database_url), **endpoint | SOON | environment)
+
+
+def line_of(api: Process, request_id: str) -> str:
+    [line] = [line for line in api.lines() if request_id in line]
+    return line
+
+
+def test_request_and_its_statements_are_spans_of_the_callers_trace(
+    folder: Path, database_url: str, postgresql: psycopg.Connection
+):
+    with collecting(free_port()) as collector:
+        port = collector.server.server_port
+        with traced(folder, database_url, port, WEB_CONCURRENCY=2) as api:
+            task_id = api.create("zoe")
+            parent = f"00-{TRACE}-{CALLER}-01"
+            headers = {"X-Request-Id": "first", "traceparent": parent, "tracestate": "a=b"}
+            assert api.call("GET", task_id, user="zoe", headers=headers).status_code == 200
+            span, [query] = collector.of_request("first")
+            assert TRACE in line_of(api, "first")
+
+            assert collector.services == {"tasks"}
+            assert span.name == "GET /api/{user_id}/tasks/{task_id}"
+            assert (span.kind, query.kind) == (Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT)
+            assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, CALLER)
+            assert span.trace_state == "a=b"
+            assert attributes(span) == {
+                "http.request.method": "GET",
+                "http.response.status_code": 200,
+                "http.route": "/api/{user_id}/tasks/{task_id}",
+                "tasks.request_id": "first",
+            }
+            assert (query.name, query.trace_id.hex()) == ("select_task", TRACE)
+            assert attributes(query)["db.query.summary"] == "select_task"
+            began, ended = query.start_time_unix_nano, query.end_time_unix_nano
+            assert span.start_time_unix_nano < began < ended < span.end_time_unix_nano
+            assert abs(time.time() - ended / 1e9) < 60
+
+            headers = {"X-Request-Id": "second"}
+            assert_error(api.call("GET", 99, user="zoe", headers=headers), 404, "not_found")
+            span, _ = collector.of_request("second")
+            assert span.trace_id.hex() in line_of(api, "second")
+            assert span.status.code == 0  # a client's error is none of the server
+
+            postgresql.execute("ALTER TABLE tasks RENAME COLUMN title TO name")
+            postgresql.commit()
+            headers = {"X-Request-Id": "third"}
+            assert api.call("GET", user="zoe", headers=headers).status_code == 500
+            span, _ = collector.of_request("third")
+            assert span.status.code == 2
+            assert attributes(span)["error.type"] == "UndefinedColumn"
+            assert "zoe" not in str(collector.spans)
+
+
+def test_collector_that_is_away_costs_no_request_and_delays_no_stop(
+    folder: Path, database_url: str
+):
+    port = free_port()
+    with traced(folder, database_url, port) as api:
+        for _ in range(5):
+            assert api.call("GET").status_code == 200
+        wait_until(lambda: "opentelemetry" in api.output())
+        assert api.call("GET").status_code == 200
+        with collecting(port) as collector:
+            headers = {"X-Request-Id": "later"}
+            assert api.call("GET", headers=headers).status_code == 200
+            collector.of_request("later")
+        assert api.call("GET").status_code == 200
+        stopped = time.monotonic()
+        assert api.stop() == 0
+        assert time.monotonic() - stopped < 8

@@ -1,0 +1,80 @@
+"""OpenTelemetry traces by OTLP/HTTP; imported only where OTEL_EXPORTER_OTLP_ENDPOINT is set."""
+
+from functools import cache
+from http import HTTPStatus
+from threading import Lock
+from time import perf_counter, time_ns
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, format_trace_id
+from opentelemetry.trace.propagation import set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from config import Settings
+from observe import Report
+from trail import Trail
+
+EXPORT_TIMEOUT = 5  # seconds; what a stop waits for a collector that is away
+W3C = TraceContextTextMapPropagator()
+
+
+def tracer(settings: Settings) -> Report:
+    """Make the function that turns a request's trail into spans, all at once, when it is over."""
+    starting = Lock()
+
+    @cache
+    def start() -> Tracer:
+        """Start the exporter, whose thread would not survive a fork, at the first request."""
+        endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
+        name = Resource({SERVICE_NAME: "tasks"}).merge(OTELResourceDetector().detect())
+        provider = TracerProvider(resource=Resource.create().merge(name))
+        exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT)
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+        return provider.get_tracer("tasks")
+
+    def trace(trail: Trail) -> None:
+        with starting:
+            started = start()
+        record_spans(started, trail)
+
+    return trace
+
+
+def record_spans(tracer: Tracer, trail: Trail) -> None:
+    """Write a span of the request and one of each statement; no path and no user is in them.
+
+    Names are those of https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and of
+    https://opentelemetry.io/docs/specs/semconv/database/postgresql/.
+    """
+    method = trail.environ["REQUEST_METHOD"]
+    offset = time_ns() - int(perf_counter() * 1e9)
+    began = offset + int(trail.started * 1e9)
+    attributes = {"http.request.method": method, "http.response.status_code": trail.status}
+    if trail.route:
+        attributes["http.route"] = trail.route
+    span = tracer.start_span(
+        f"{method} {trail.route}" if trail.route else method,
+        W3C.extract(carrier_of(trail)),
+        SpanKind.SERVER,
+        attributes | {"tasks.request_id": trail.request_id},
+        start_time=began,
+    )
+    trail.trace_id = format_trace_id(span.get_span_context().trace_id)
+    parent = set_span_in_context(span)
+    for run in trail.runs:
+        start = offset + int(run.started * 1e9)
+        of_run = {"db.system.name": "postgresql", "db.query.summary": run.statement}
+        query = tracer.start_span(run.statement, parent, SpanKind.CLIENT, of_run, start_time=start)
+        query.end(start + int(run.seconds * 1e9))
+    if trail.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        span.set_status(Status(StatusCode.ERROR))
+        span.set_attribute("error.type", type(trail.error).__name__ if trail.error else "500")
+    span.end(began + int(trail.seconds * 1e9))
+
+
+def carrier_of(trail: Trail) -> dict[str, str]:
+    names = {"traceparent": "HTTP_TRACEPARENT", "tracestate": "HTTP_TRACESTATE"}
+    return {name: trail.environ[key] for name, key in names.items() if key in trail.environ}

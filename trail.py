@@ -1,0 +1,108 @@
+"""What a request leaves behind for logs, metrics and traces, noted wherever it becomes known."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
+
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# https://www.w3.org/TR/trace-context/#traceparent-header: a version, a trace, its caller, flags.
+TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+
+
+class Run(NamedTuple):
+    """One run of a named statement; times in seconds, of `perf_counter`."""
+
+    statement: str
+    started: float
+    seconds: float
+
+
+class Trail:
+    """One request, from its first byte here to the beginning of its answer."""
+
+    __slots__ = (
+        "backend",
+        "environ",
+        "error",
+        "refused",
+        "request_id",
+        "route",
+        "runs",
+        "seconds",
+        "size",
+        "started",
+        "status",
+        "trace_id",
+        "user",
+    )
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self.started = perf_counter()
+        self.seconds = 0.0
+        self.environ = environ
+        given = environ.get("HTTP_X_REQUEST_ID")
+        self.request_id = given if given and SANE_ID.fullmatch(given) else new_request_id()
+        parent = environ.get("HTTP_TRACEPARENT")
+        self.trace_id = trace_of(parent) if parent else None
+        self.route: str | None = None  # of OpenAPI: what varies stands in braces
+        self.user: str | None = None
+        self.status = 0
+        self.size: int | None = None  # bytes of the answer's body, once they are known
+        self.runs: list[Run] = []
+        self.backend: int | None = None  # the process at PostgreSQL, as its own log names it
+        self.refused: str | None = None  # why a token is no good: a name of auth.MESSAGE_OF_REFUSAL
+        self.error: Exception | None = None  # why the status is no success
+
+    @property
+    def database_seconds(self) -> float:
+        return sum([run.seconds for run in self.runs])
+
+
+CURRENT: ContextVar[Trail | None] = ContextVar("trail", default=None)
+
+
+def new_request_id() -> str:
+    return os.urandom(16).hex()
+
+
+def trace_of(parent: str) -> str | None:
+    """Read the trace's id from a `traceparent`; None where that must be ignored."""
+    found = TRACEPARENT.fullmatch(parent)
+    if not found or (parent.startswith("00") and found[2]):
+        return None
+    return found[1]
+
+
+def blame(error: Exception) -> None:
+    """Note why the request at hand fails, for the one line about it."""
+    if trail := CURRENT.get():
+        trail.error = error
+
+
+Event = Literal[
+    "connection_stale",
+    "jwks_failed",
+    "jwks_fetched",
+    "probe_failed",
+    "rate_limited",
+    "tasks_completed",
+    "tasks_created",
+]
+Listener = Callable[[Event, str, int], None]
+LISTENERS: list[Listener] = []  # none, unless metrics are on
+
+
+def tell(event: Event, label: str = "", count: int = 1) -> None:
+    """Tell whoever counts what has happened, in a request or beside one."""
+    for listener in LISTENERS:
+        listener(event, label, count)
+
+
+def rate_limited(limit: str) -> None:
+    """Count a request that was over a limit; `limit` is its name, from a closed set."""
+    tell("rate_limited", limit)
