@@ -252,6 +252,9 @@ class Settings:
         integer(1, 36_500),
         "Days after which `make purge` deletes for good what is in the trash",
     )
+    audit_days: int = setting(
+        365, integer(1, 36_500), "Days after which `make purge` deletes entries of the audit"
+    )
     rate_limit: str = setting(
         "600/minute",
         rate,

@@ -41,8 +41,12 @@ if Path("/dev/shm").is_dir():
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
 
+AUDIT_TIMEOUT = 1.0  # seconds for what the audit has not written yet
+
+
 def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
-    """Close the pool while its greenlets can still be ended: the interpreter's end is too late."""
+    """End what runs in greenlets while that is possible: the interpreter's end is too late."""
+    ended.wsgi.extensions["auditor"].close(AUDIT_TIMEOUT)
     ended.wsgi.extensions["database"].close()
 
 

@@ -238,6 +238,7 @@ def purge() -> None:
             try:
                 tasks = purges.purge_old_trash(database, settings.trash_days)
                 purges.purge_idempotency_keys(database)
+                purges.purge_audit(database, settings.audit_days)
             except (DatabaseUnavailable, psycopg.Error) as error:
                 raise CommandError(f"Not all was deleted, run it again: {error}") from None
     click.echo(f"Deleted {tasks} tasks that were in the trash for {settings.trash_days} days.")

@@ -11,6 +11,7 @@ import psycopg
 from flask import Flask
 from flask.globals import request_ctx
 
+from audit import Auditor
 from config import Settings
 from logs import line_writer
 from trail import CURRENT, Trail
@@ -28,7 +29,8 @@ def observe(app: Flask, settings: Settings) -> None:
     What is off is neither imported nor asked.
     """
     answer = app.wsgi_app
-    reports = reports_of(settings)
+    app.extensions["auditor"] = auditor = Auditor(settings)
+    reports = [*reports_of(settings), auditor.report]
     timing = settings.server_timing
 
     def answer_observed(environ: dict[str, Any], start_response: Any) -> Any:

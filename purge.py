@@ -1,10 +1,10 @@
 """What is deleted for good: from the trash by hand, or by `manage.py purge` in its time."""
 
-from database import Database
+from database import Database, Value
 
 TASKS_A_STATEMENT = 1000  # each takes a few milliseconds, far from any statement_timeout
 OWNERS_A_STATEMENT = 1000
-KEYS_A_STATEMENT = 1000
+ROWS_A_STATEMENT = 1000
 
 
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
@@ -42,9 +42,18 @@ def purge_old_trash(database: Database, days: int) -> int:
 
 def purge_idempotency_keys(database: Database) -> int:
     """Delete everybody's keys that have expired; return how many."""
+    return delete_in_chunks(database, "delete_expired_idempotency_keys")
+
+
+def purge_audit(database: Database, days: int) -> int:
+    """Delete the audit's entries that are older than `days`; return how many."""
+    return delete_in_chunks(database, "delete_audit_entries", days=days)
+
+
+def delete_in_chunks(database: Database, statement: str, **values: Value) -> int:
     deleted = 0
     while True:
-        [(count,)] = database.fetch("delete_expired_idempotency_keys", max_rows=KEYS_A_STATEMENT)
+        [(count,)] = database.fetch(statement, max_rows=ROWS_A_STATEMENT, **values)
         deleted += int(count)
-        if int(count) < KEYS_A_STATEMENT:
+        if int(count) < ROWS_A_STATEMENT:
             return deleted

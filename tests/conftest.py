@@ -113,6 +113,7 @@ def application() -> Flask:
 def app(application: Flask, database_url: str) -> Iterator[Flask]:
     """The application on a database of this test's own."""
     application.extensions["database"] = database = Database(settings_for(database_url))
+    application.extensions["auditor"].url = database_url
     yield application
     database.close()
 

@@ -20,7 +20,7 @@ NAME = re.compile(r"^-- name: (.*)$", re.MULTILINE)
 NAMED = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 VERBS = {"select", "insert", "update", "delete", "toggle", "restore", "set", "try"}
 # What maintenance alone may ask of all users.
-OVER_USERS = {"select_trash_owners", "delete_expired_idempotency_keys"}
+OVER_USERS = {"select_trash_owners", "delete_expired_idempotency_keys", "delete_audit_entries"}
 # The tables that hold users' data are those that the schema gives a user_id.
 USER_TABLES = {
     statement.stmt.relation.relname

@@ -1,0 +1,101 @@
+"""The audit's entries that no write makes: refused tokens, limits hit, exports.
+
+They are written beside the requests, by a connection of their own: a request that is refused never
+takes one of the pool's. The database's triggers enter every write, in its own transaction.
+"""
+
+import json
+import logging
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
+from queue import Empty, Full, Queue
+from threading import Lock, Thread
+
+import psycopg
+
+from config import Settings
+from database import CONNECTION_OPTIONS, Connection
+from trail import Trail
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 10_000  # entries; beyond, while the database is away, they are lost
+MOST_AT_ONCE = 500
+PAUSE = 1.0  # seconds between two attempts to reach the database
+EXPORT = "/api/{user_id}/tasks/export"
+
+Entry = dict[str, str]
+
+
+def entry_of(trail: Trail) -> Entry | None:
+    """Tell what of a request belongs into the audit; None for most."""
+    if trail.status == HTTPStatus.TOO_MANY_REQUESTS:
+        action, detail = "limit", trail.route or ""
+    elif trail.refused:
+        action, detail = "refuse", trail.refused
+    elif trail.route == EXPORT and trail.status == HTTPStatus.OK:
+        action, detail = "export", ""
+    else:
+        return None
+    return {
+        "at": datetime.now(UTC).isoformat(),
+        "user_id": trail.user or "",
+        "action": action,
+        "detail": detail,
+        "address": trail.environ.get("REMOTE_ADDR", ""),
+        "request_id": trail.request_id,
+    }
+
+
+class Auditor:
+    """Takes entries without a wait. Safe between threads; its own begins after the fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.database_url
+        self._entries: Queue[Entry] = Queue(MOST_WAITING)
+        self._lock = Lock()
+        self._writer: Thread | None = None
+
+    def report(self, trail: Trail) -> None:
+        entry = entry_of(trail)
+        if entry is None:
+            return
+        try:
+            self._entries.put_nowait(entry)
+        except Full:
+            log.error("the audit lost an entry: %s", entry)  # noqa: TRY400 - no fault of code
+        with self._lock:
+            if self._writer is None:
+                self._writer = Thread(target=self._write, name="audit", daemon=True)
+                self._writer.start()
+
+    def close(self, seconds: float) -> None:
+        """Give what is waiting some seconds to be written."""
+        deadline = time.monotonic() + seconds
+        while self._entries.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _write(self) -> None:
+        while True:
+            entries = [self._entries.get()]
+            with suppress(Empty):
+                while len(entries) < MOST_AT_ONCE:
+                    entries.append(self._entries.get_nowait())
+            tries = 0
+            while not self._is_written(entries, tries):
+                tries += 1
+                time.sleep(PAUSE)
+            for _ in entries:
+                self._entries.task_done()
+
+    def _is_written(self, entries: list[Entry], tries: int) -> bool:
+        try:
+            with Connection.connect(self.url, **CONNECTION_OPTIONS) as connection:
+                connection.run("insert_audit_entries", {"entries": json.dumps(entries)})
+        except psycopg.Error as error:
+            if not tries:
+                log.warning("the audit waits for the database: %s", error)
+            return False
+        return True

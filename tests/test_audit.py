@@ -1,0 +1,93 @@
+"""The audit: who did what, when, and for which request; the API adds to it and cannot read it."""
+
+from typing import Any
+
+import psycopg
+import pytest
+from flask.testing import FlaskClient
+from processes import as_url, manage, wait_until
+from support import User
+
+from config import PROJECT
+
+ID = {"X-Request-Id": "the-request"}
+
+
+def entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
+    postgresql.rollback()
+    return postgresql.execute(
+        "SELECT user_id, action, task_ids, detail, request_id FROM audit_log ORDER BY at, action"
+    ).fetchall()
+
+
+def test_every_write_is_entered_with_its_task_and_its_request(
+    alice: User, postgresql: psycopg.Connection
+):
+    task_id = alice.call("POST", json={"title": "Buy milk"}, headers=ID).json["id"]
+    trash = f"/api/alice/trash/{task_id}"
+    for method, path, body in [
+        ("PUT", task_id, {"title": "Buy bread"}),
+        ("PATCH", task_id, {"title": "Buy rye"}),
+        ("PATCH", f"{task_id}/complete", None),
+        ("DELETE", task_id, None),
+        ("POST", f"{trash}/restore", None),
+        ("DELETE", task_id, None),
+        ("DELETE", trash, None),
+    ]:
+        assert alice.call(method, path, json=body, headers=ID).status_code < 300
+    actions = ["create", "update", "update", "update", "delete", "restore", "delete", "purge"]
+    assert entries(postgresql) == [
+        ("alice", action, [task_id], "", "the-request") for action in actions
+    ]
+
+
+def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connection):
+    create = {"op": "create", "task": {"title": "Buy milk"}}
+    results = alice.call("POST", "batch", json={"operations": [create] * 3}).json["results"]
+    [(_, action, task_ids, _, _)] = entries(postgresql)
+    assert (action, task_ids) == ("create", [task["id"] for task in results])
+
+
+def test_write_that_is_refused_leaves_no_entry(alice: User, postgresql: psycopg.Connection):
+    alice.call("POST", json={"title": ""})
+    alice.call("PUT", "12", json={"title": "Buy milk"})
+    assert entries(postgresql) == []
+
+
+def test_refused_token_and_export_are_entered(
+    app: Any, alice: User, client: FlaskClient, postgresql: psycopg.Connection
+):
+    client.get("/api/alice/tasks", headers=ID)
+    client.get("/api/bob/tasks", headers=alice.headers | ID)
+    assert alice.call("GET", "export", headers=ID).data
+    wait_until(lambda: len(entries(postgresql)) == 3)
+    assert entries(postgresql) == [
+        ("", "refuse", [], "missing", "the-request"),
+        ("alice", "refuse", [], "owner", "the-request"),
+        ("alice", "export", [], "", "the-request"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT action FROM audit_log", "DELETE FROM audit_log", "UPDATE audit_log SET action = ''"],
+)
+def test_api_role_can_neither_read_nor_change_it(database_url: str, statement: str):
+    with (
+        psycopg.connect(database_url) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)
+
+
+def test_purge_deletes_what_is_older_than_audit_days(
+    alice: User, postgresql: psycopg.Connection, owner_url: str
+):
+    old, new = alice.create()["id"], alice.create()["id"]
+    postgresql.execute(
+        "UPDATE audit_log SET at = now() - interval '11 days' WHERE %s = ANY (task_ids)", (old,)
+    )
+    postgresql.commit()
+    code, lines = manage(PROJECT, "purge", DATABASE_URL=as_url(owner_url), AUDIT_DAYS=10)
+    assert code == 0, lines
+    assert [task_ids for _, _, task_ids, _, _ in entries(postgresql)] == [[new]]
