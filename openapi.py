@@ -20,6 +20,7 @@ EXAMPLE_OF_STATUS = {
     400: "The request body is not valid JSON.",
     401: "The token has expired.",
     404: "Resource not found: task 12",
+    406: "Tasks are exported as application/json, text/csv or text/calendar.",
     412: "The task has changed since you got it; get it again.",
     413: "The request body is larger than 1048576 bytes.",
     415: "Send the body as JSON, with Content-Type: application/json.",
@@ -54,7 +55,8 @@ CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
     "tasks.delete_task": ("If-Match", {412}),
     "tasks.toggle_task_completion": ("If-Match", {412}),
 }
-CONFLICTING_ENDPOINTS = {"tasks.create_task"}
+CONFLICTING_ENDPOINTS = {"tasks.create_task", "transfer.import_tasks"}
+NEGOTIATING_ENDPOINTS = {"transfer.export_tasks"}
 
 
 class TasksApi(Api):  # type: ignore[misc]
@@ -107,6 +109,8 @@ class SharedDescription(BasePlugin):
                 statuses |= {400, 413, 415}
             if rule.endpoint in CONFLICTING_ENDPOINTS:
                 statuses |= {409}
+            if rule.endpoint in NEGOTIATING_ENDPOINTS:
+                statuses |= {406}
             if rule.endpoint in CONDITIONAL_ENDPOINTS:
                 header, on_failure = CONDITIONAL_ENDPOINTS[rule.endpoint]
                 operation.setdefault("parameters", []).append(CONDITION[header])
