@@ -25,6 +25,7 @@ EXAMPLE_OF_STATUS = {
     400: "The request body is not valid JSON.",
     401: "The token has expired.",
     404: "Resource not found: task 12",
+    406: "Tasks are exported as application/json, text/csv or text/calendar.",
     412: "The task has changed since you got it; get it again.",
     413: "The request body is larger than 1048576 bytes.",
     415: "Send the body as JSON, with Content-Type: application/json.",
@@ -77,6 +78,7 @@ CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
     "trash.restore_task": ("If-Match", {412}),
     "trash.purge_task": ("If-Match", {412}),
 }
+NEGOTIATING_ENDPOINTS = {"transfer.export_tasks"}
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": "Idempotency-Key",
@@ -161,6 +163,8 @@ class SharedDescription(BasePlugin):
                 statuses |= {404}
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
+            if rule.endpoint in NEGOTIATING_ENDPOINTS:
+                statuses |= {406}
             if rule.endpoint in CONDITIONAL_ENDPOINTS:
                 header, on_failure = CONDITIONAL_ENDPOINTS[rule.endpoint]
                 operation.setdefault("parameters", []).append(CONDITION[header])

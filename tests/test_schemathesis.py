@@ -12,6 +12,7 @@ import pytest
 import schemathesis
 import werkzeug
 from flask import Flask, request
+from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events, from_schema
 from support import settings_for, token_for
@@ -43,6 +44,27 @@ GENERATION = {"mode": "all", "max-examples": 25, "deterministic": True, "databas
 # A tag that is not the task's is no bad input: 412 is what it is for.
 ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "412", "429", "5xx"]
 PHASES = {"examples", "coverage", "fuzzing", "stateful"}
+
+# The schema of a file that is no JSON is a string, and few strings are such a file.
+FILES = {
+    "text/csv": ("title,tags\r\n", '"{} is what, to do",a\r\n', ""),
+    "text/calendar": (
+        "BEGIN:VCALENDAR\r\n",
+        "BEGIN:VTODO\r\nSUMMARY:{}\r\nEND:VTODO\r\n",
+        "END:VCALENDAR\r\n",
+    ),
+}
+for name, (head, entry, tail) in FILES.items():
+    entries = st.lists(st.integers().map(entry.format), max_size=3).map("".join)
+    schemathesis.openapi.media_type(
+        name, st.builds((head + "{}" + tail).format, entries).map(str.encode)
+    )
+
+
+@schemathesis.serializer(*FILES)
+def as_bytes(_: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
 
 # schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
