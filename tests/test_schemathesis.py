@@ -71,7 +71,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWar
 
 
 class Client(werkzeug.Client):
-    """Drops the settings of a network, which schemathesis hands to werkzeug as well.
+    """Drops what is of a network, as which schemathesis takes werkzeug as well.
 
     A good Idempotency-Key it makes new each time: to use one for two requests is a 422.
     """
@@ -82,6 +82,7 @@ class Client(werkzeug.Client):
         for name in ("max_redirects", "verify", "cert"):
             kwargs.pop(name, None)
         headers = kwargs.get("headers") or {}
+        headers.pop("Accept-Encoding", None)  # over a network, it would decompress
         if KEY.fullmatch(headers.get("Idempotency-Key", "")):
             headers["Idempotency-Key"] = f'"{next(self.numbers)}"'
         return super().open(*args, **kwargs)
