@@ -19,7 +19,10 @@ called with: `user_id` is the token's `sub`. Press **Authorize** and paste a tok
 Every POST and PATCH may be sent again after a broken connection: with an `Idempotency-Key` it is
 done once, and answered for 24 hours as it was the first time.
 
-Every error has one shape: a code for programs, a message for the person, details where they help.
+Every error has one shape: a code for programs, a message for the person, and details: what is
+wrong with which field, and `request_id`, the id under which the server's log knows the request.
+Every answer has it in `X-Request-Id`; send your own there (1 to 128 of `A-Z a-z 0-9 . _ -`) and it
+is taken.
 """
 EXAMPLE_OF_STATUS = {
     400: "The request body is not valid JSON.",
@@ -51,6 +54,15 @@ RATE_LIMIT_HEADERS = {
     },
 }
 NAMES_OF_HEADERS: dict[str, Any] = {name: name for name in RATE_LIMIT_HEADERS}
+
+REQUEST_ID = {
+    "X-Request-Id": {
+        "description": "The request's id in the server's log.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "0c5b8d6e1f7a4f0d9a3b2c1d0e9f8a7b",
+    }
+}
 
 CONDITION = {
     "If-Match": {
@@ -152,6 +164,9 @@ class SharedDescription(BasePlugin):
         first, *rest = rule.endpoint.rpartition(".")[2].split("_")
         for method, operation in (operations or {}).items():
             operation["operationId"] = first + "".join(word.capitalize() for word in rest)
+            for response in operation["responses"].values():
+                if isinstance(response, dict):  # else it is a name, of an error below
+                    response["headers"] = response.get("headers", {}) | REQUEST_ID
             if rule.endpoint in PUBLIC_ENDPOINTS:
                 operation["security"] = []
                 continue
@@ -189,12 +204,13 @@ class SharedDescription(BasePlugin):
 def describe_error(status: int) -> dict[str, Any]:
     message = EXAMPLE_OF_STATUS.get(status) or MESSAGE_OF_STATUS[status]
     example: dict[str, Any] = {"error": CODE_OF_STATUS[status], "message": message}
-    if details := DETAILS_OF_STATUS.get(status):
-        example |= {"message": "title: Missing data for required field.", "details": details}
+    if details := DETAILS_OF_STATUS.get(status, {}):
+        example |= {"message": "title: Missing data for required field."}
+    example["details"] = details | {"request_id": REQUEST_ID["X-Request-Id"]["example"]}
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
         "content": {"application/json": {"schema": ErrorSchema, "example": example}},
-        "headers": NAMES_OF_HEADERS.copy(),
+        "headers": REQUEST_ID | NAMES_OF_HEADERS,
     }
     if header := HEADER_OF_STATUS.get(status):
         name, text, value = header
