@@ -28,6 +28,7 @@ POOL_CONNECT_TIMEOUT = 2  # seconds; the pool tries only where a probe has just 
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that says nothing, not even that it is slow
 REPLY_MARGIN = 2.0  # seconds that it gets beyond its own statement_timeout
+WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
@@ -249,6 +250,8 @@ class Database:
             # Reconnecting is the probe's work: the pool's own attempts back off for seconds.
             reconnect_timeout=0,
         )
+        self._waiting = 0
+        self._counting = Lock()
         self._drained_at = -inf
         self._suspect = False  # a connection was lost, or none was free: the next request asks
         self._down = False  # it was asked, and did not let us in
@@ -291,6 +294,10 @@ class Database:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
         return self._pool.get_stats()
 
+    def is_crowded(self) -> bool:
+        """Tell whether as many requests wait for a connection as keep them all busy."""
+        return self._waiting >= WAITING_PER_CONNECTION * self._pool.max_size
+
     def close(self) -> None:
         self._pool.close()
 
@@ -316,7 +323,7 @@ class Database:
             self._probe()
         for _ in range(self._pool.max_size + 1):
             try:
-                connection = self._pool.getconn()
+                connection = self._wait_for_connection()
             except PoolTimeout:  # overload, where others have just had their answers
                 if monotonic() - self._answered_at > POOL_TIMEOUT:
                     self._suspect = True
@@ -328,6 +335,16 @@ class Database:
             self._pool.putconn(connection)
             self._probe()
         raise DatabaseUnavailable("it ends every connection")
+
+    def _wait_for_connection(self) -> Connection:
+        """Count who waits: the pool's own count has those that gave up too."""
+        with self._counting:
+            self._waiting += 1
+        try:
+            return self._pool.getconn()
+        finally:
+            with self._counting:
+                self._waiting -= 1
 
     def _discard(self, connection: Connection) -> None:
         """Close a connection, and the idle others with it: what ended one has ended them too."""

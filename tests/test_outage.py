@@ -3,6 +3,7 @@
 Each on a server of this file's own, through gunicorn and through the application in this process.
 """
 
+import json
 import signal
 import statistics
 import time
@@ -329,11 +330,12 @@ def db(own: OwnPostgres) -> Iterator[Database]:
 
 
 def toggle(db: Database, task_id: int) -> object:
-    return db.fetch("toggle_task", user_id="alice", task_id=task_id)
+    return db.fetch("toggle_task", user_id="alice", task_id=task_id, versions=None)
 
 
 def insert(db: Database, title: str = "Buy milk") -> int:
-    [(task_id, _)] = db.fetch("insert_task", user_id="alice", title=title, description=None)
+    task = json.dumps({"title": title}, ensure_ascii=False)
+    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", task=task, max_stored=1000)
     return int(task_id)
 
 
