@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run token migrate rollback migration purge schema docs test test-browser test-services check format bench requirements clean
+.PHONY: help run token migrate rollback migration purge schema docs test test-browser test-services check format bench faults requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -58,6 +58,9 @@ format: .venv/dev ## Format the code
 
 bench: .venv-bench/done ## Measure against the budgets and a peer; writes docs/bench/
 	@.venv-bench/bin/python bench/run.py $(ARGS)
+
+faults: .venv/dev ## Kill, stop, cut and overload a running API, and count what is lost; writes docs/faults.md
+	@$(BIN)/python faults/run.py $(ARGS)
 
 requirements: .venv/dev ## Renew all pinned versions from the *.in files
 	@for file in requirements requirements-embedded requirements-dev bench/requirements; do \

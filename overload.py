@@ -1,7 +1,9 @@
 """More requests than can be served: they wait in line, before they cost anything, or get 503."""
 
 import logging
+import socket
 from collections import deque
+from contextlib import suppress
 from itertools import cycle
 from threading import Event
 from time import monotonic, sleep
@@ -20,12 +22,22 @@ LOG_PAUSE = 1.0  # seconds between two lines in the log
 # and who is refused is back at once: refusing them all would leave no time for answers.
 REFUSALS = (True, False, False, False)
 
+TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
+
 BODY = error_body(503)
 HEADERS = [
     ("Content-Type", "application/json"),
     ("Content-Length", str(len(BODY))),
     ("Retry-After", RETRY_AFTER),
 ]
+
+
+def has_gone(environ: dict[str, Any]) -> bool:
+    """Tell whether a client has closed its end meanwhile, where the server and the system tell."""
+    with suppress(KeyError, AttributeError, OSError):
+        info = environ["gunicorn.socket"].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return bool(info[0] != TCP_ESTABLISHED)
+    return False
 
 
 def keep_in_line(app: Flask) -> None:
@@ -39,7 +51,7 @@ def keep_in_line(app: Flask) -> None:
     line: deque[Event] = deque()
     refusals = cycle(REFUSALS)
 
-    def is_let_in() -> bool:
+    def is_let_in(environ: dict[str, Any]) -> bool:
         is_crowded = app.extensions["database"].is_crowded
         if not line and not is_crowded():
             return True
@@ -49,6 +61,8 @@ def keep_in_line(app: Flask) -> None:
         try:
             if line[0] is not my_turn:
                 my_turn.wait()
+            if has_gone(environ):  # its answer would cost those who wait
+                return False
             while is_crowded():
                 sleep(PAUSE)
                 if monotonic() > deadline and is_crowded():
@@ -70,7 +84,7 @@ def keep_in_line(app: Flask) -> None:
             logged_at, refused = monotonic(), 0
 
     def answer_in_turn(environ: dict[str, Any], start_response: Any) -> Any:
-        if not environ["PATH_INFO"].startswith("/api/") or is_let_in():
+        if not environ["PATH_INFO"].startswith("/api/") or is_let_in(environ):
             return answer(environ, start_response)
         log_refusal()
         start_response("503 Service Unavailable", HEADERS)

@@ -92,6 +92,22 @@ def test_line_longer_than_the_pool_is_served_in_turn(api: Process) -> None:
     assert api.ask("GET", "/api/alice/tasks", token=token_for("alice")).status_code == 200
 
 
+def test_clients_that_left_the_line_are_not_served(api: Process, url: str) -> None:
+    body = b'{"title": "From one who left"}'
+    request = (
+        f"POST /api/bob/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('bob')}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with stuck(api, url, 3 * WAITING_PER_CONNECTION):
+        for _ in range(20):
+            leaving = api.connect()
+            leaving.connect()
+            leaving.sock.sendall(request.encode() + body)
+            leaving.close()
+    # Those who were past the line when they left cannot be told any more.
+    assert len(api.call("GET", user="bob").json) <= WAITING_PER_CONNECTION
+
+
 def test_body_that_stalls_holds_no_place_in_line(api: Process) -> None:
     head = (
         f"POST /api/alice/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('alice')}\r\n"
