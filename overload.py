@@ -61,12 +61,12 @@ def keep_in_line(app: Flask) -> None:
         try:
             if line[0] is not my_turn:
                 my_turn.wait()
-            if has_gone(environ):  # its answer would cost those who wait
-                return False
             while is_crowded():
                 sleep(PAUSE)
                 if monotonic() > deadline and is_crowded():
                     return False
+            if has_gone(environ):  # its answer would cost those who wait
+                return False
             return monotonic() < deadline or not next(refusals)
         finally:
             line.remove(my_turn)

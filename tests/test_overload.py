@@ -104,6 +104,7 @@ def test_clients_that_left_the_line_are_not_served(api: Process, url: str) -> No
             leaving.connect()
             leaving.sock.sendall(request.encode() + body)
             leaving.close()
+        assert api.ask("GET", "/livez").status_code == 200  # it came after them
     # Those who were past the line when they left cannot be told any more.
     assert len(api.call("GET", user="bob").json) <= WAITING_PER_CONNECTION
 
