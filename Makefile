@@ -43,7 +43,7 @@ test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
 
 test-services: .venv/dev ## Try it with the real programs beside it: Redis, PgBouncer, promtool
-	@command -v redis-server promtool >/dev/null || { echo "Install them first (Debian: apt install redis-server prometheus)."; exit 1; }
+	@for program in redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install redis-server pgbouncer prometheus)."; exit 1; }; done
 	@$(BIN)/python -m pytest -q tests/services
 
 check: .venv/dev ## Lint, check the format, the types and the migrations

@@ -44,7 +44,6 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 }
 
 READ_ONLY = "25006"
-SET_OWNER = "set_owner"
 SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
@@ -94,6 +93,7 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
+        self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
         self._prepared_names: set[str] = set()
         self._readable = select.poll()
         self._readable.register(self.pgconn.socket, select.POLLIN)
@@ -124,7 +124,8 @@ class Connection(psycopg.Connection[Any]):
         # One round trip and one transaction, also through a pooler: the owner is gone with it.
         trail = CURRENT.get()
         owner = {"user_id": user_id, "request_id": trail.request_id if trail else ""}
-        sends = self._sender(SET_OWNER, owner), self._sender(name, values)
+        first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
+        sends = self._sender(first, owner | self.timeouts), self._sender(name, values)
         self.pgconn.enter_pipeline_mode()
         for send in sends:
             send()
@@ -229,7 +230,7 @@ class Database:
     """A process's connections. Nothing connects before the first request, so it may be forked."""
 
     def __init__(self, settings: Settings) -> None:
-        self._timeouts = {
+        self._timeouts: dict[str, Value] = {
             "statement_timeout": str(settings.database_statement_timeout),
             "lock_timeout": str(LOCK_TIMEOUT),
             "idle_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT),
@@ -388,4 +389,6 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         connection.reply_timeout = self._reply_timeout
-        connection.run("set_timeouts", self._timeouts)
+        own = {"backend_pid": connection.pgconn.backend_pid}
+        if not connection.run("set_timeouts", self._timeouts | own).ntuples:
+            connection.timeouts = self._timeouts

@@ -263,6 +263,17 @@ def insert(db: Database, title: str = "Buy milk") -> int:
     return int(task_id)
 
 
+def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    show = ", ".join(f"current_setting('{name}')" for name in names)
+    monkeypatch.setitem(QUERIES, "show", Query("show", f"SELECT {show}", ()))
+    assert db.fetch("show") == [(b"5s", b"3s", b"10s")]
+    with db.connection() as connection:
+        options = connection.info.get_parameters()
+    assert options.keys() >= {"connect_timeout", "tcp_user_timeout", "keepalives_idle"}
+    assert connection.reply_timeout == 5 + database.REPLY_MARGIN
+
+
 def test_connections_at_hand_are_used_while_the_server_has_no_others(
     db: Database, own: OwnPostgres
 ) -> None:
