@@ -15,7 +15,7 @@ CONTENT_TYPE = "application/json"
 
 MARK = re.compile(rb"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
 # An element is parsed from a window of the body, the larger where the smaller does not do: as a
-# whole, a body of brackets would become lists of thirty times its size.
+# whole, a body of brackets would become lists of twenty times its size.
 WINDOWS = (4 * 1024, 256 * 1024)  # bytes
 
 

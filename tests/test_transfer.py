@@ -413,6 +413,15 @@ def test_any_file_is_imported_or_refused(alice: User, content_type: str):
 # Files of others
 
 
+@pytest.mark.parametrize("content_type", ["text/csv", "text/calendar"])
+def test_example_of_the_description_is_what_it_says(alice: User, content_type: str):
+    operation = alice.client.get("/openapi.json").json["paths"]["/api/{user_id}/tasks/import"]
+    example = operation["post"]["requestBody"]["content"][content_type]["example"]
+    assert send(alice, example, content_type).json == {"imported": 1}
+    due = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"]}
+    assert written(alice) == [DEFAULTS | due | {"title": "Buy milk", "description": "Two bottles"}]
+
+
 def test_csv_of_a_spreadsheet_is_understood(alice: User):
     rows = "\ufefftitle;completed;tags;priority\n'tis;TRUE;home, shop;\nx; 0 ;;high\n\ny"
     assert send(alice, rows, "text/csv").status_code == 201
@@ -481,7 +490,7 @@ def store(database_url: str, count: int, length: int) -> None:
 # tracemalloc makes Python ten times slower: what writes in Python gets fewer tasks.
 @pytest.mark.parametrize(
     ("content_type", "count"),
-    [("application/json", 20_000), ("text/csv", 5_000), ("text/calendar", 1_500)],
+    [("application/json", 20_000), ("text/csv", 10_000), ("text/calendar", 1_500)],
 )
 def test_export_takes_no_memory_for_the_whole(
     alice: User, database_url: str, content_type: str, count: int
@@ -494,7 +503,7 @@ def test_export_takes_no_memory_for_the_whole(
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size > 500 * count
-    assert peak < size / 2
+    assert peak < 3_000_000
 
 
 def test_export_that_fails_on_its_way_breaks_off(database_url: str, tmp_path: Path, alice: User):
