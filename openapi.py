@@ -164,16 +164,12 @@ class SharedDescription(BasePlugin):
         first, *rest = rule.endpoint.rpartition(".")[2].split("_")
         for method, operation in (operations or {}).items():
             operation["operationId"] = first + "".join(word.capitalize() for word in rest)
-            for response in operation["responses"].values():
-                if isinstance(response, dict):  # else it is a name, of an error below
-                    response["headers"] = response.get("headers", {}) | REQUEST_ID
+            add_headers(operation, REQUEST_ID)
             if rule.endpoint in PUBLIC_ENDPOINTS:
                 operation["security"] = []
                 continue
+            add_headers(operation, NAMES_OF_HEADERS)
             statuses = {401, 422, 429, 500, 503}
-            for response in operation["responses"].values():
-                if isinstance(response, dict):  # not the name of an error, which has them
-                    response["headers"] = response.get("headers", {}) | NAMES_OF_HEADERS
             if "task_id" in rule.arguments:
                 statuses |= {404}
             if "requestBody" in operation:
@@ -186,10 +182,8 @@ class SharedDescription(BasePlugin):
                 statuses |= on_failure
             if method.upper() in METHODS:
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+                add_headers(operation, REPLAYED, below=300)
                 statuses |= {400, 409, 413}
-                for status, response in operation["responses"].items():
-                    if int(status) < 300:
-                        response["headers"] = response.get("headers", {}) | REPLAYED
             for status in sorted(statuses):
                 operation["responses"][str(status)] = self.error_response(status)
 
@@ -199,6 +193,13 @@ class SharedDescription(BasePlugin):
         if name not in self.spec.components.responses:
             self.spec.components.response(name, describe_error(status))
         return name
+
+
+def add_headers(operation: dict[str, Any], headers: dict[str, Any], below: int = 600) -> None:
+    """Add headers to an operation's answers of its own; its errors are described by name."""
+    for status, response in operation["responses"].items():
+        if isinstance(response, dict) and int(status) < below:
+            response["headers"] = response.get("headers", {}) | headers
 
 
 def describe_error(status: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- name: set_owner
--- Whose rows the statements of this transaction may touch, and for which request: the policies of the
--- tables ask for the one, the audit for the other.
+-- Whose rows the statements of this transaction may touch, and for which request: the policies of
+-- the tables ask for the one, the audit for the other.
 SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true);

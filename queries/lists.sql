@@ -82,8 +82,8 @@ tag_bits & (SELECT bits_of_tags({tags})) = (SELECT bits_of_tags({tags}))
 
 -- fragment: is_found
 -- Each of the LIKE patterns matches in title or description; without a word's white space between
--- the two, no word matches across them. In coalesce the planner takes half of all rows to match, and
--- so walks in the order asked for where an index has it, instead of reading and sorting everything.
+-- the two, no word matches across them. In coalesce the planner takes half of all rows to match,
+-- and so walks in the order asked for where an index has it, instead of sorting everything.
 coalesce(
                 {is_listed}
                 AND tags @> {tags}
