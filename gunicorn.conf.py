@@ -72,7 +72,7 @@ def child_exit(_server, ended):  # type: ignore[no-untyped-def]
 
 def on_exit(server):  # type: ignore[no-untyped-def]
     if settings.metrics_port:
-        server.metrics_server.terminate()
+        metrics_server.stop(server.metrics_server)
 
 
 def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-def]

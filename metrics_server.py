@@ -1,6 +1,7 @@
 """A process that serves the sum of all workers' metrics, whatever those are busy with."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,6 +53,12 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
         [sys.executable, __file__, host, str(port)],
         preexec_fn=end_with_parent(signal.SIGTERM),
     )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and empty the memory it read; after a kill, the next start does so."""
+    process.terminate()
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def serve(host: str, port: int) -> None:

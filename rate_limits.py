@@ -10,6 +10,7 @@ from typing import Any
 
 from config import Settings, parse_rate
 from errors import MESSAGE_OF_STATUS, ApiError
+from trail import rate_limited
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond, counts begin anew
 HEADERS = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
@@ -68,6 +69,7 @@ class Limit:
         environ[HEADERS] = [self._policy, ("RateLimit", f'"{self.name}";r={rest};t={wait}')]
         if used - amount >= self._quota:
             self.refused += 1
+            rate_limited(self.name)
             raise ApiError(429, MESSAGE_OF_STATUS[429], headers={"Retry-After": str(wait)})
 
 

@@ -20,6 +20,7 @@ from converters import LARGEST_ID
 from database import Connection
 from errors import ApiError
 from schemas import Choice, StrictBoolean, StrictSchema, Task, TaskCreate, TaskPatch
+from trail import tell
 
 MOST_OPERATIONS = 100
 
@@ -176,6 +177,7 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
         for number, operation in enumerate(operations):
             if number not in results:
                 raise reason(db, user_id, number, operation)
+    tell("tasks_created", count=len(numbers_of(operations, "create")))
     return json_response(b'{"results": [%b]}' % b", ".join(results[n] for n in sorted(results)))
 
 

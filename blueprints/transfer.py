@@ -25,6 +25,7 @@ from blueprints import (
 from database import Database, Value
 from errors import ApiError
 from schemas import Task, TaskImport
+from trail import tell
 
 # The first is the one for whoever takes any.
 FORMATS: dict[str, ModuleType] = {
@@ -135,6 +136,7 @@ def import_tasks(user_id: str) -> Response:
         for batch in batches:
             if not connection.run("insert_tasks", values | {"tasks": batch}).ntuples:
                 raise too_many(most)
+    tell("tasks_created", count=number)
     return json_response(json.dumps({"imported": number}).encode(), 201)
 
 

@@ -12,14 +12,17 @@ import processes
 import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
-from processes import Process, free_port, gunicorn, wait_until
+from processes import Process, free_port, gunicorn, wait_until, wait_until_gone
 from prometheus_client.parser import text_string_to_metric_families
-from support import SECRET, token_for
+from support import SECRET, User, token_for
 
 import metrics_server
 import migrate
+import trail
 from auth import MESSAGE_OF_REFUSAL
 from config import PROJECT, ConfigError, Settings
+from errors import ApiError
+from rate_limits import Limit
 
 DURATION = "tasks_http_request_duration_seconds"
 OPERATIONS = (PROJECT / "docs/operations.md").read_text()
@@ -64,8 +67,12 @@ def api(server: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> It
         with gunicorn(folder, url, METRICS_PORT=port, WEB_CONCURRENCY=2) as process:
             process.__class__ = Metered
             process.metrics_port = port
-            wait_until(lambda: process.family()[1:] and can_scrape(process))
+            wait_until(lambda: can_scrape(process))
             yield process
+            family = process.family()
+            assert process.stop() == 0
+            wait_until_gone(family, 10)
+            assert not list(Path("/dev/shm").glob(f"tasks-metrics-*-{port}"))
 
 
 def can_scrape(process: Metered) -> bool:
@@ -148,6 +155,23 @@ def test_port_of_clients_is_refused_for_metrics():
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET, "METRICS_PORT": "8000"}
     with pytest.raises(ConfigError, match="METRICS_PORT"):
         Settings.load(given)
+
+
+def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: pytest.MonkeyPatch):
+    heard: list[tuple[str, str, int]] = []
+    monkeypatch.setattr(trail, "LISTENERS", [lambda *event: heard.append(event)])
+    create = {"op": "create", "task": {"title": "Buy milk"}}
+    batch = {"operations": [create, create]}
+    assert alice.call("POST", "batch", json=batch).status_code == 200
+    batch["operations"].append({"op": "delete", "id": 99})
+    assert alice.call("POST", "batch", json=batch).status_code == 404
+    assert alice.call("POST", "import", json=alice.all()).status_code == 201
+    limit = Limit("default", "1/day", None)
+    limit.count({}, "alice")
+    with pytest.raises(ApiError):
+        limit.count({}, "alice")
+    created = ("tasks_created", "", 2)
+    assert heard == [created, created, ("rate_limited", "default", 1)]
 
 
 # What operators are given
