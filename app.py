@@ -24,6 +24,7 @@ from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
 from overload import keep_in_line
 from rate_limits import RateLimits
+from replicas import Reader
 
 
 class SyncFlask(Flask):
@@ -42,7 +43,8 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_TASKS_PER_USER"] = settings.max_tasks_per_user
     app.url_map.merge_slashes = False
     app.url_map.converters |= CONVERTERS
-    app.extensions["database"] = Database(settings)
+    app.extensions["database"] = primary = Database(settings)
+    app.extensions["reader"] = Reader(settings, primary) if settings.database_replica_url else None
     app.extensions["rate_limits"] = RateLimits(settings)
 
     keep_in_line(app)

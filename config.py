@@ -169,6 +169,12 @@ class Settings:
         " dropped."
         " Empty: `make run` starts its own server in `.data/`",
     )
+    database_replica_url: str = setting(
+        "",
+        postgres_url,
+        "Address of a streaming replica, which then serves lists, changes and exports, each as new"
+        " as the primary has it",
+    )
     migration_database_url: str = setting(
         "",
         postgres_url,

@@ -4,7 +4,7 @@ import fcntl
 import logging
 import select
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -66,6 +66,7 @@ STATUS_OF_SQLSTATE = {
 
 # What a parameter may be, and how PostgreSQL reads it: text, and the statement tells the type.
 Value = str | int | bool | None
+Row = tuple[bytes, ...]
 
 
 class DatabaseUnavailable(Exception):
@@ -79,6 +80,14 @@ def encode(value: Value) -> bytes | None:
     if b"\0" in data:  # libpq would cut the text off there, without a word
         raise psycopg.DataError("PostgreSQL text cannot hold NUL")
     return data
+
+
+def rows_of(result: PGresult) -> list[Row]:
+    columns = range(result.nfields)
+    return [
+        tuple(result.get_value(row, column) or b"" for column in columns)
+        for row in range(result.ntuples)
+    ]
 
 
 class Connection(psycopg.Connection[Any]):
@@ -106,26 +115,31 @@ class Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
+        return self.run_in_turn([name], values)[0]
+
+    def run_in_turn(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
+        """Run named statements in one round trip, those of a user in one transaction; as `run`."""
         trail = CURRENT.get()
         if trail is None:
-            return self._run(name, values)
+            return self._run(names, values)
         started = perf_counter()
         try:
-            return self._run(name, values)
+            return self._run(names, values)
         finally:
-            trail.runs.append(Run(name, started, perf_counter() - started))
+            trail.runs.append(Run(names[-1], started, perf_counter() - started))
             trail.backend = self.pgconn.backend_pid
 
-    def _run(self, name: str, values: Mapping[str, Value]) -> PGresult:
+    def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         deadline = monotonic() + self.reply_timeout
         if (user_id := values.get("user_id")) is None:
-            self._sender(name, values)()
-            return self._checked(self._results(deadline)[0])
+            self._sender(names[0], values)()
+            return [self._checked(self._results(deadline)[0])]
         # One round trip and one transaction, also through a pooler: the owner is gone with it.
         trail = CURRENT.get()
         owner = {"user_id": user_id, "request_id": trail.request_id if trail else ""}
         first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
-        sends = self._sender(first, owner | self.timeouts), self._sender(name, values)
+        sends = [self._sender(first, owner | self.timeouts)]
+        sends += [self._sender(name, values) for name in names]
         self.pgconn.enter_pipeline_mode()
         for send in sends:
             send()
@@ -134,8 +148,8 @@ class Connection(psycopg.Connection[Any]):
         while not results or results[-1].status != ExecStatus.PIPELINE_SYNC:
             results += self._results(deadline)
         self.pgconn.exit_pipeline_mode()
-        _, result, *_ = [self._checked(result) for result in results]  # a failed commit is one more
-        return result
+        checked = [self._checked(result) for result in results]  # a failed commit is one more
+        return checked[1 : 1 + len(names)]
 
     def _sender(self, name: str, values: Mapping[str, Value]) -> Callable[[], None]:
         """Prepare all that may fail before a statement is sent, and return what sends it."""
@@ -149,14 +163,9 @@ class Connection(psycopg.Connection[Any]):
             self._prepared_names.add(name)
         return partial(self.pgconn.send_query_prepared, name.encode(), arguments)
 
-    def fetch(self, name: str, **values: Value) -> list[tuple[bytes, ...]]:
+    def fetch(self, name: str, **values: Value) -> list[Row]:
         """Do what `Database.fetch` does, on this connection and so in its transaction."""
-        result = self.run(name, values)
-        columns = range(result.nfields)
-        return [
-            tuple(result.get_value(row, column) or b"" for column in columns)
-            for row in range(result.ntuples)
-        ]
+        return rows_of(self.run(name, values))
 
     def command(self, command: bytes) -> None:
         """Run BEGIN, COMMIT or ROLLBACK; psycopg's own `transaction` may wait for ever."""
@@ -260,7 +269,7 @@ class Database:
         self._answered_at = -inf
         self._next_probe = -inf
 
-    def fetch(self, name: str, **values: Value) -> list[tuple[bytes, ...]]:
+    def fetch(self, name: str, **values: Value) -> list[Row]:
         """Run a named statement; return its rows, each value as PostgreSQL wrote it, b"" for NULL.
 
         Raises:

@@ -48,6 +48,8 @@ def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
     """End what runs in greenlets while that is possible: the interpreter's end is too late."""
     ended.wsgi.extensions["auditor"].close(AUDIT_TIMEOUT)
     ended.wsgi.extensions["database"].close()
+    if reader := ended.wsgi.extensions["reader"]:
+        reader.close()
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]

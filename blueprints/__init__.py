@@ -13,6 +13,7 @@ from webargs.flaskparser import FlaskParser
 
 from database import Connection, Database
 from errors import ApiError
+from replicas import Reader
 from strict_json import parse_json
 
 
@@ -21,9 +22,12 @@ def pool() -> Database:
     return db
 
 
-def database() -> Database | Connection:
-    """Give what runs this request's statements: its transaction, where it has one, or the pool."""
-    return g.get("transaction") or pool()
+def database() -> Database | Connection | Reader:
+    """Give what runs this request's statements: its transaction, the reader of a GET, the pool."""
+    if transaction := g.get("transaction"):
+        return transaction  # type: ignore[no-any-return]
+    reader: Reader | None = current_app.extensions["reader"]
+    return reader if reader and request_ctx.request.method == "GET" else pool()
 
 
 @contextmanager

@@ -15,15 +15,16 @@ import transfer_calendar
 import transfer_csv
 import transfer_json
 from blueprints import (
+    database,
     first_fault,
     json_response,
-    pool,
     read_body,
     refuse_unknown_parameters,
     transaction,
 )
-from database import Database, Value
+from database import Connection, Database, Value
 from errors import ApiError
+from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
 
@@ -109,7 +110,7 @@ def export_tasks(user_id: str) -> Response:
     of the export; tasks that are created meanwhile may be. An answer that breaks off has failed.
     """
     form = acceptable_format()
-    pages = task_pages(pool(), user_id)
+    pages = task_pages(database(), user_id)
     first = list(islice(pages, 1))  # what fails here has an answer of its own
     parts = in_turns(form.write(chain(first, pages), user_id))
     response = Response(parts, content_type=form.CONTENT_TYPE)
@@ -140,7 +141,7 @@ def import_tasks(user_id: str) -> Response:
     return json_response(json.dumps({"imported": number}).encode(), 201)
 
 
-def task_pages(db: Database, user_id: str) -> Iterator[bytes]:
+def task_pages(db: Database | Connection | Reader, user_id: str) -> Iterator[bytes]:
     """Yield the tasks page by page; between two, no connection is held.
 
     Runs while the answer is sent, so without anything of Flask's.

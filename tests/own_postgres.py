@@ -1,13 +1,16 @@
 """A PostgreSQL server that tests stop, kill and freeze."""
 
 import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 import embedded
 
@@ -84,3 +87,23 @@ class OwnPostgres:
             connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
             yield
             connection.rollback()
+
+
+def standby_of(primary: OwnPostgres, folder: Path) -> OwnPostgres:
+    """Start a server that replays what a primary writes, as it is written."""
+    place = conninfo_to_dict(primary.url)
+    copy = [embedded.binaries() / "pg_basebackup", "-D", folder, "-R", "-c", "fast"]
+    copy += ["-h", place["host"], "-p", place["port"], "-U", place["user"]]
+    subprocess.run(copy, check=True)
+    (folder / f".s.PGSQL.{place['port']}.lock").unlink(missing_ok=True)  # the primary's own
+    standby = OwnPostgres(folder, primary.settings)
+    standby.start()
+    return standby
+
+
+def either_of(*servers: OwnPostgres, **options: str) -> str:
+    """Write the address of whichever of these servers takes writes."""
+    places = [conninfo_to_dict(server.url) for server in servers]
+    several = {name: ",".join(str(place[name]) for place in places) for name in ("host", "port")}
+    same = {name: str(places[0][name]) for name in ("user", "dbname")}
+    return f"postgresql:///?{urlencode(several | same | options)}"

@@ -1,0 +1,83 @@
+"""Large reads from a replica, never older than what the primary has: docs/decisions/0016."""
+
+import logging
+from dataclasses import replace
+from threading import Lock, Thread
+from time import sleep
+
+import psycopg
+
+from config import Settings
+from database import Database, DatabaseUnavailable, Row, Value, rows_of
+from statements import QUERIES
+
+log = logging.getLogger(__name__)
+
+# A single row costs the primary no more than the question whether the replica has it.
+LARGE_READS = frozenset(name for name, query in QUERIES.items() if "_agg(" in query.text)
+STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
+PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
+
+
+class Reader:
+    """Runs a request's reads: large ones at the replica, where it has all that the user wrote."""
+
+    def __init__(self, settings: Settings, primary: Database) -> None:
+        self._primary = primary
+        timeout = min(settings.database_statement_timeout, STATEMENT_TIMEOUT)
+        url = settings.database_replica_url
+        self._replica = Database(
+            replace(settings, database_url=url, database_statement_timeout=timeout)
+        )
+        self._is_away = False
+        self._lock = Lock()
+
+    def fetch(self, name: str, **values: Value) -> list[Row]:
+        """Do what `Database.fetch` does."""
+        if name in LARGE_READS and not self._is_away and not self._replica.is_crowded():
+            rows = self._ask_replica(name, values)
+            if rows is not None:
+                return rows
+        return self._primary.fetch(name, **values)
+
+    def close(self) -> None:
+        self._is_away = False
+        self._replica.close()
+
+    def _ask_replica(self, name: str, values: dict[str, Value]) -> list[Row] | None:
+        """Ask the replica; None where it fails, or lacks what the user has written.
+
+        Every write moves its user's version. The primary tells it first, the replica before it
+        reads: so what it read is at least as new as this request.
+        """
+        written = self._primary.fetch("select_version", user_id=values["user_id"])
+        try:
+            with self._replica.connection() as connection:
+                replayed, read = connection.run_in_turn(["select_version", name], values)
+        except (DatabaseUnavailable, psycopg.Error) as error:
+            self._leave(error)
+            return None
+        return rows_of(read) if version_of(rows_of(replayed)) >= version_of(written) else None
+
+    def _leave(self, error: Exception) -> None:
+        with self._lock:
+            if self._is_away:
+                return
+            self._is_away = True
+        log.warning("the replica is away, the primary serves: %s", error)
+        Thread(target=self._await_return, name="replica", daemon=True).start()
+
+    def _await_return(self) -> None:
+        while self._is_away:
+            sleep(PAUSE)
+            try:
+                self._replica.fetch("select_version", user_id="")
+            except (DatabaseUnavailable, psycopg.Error):
+                continue
+            self._is_away = False
+            log.warning("the replica is back")
+
+
+def version_of(counter: list[Row]) -> int:
+    """Read the version of a user, 0 for one who never wrote."""
+    return int(counter[0][0]) if counter else 0

@@ -1,0 +1,111 @@
+"""A real primary and its standby: the one dies or is demoted, the other takes over."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+from flask import Flask
+from own_postgres import OwnPostgres, either_of, standby_of
+from processes import wait_until
+from support import User, assert_error, settings_for
+
+import migrate
+from app import create_app
+
+WRITERS = 4
+WITHIN = 5.0  # seconds for a write after the promotion; one is usual, on a machine of its own
+
+
+class Pair:
+    """A primary, its standby, and the API in front of both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary = OwnPostgres(folder / "one")
+        self.primary.start()
+        migrate.migrate(self.primary.url)
+        self.standby = standby_of(self.primary, folder / "two")
+        self.url = either_of(self.primary, self.standby, target_session_attrs="read-write")
+        self.app = create_app(settings_for(self.url, database_pool_size=WRITERS))
+
+    def stop(self) -> None:
+        self.app.extensions["database"].close()
+        self.primary.stop()
+        self.standby.stop()
+
+    def wait_for_standby(self) -> None:
+        """Have no write acknowledged from now on that the standby has not."""
+        self.primary.execute(
+            "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
+        )
+
+        def is_synchronous() -> bool:
+            with self.primary.connect() as connection:
+                state = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+                return connection.execute(state).fetchone() is not None
+
+        wait_until(is_synchronous)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    pair = Pair(tmp_path)
+    yield pair
+    pair.stop()
+
+
+def write(app: Flask, name: str, stop: Event) -> list[str]:
+    """Create tasks until told to stop; return the titles that were acknowledged."""
+    user = User(app.test_client(), name)
+    titles = []
+    while not stop.wait(0.005):
+        title = f"{name} {time.monotonic_ns()}"
+        if user.call("POST", json={"title": title}).status_code == 201:
+            titles.append(title)
+    return titles
+
+
+def test_writes_go_on_at_the_promoted_standby_and_none_that_was_acknowledged_is_lost(
+    pair: Pair,
+) -> None:
+    pair.wait_for_standby()
+    stop = Event()
+    names = [f"writer-{number}" for number in range(WRITERS)]
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writing = [pool.submit(write, pair.app, name, stop) for name in names]
+        alice = User(pair.app.test_client(), "alice")
+        for _ in range(20):
+            alice.create()
+        pair.primary.kill()
+        assert_error(alice.call("POST", json={"title": "x"}), 503, "unavailable")
+        pair.standby.execute("SELECT pg_promote()")
+        promoted = time.monotonic()
+        wait_until(lambda: alice.call("POST", json={"title": "x"}).status_code == 201, WITHIN)
+        assert time.monotonic() - promoted < WITHIN
+        stop.set()
+        written = [each.result() for each in writing]
+    for name, titles in zip(names, written, strict=True):
+        assert titles
+        stored = {task["title"] for task in User(pair.app.test_client(), name).all()}
+        assert stored.issuperset(titles)
+
+
+def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: Pair) -> None:
+    alice = User(pair.app.test_client(), "alice")
+    alice.create()
+    pair.standby.execute("SELECT pg_promote()")
+    pair.primary.execute(
+        "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
+    )
+    wait_until(lambda: alice.call("POST", json={"title": "x"}).status_code == 503)
+    alice.create("At the new one")
+    with pair.standby.connect() as connection:
+        at_new = "SELECT 1 FROM tasks WHERE title = 'At the new one'"
+        assert connection.execute(at_new).fetchone()
+
+
+def test_migrations_find_the_one_that_takes_writes(pair: Pair) -> None:
+    migrate.rollback(pair.url)
+    migrate.migrate(either_of(pair.standby, pair.primary, target_session_attrs="read-write"))
