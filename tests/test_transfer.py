@@ -14,6 +14,7 @@ from typing import Any
 import processes
 import psycopg
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ DEFAULTS = {"description": None, "priority": "none", "due_at": None, "tags": [],
 examples = settings(
     derandomize=True,
     deadline=None,
-    max_examples=60,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
@@ -292,6 +293,20 @@ def test_import_has_a_limit_of_its_own(narrow: User, size: int, status: int):
     assert send(narrow, b"[]".ljust(size), "application/json").status_code == status
 
 
+def test_file_is_checked_before_the_transaction_of_its_key(app: Flask, alice: User):
+    alice.all()
+    pool = app.extensions["database"]._pool
+    asked = pool.get_stats()["requests_num"]
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "one"}
+    wrong = alice.call("POST", "import", data='[{"title": ""}]', headers=headers)
+    assert_error(wrong, 422, "validation_error")
+    assert pool.get_stats()["requests_num"] == asked
+    for _ in range(2):
+        response = alice.call("POST", "import", data='[{"title": "x"}]', headers=headers)
+        assert (response.status_code, response.json) == (201, {"imported": 1})
+    assert len(alice.all()) == 1
+
+
 def test_what_only_the_server_writes_is_passed_over(alice: User, bob: User):
     [task] = [bob.create(tags=["home"])]
     bring(alice, [task | {"version": None, "id": "\0", "completed_at": 5}])
@@ -477,9 +492,9 @@ def test_statement_larger_than_the_buffers_of_a_socket_arrives(alice: User):
     assert [task["title"] for task in written(alice)] == [task["title"] for task in tasks]
 
 
-def store(database_url: str, count: int, length: int) -> None:
+def store(owner_url: str, count: int, length: int) -> None:
     """Give alice so many tasks, with a description of this length, past the API."""
-    with psycopg.connect(database_url) as connection:
+    with psycopg.connect(owner_url) as connection:
         connection.execute(
             "INSERT INTO tasks (user_id, title, description, version)"
             " SELECT 'alice', 'x', repeat('y', %s), 2 FROM generate_series(1, %s)",
@@ -490,12 +505,12 @@ def store(database_url: str, count: int, length: int) -> None:
 # tracemalloc makes Python ten times slower: what writes in Python gets fewer tasks.
 @pytest.mark.parametrize(
     ("content_type", "count"),
-    [("application/json", 20_000), ("text/csv", 10_000), ("text/calendar", 1_500)],
+    [("application/json", 20_000), ("text/csv", 6_000), ("text/calendar", 1_000)],
 )
 def test_export_takes_no_memory_for_the_whole(
-    alice: User, database_url: str, content_type: str, count: int
+    alice: User, owner_url: str, content_type: str, count: int
 ):
-    store(database_url, count, 500)
+    store(owner_url, count, 500)
     response = alice.call("GET", "export", buffered=False, headers={"Accept": content_type})
     parts = iter(response.response)
     tracemalloc.start()
@@ -506,8 +521,8 @@ def test_export_takes_no_memory_for_the_whole(
     assert peak < 3_000_000
 
 
-def test_export_that_fails_on_its_way_breaks_off(database_url: str, tmp_path: Path, alice: User):
-    store(database_url, 6000, 5000)
+def test_export_that_fails_on_its_way_breaks_off(database_url: str, owner_url: str, tmp_path: Path):
+    store(owner_url, 6000, 5000)
     folder = processes.copy_of_project(tmp_path)
     with processes.gunicorn(folder, processes.as_url(database_url)) as api:
         connection = api.connect()
@@ -515,7 +530,7 @@ def test_export_that_fails_on_its_way_breaks_off(database_url: str, tmp_path: Pa
         connection.request("GET", processes.tasks_of("alice", "export"), headers=headers)
         response = connection.getresponse()
         assert response.status == 200
-        with psycopg.connect(database_url) as other:
+        with psycopg.connect(owner_url) as other:
             other.execute("ALTER TABLE tasks RENAME TO gone")
         with pytest.raises((IncompleteRead, ConnectionError)):
             response.read()
