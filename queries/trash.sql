@@ -58,10 +58,10 @@ GROUP BY chunk
 ORDER BY chunk;
 
 -- name: delete_trashed_tasks
--- Deletes tasks in the trash for good, where their versions are expected ones and not newer than the
--- newest that was seen, and leaves a tombstone of each. Returns the new version and how many they
--- were; no row where there were none. The counter is locked before the tasks, as by every write, and
--- counts what was in fact deleted.
+-- Deletes tasks in the trash for good, where their versions are expected ones and not newer than
+-- the newest that was seen, and leaves a tombstone of each. Returns the new version and how many
+-- they were; no row where there were none. The counter is locked before the tasks, as by every
+-- write, and counts what was in fact deleted.
 WITH counter AS (
     SELECT version + 1 AS counted
     FROM task_counters

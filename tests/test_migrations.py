@@ -308,7 +308,7 @@ def test_plain_dbmate_applies_the_same_files(new_database: NewDatabase, tmp_path
 def test_new_migration_gets_the_next_number_and_both_parts(url: str, project: Path) -> None:
     code, [line] = manage(project, "migration", "Add x, and y!")
     assert code == 0
-    assert line == f"migrations/{len(FILES) + 1:04d}_add_x_and_y.sql"
+    assert line == f"migrations/{int(known_migrations()[-1]) + 1:04d}_add_x_and_y.sql"
     up, _, down = (project / line).read_text().partition(DOWN)
     assert up.startswith(UP)
     assert "lock_timeout" in up
