@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run token migrate rollback migration purge schema docs test test-browser test-services check format bench requirements clean
+.PHONY: help run token migrate rollback migration purge schema docs test test-browser test-services check format bench faults requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,7 +43,7 @@ test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
 
 test-services: .venv/dev ## Try it with the real programs beside it: Redis, PgBouncer, promtool
-	@command -v redis-server promtool >/dev/null || { echo "Install them first (Debian: apt install redis-server prometheus)."; exit 1; }
+	@for program in redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install redis-server pgbouncer prometheus)."; exit 1; }; done
 	@$(BIN)/python -m pytest -q tests/services
 
 check: .venv/dev ## Lint, check the format, the types and the migrations
@@ -58,6 +58,9 @@ format: .venv/dev ## Format the code
 
 bench: .venv-bench/done ## Measure against the budgets and a peer; writes docs/bench/
 	@.venv-bench/bin/python bench/run.py $(ARGS)
+
+faults: .venv/dev ## Kill, stop, cut and overload a running API, and count what is lost; writes docs/faults.md
+	@$(BIN)/python faults/run.py $(ARGS)
 
 requirements: .venv/dev ## Renew all pinned versions from the *.in files
 	@for file in requirements requirements-embedded requirements-dev bench/requirements; do \

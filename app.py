@@ -22,6 +22,7 @@ from headers import add_headers
 from idempotency import keep_answers
 from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
+from overload import keep_in_line
 from rate_limits import RateLimits
 
 
@@ -44,6 +45,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["database"] = Database(settings)
     app.extensions["rate_limits"] = RateLimits(settings)
 
+    keep_in_line(app)
     add_headers(app, settings)
     observe(app, settings)
     compress_answers(app)

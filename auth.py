@@ -31,7 +31,7 @@ PUBLIC_ENDPOINTS = frozenset(
 )
 
 SYMMETRIC_ALGORITHM = "HS256"
-LEEWAY = 10  # seconds between two clocks
+LEEWAY = 30  # seconds between two clocks; an issuer that is 20 s ahead is served
 LAST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 3339 can write
 REMEMBERED_TOKENS = 4096
 

@@ -242,7 +242,7 @@ class Settings:
         1024 * 1024, integer(1, 1024**3), "Largest request body, in bytes"
     )
     max_import_length: int = setting(
-        32 * 1024 * 1024, integer(1, 1024**3), "Largest body of an import, in bytes"
+        64 * 1024 * 1024, integer(1, 1024**3), "Largest body of an import, in bytes"
     )
     max_tasks_per_user: int = setting(
         100_000, integer(1, 10**9), "Tasks that a user may store, those in the trash included"

@@ -28,6 +28,7 @@ POOL_CONNECT_TIMEOUT = 2  # seconds; the pool tries only where a probe has just 
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that says nothing, not even that it is slow
 REPLY_MARGIN = 2.0  # seconds that it gets beyond its own statement_timeout
+WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
@@ -43,7 +44,6 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 }
 
 READ_ONLY = "25006"
-SET_OWNER = "set_owner"
 SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
@@ -93,6 +93,7 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
+        self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
         self._prepared_names: set[str] = set()
         self._readable = select.poll()
         self._readable.register(self.pgconn.socket, select.POLLIN)
@@ -123,7 +124,8 @@ class Connection(psycopg.Connection[Any]):
         # One round trip and one transaction, also through a pooler: the owner is gone with it.
         trail = CURRENT.get()
         owner = {"user_id": user_id, "request_id": trail.request_id if trail else ""}
-        sends = self._sender(SET_OWNER, owner), self._sender(name, values)
+        first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
+        sends = self._sender(first, owner | self.timeouts), self._sender(name, values)
         self.pgconn.enter_pipeline_mode()
         for send in sends:
             send()
@@ -228,7 +230,7 @@ class Database:
     """A process's connections. Nothing connects before the first request, so it may be forked."""
 
     def __init__(self, settings: Settings) -> None:
-        self._timeouts = {
+        self._timeouts: dict[str, Value] = {
             "statement_timeout": str(settings.database_statement_timeout),
             "lock_timeout": str(LOCK_TIMEOUT),
             "idle_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT),
@@ -249,6 +251,8 @@ class Database:
             # Reconnecting is the probe's work: the pool's own attempts back off for seconds.
             reconnect_timeout=0,
         )
+        self._waiting = 0
+        self._counting = Lock()
         self._drained_at = -inf
         self._suspect = False  # a connection was lost, or none was free: the next request asks
         self._down = False  # it was asked, and did not let us in
@@ -291,6 +295,10 @@ class Database:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
         return self._pool.get_stats()
 
+    def is_crowded(self) -> bool:
+        """Tell whether as many requests wait for a connection as keep them all busy."""
+        return self._waiting >= WAITING_PER_CONNECTION * self._pool.max_size
+
     def close(self) -> None:
         self._pool.close()
 
@@ -316,7 +324,7 @@ class Database:
             self._probe()
         for _ in range(self._pool.max_size + 1):
             try:
-                connection = self._pool.getconn()
+                connection = self._wait_for_connection()
             except PoolTimeout:  # overload, where others have just had their answers
                 if monotonic() - self._answered_at > POOL_TIMEOUT:
                     self._suspect = True
@@ -328,6 +336,16 @@ class Database:
             self._pool.putconn(connection)
             self._probe()
         raise DatabaseUnavailable("it ends every connection")
+
+    def _wait_for_connection(self) -> Connection:
+        """Count who waits: the pool's own count has those that gave up too."""
+        with self._counting:
+            self._waiting += 1
+        try:
+            return self._pool.getconn()
+        finally:
+            with self._counting:
+                self._waiting -= 1
 
     def _discard(self, connection: Connection) -> None:
         """Close a connection, and the idle others with it: what ended one has ended them too."""
@@ -371,4 +389,6 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         connection.reply_timeout = self._reply_timeout
-        connection.run("set_timeouts", self._timeouts)
+        own = {"backend_pid": connection.pgconn.backend_pid}
+        if not connection.run("set_timeouts", self._timeouts | own).ntuples:
+            connection.timeouts = self._timeouts

@@ -19,12 +19,16 @@ called with: `user_id` is the token's `sub`. Press **Authorize** and paste a tok
 Every POST and PATCH may be sent again after a broken connection: with an `Idempotency-Key` it is
 done once, and answered for 24 hours as it was the first time.
 
-Every error has one shape: a code for programs, a message for the person, details where they help.
+Every error has one shape: a code for programs, a message for the person, and details: what is
+wrong with which field, and `request_id`, the id under which the server's log knows the request.
+Every answer has it in `X-Request-Id`; send your own there (1 to 128 of `A-Z a-z 0-9 . _ -`) and it
+is taken.
 """
 EXAMPLE_OF_STATUS = {
     400: "The request body is not valid JSON.",
     401: "The token has expired.",
     404: "Resource not found: task 12",
+    406: "Tasks are exported as application/json, text/csv or text/calendar.",
     412: "The task has changed since you got it; get it again.",
     413: "The request body is larger than 1048576 bytes.",
     415: "Send the body as JSON, with Content-Type: application/json.",
@@ -50,6 +54,15 @@ RATE_LIMIT_HEADERS = {
     },
 }
 NAMES_OF_HEADERS: dict[str, Any] = {name: name for name in RATE_LIMIT_HEADERS}
+
+REQUEST_ID = {
+    "X-Request-Id": {
+        "description": "The request's id in the server's log.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "0c5b8d6e1f7a4f0d9a3b2c1d0e9f8a7b",
+    }
+}
 
 CONDITION = {
     "If-Match": {
@@ -77,6 +90,7 @@ CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
     "trash.restore_task": ("If-Match", {412}),
     "trash.purge_task": ("If-Match", {412}),
 }
+NEGOTIATING_ENDPOINTS = {"transfer.export_tasks"}
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": "Idempotency-Key",
@@ -150,27 +164,26 @@ class SharedDescription(BasePlugin):
         first, *rest = rule.endpoint.rpartition(".")[2].split("_")
         for method, operation in (operations or {}).items():
             operation["operationId"] = first + "".join(word.capitalize() for word in rest)
+            add_headers(operation, REQUEST_ID)
             if rule.endpoint in PUBLIC_ENDPOINTS:
                 operation["security"] = []
                 continue
+            add_headers(operation, NAMES_OF_HEADERS)
             statuses = {401, 422, 429, 500, 503}
-            for response in operation["responses"].values():
-                if isinstance(response, dict):  # not the name of an error, which has them
-                    response["headers"] = response.get("headers", {}) | NAMES_OF_HEADERS
             if "task_id" in rule.arguments:
                 statuses |= {404}
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
+            if rule.endpoint in NEGOTIATING_ENDPOINTS:
+                statuses |= {406}
             if rule.endpoint in CONDITIONAL_ENDPOINTS:
                 header, on_failure = CONDITIONAL_ENDPOINTS[rule.endpoint]
                 operation.setdefault("parameters", []).append(CONDITION[header])
                 statuses |= on_failure
             if method.upper() in METHODS:
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+                add_headers(operation, REPLAYED, below=300)
                 statuses |= {400, 409, 413}
-                for status, response in operation["responses"].items():
-                    if int(status) < 300:
-                        response["headers"] = response.get("headers", {}) | REPLAYED
             for status in sorted(statuses):
                 operation["responses"][str(status)] = self.error_response(status)
 
@@ -182,15 +195,23 @@ class SharedDescription(BasePlugin):
         return name
 
 
+def add_headers(operation: dict[str, Any], headers: dict[str, Any], below: int = 600) -> None:
+    """Add headers to an operation's answers of its own; its errors are described by name."""
+    for status, response in operation["responses"].items():
+        if isinstance(response, dict) and int(status) < below:
+            response["headers"] = response.get("headers", {}) | headers
+
+
 def describe_error(status: int) -> dict[str, Any]:
     message = EXAMPLE_OF_STATUS.get(status) or MESSAGE_OF_STATUS[status]
     example: dict[str, Any] = {"error": CODE_OF_STATUS[status], "message": message}
-    if details := DETAILS_OF_STATUS.get(status):
-        example |= {"message": "title: Missing data for required field.", "details": details}
+    if details := DETAILS_OF_STATUS.get(status, {}):
+        example |= {"message": "title: Missing data for required field."}
+    example["details"] = details | {"request_id": REQUEST_ID["X-Request-Id"]["example"]}
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
         "content": {"application/json": {"schema": ErrorSchema, "example": example}},
-        "headers": NAMES_OF_HEADERS.copy(),
+        "headers": REQUEST_ID | NAMES_OF_HEADERS,
     }
     if header := HEADER_OF_STATUS.get(status):
         name, text, value = header

@@ -143,7 +143,7 @@ CREATE TABLE public.idempotency_keys (
     user_id text NOT NULL,
     key text NOT NULL,
     fingerprint bytea NOT NULL,
-    status smallint NOT NULL,
+    status bigint NOT NULL,
     headers jsonb NOT NULL,
     body text NOT NULL,
     created_at timestamp with time zone NOT NULL,

@@ -20,10 +20,13 @@ NAME = "iCalendar"
 FILE_NAME = "tasks.ics"
 CONTENT_TYPE = "text/calendar; charset=utf-8; component=VTODO"
 
+PART = 50  # tasks; writing one takes a third of a millisecond
 HEAD = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Tasks//Tasks//EN\r\n"
 TAIL = b"END:VCALENDAR\r\n"
 DIGIT_OF_PRIORITY = {"none": "0", "low": "9", "medium": "5", "high": "1"}
-PRIORITY_OF_DIGIT = ["none", *["high"] * 4, "medium", *["low"] * 4]
+PRIORITY_OF_DIGIT = (
+    {"0": "none", "5": "medium"} | dict.fromkeys("1234", "high") | dict.fromkeys("6789", "low")
+)
 
 # iCalendar's text has no control characters, and the library takes \N for a line break: a text
 # with one is percent-encoded, and a parameter says so. Another tells what DUE has no room for.
@@ -47,7 +50,9 @@ def write(pages: Iterable[bytes], user_id: str) -> Iterator[bytes]:
     owner = sha256(user_id.encode()).hexdigest()[:16]
     yield HEAD
     for page in pages:
-        yield b"".join(to_vtodo(task, owner) for task in json.loads(b"[%b]" % page))
+        tasks = json.loads(b"[%b]" % page)
+        for start in range(0, len(tasks), PART):
+            yield b"".join(to_vtodo(task, owner) for task in tasks[start : start + PART])
     yield TAIL
 
 
@@ -151,9 +156,9 @@ def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
             if not found:
                 raise ValueError("a line has no name")
             name, parts, size = found[0].upper(), [rest], len(rest)
-        elif name in READ and size <= LONGEST:
+        elif name in READ and size <= LONGEST and rest[1:]:
             parts.append(rest[1:])
-            size += len(line)
+            size += len(rest) - 1
     if name in READ:
         yield name, "".join(parts)
 
@@ -172,7 +177,7 @@ def fields_of(todo: Todo) -> dict[str, Any]:
         try:
             if lines:
                 fields[field] = convert(lines)
-        except (ValueError, OverflowError):
+        except (LookupError, ValueError, OverflowError):
             raise ValidationError({field: [f"{name} is malformed."]}) from None
     fields.setdefault("completed", "COMPLETED" in todo)
     return fields
@@ -199,7 +204,7 @@ def tags_of(lines: list[Contentline]) -> list[str]:
 
 
 def priority_of(lines: list[Contentline]) -> str:
-    return PRIORITY_OF_DIGIT[int(lines[0].parts()[2])]
+    return PRIORITY_OF_DIGIT[lines[0].parts()[2].strip()]
 
 
 def is_completed(lines: list[Contentline]) -> bool:

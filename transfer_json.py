@@ -1,6 +1,7 @@
 """A user's tasks as one JSON array."""
 
 import re
+from codecs import utf_8_decode
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,10 +13,10 @@ NAME = "JSON"
 FILE_NAME = "tasks.json"
 CONTENT_TYPE = "application/json"
 
-MARK = re.compile(r"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
-# An element is parsed from a window of the text, the larger where the smaller does not do: as a
-# whole, a body of brackets would become lists of thirty times its size.
-WINDOWS = (4 * 1024, 256 * 1024)  # characters
+MARK = re.compile(rb"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
+# An element is parsed from a window of the body, the larger where the smaller does not do: as a
+# whole, a body of brackets would become lists of twenty times its size.
+WINDOWS = (4 * 1024, 256 * 1024)  # bytes
 
 
 def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
@@ -30,24 +31,23 @@ def read(body: bytes) -> Iterator[Any]:
     """Yield the elements of the array, one at a time in memory.
 
     Raises:
-        ValueError: it is no JSON, or has an element of more than 256 Ki characters.
+        ValueError: it is no JSON, or has an element of more than 256 KiB.
         ValidationError: it is no array.
     """
-    text = body.decode()
-    mark, at = mark_at(text, 0)
-    if mark != "[":
-        read_element(text, at)
+    mark, at = mark_at(body, 0)
+    if mark != b"[":
+        read_element(body, at)
         raise ValidationError({"tasks": ["Must be an array."]})
-    mark, end = mark_at(text, at)
-    if mark == "]":
+    mark, end = mark_at(body, at)
+    if mark == b"]":
         at = end
-    while mark != "]":
-        element, at = read_element(text, at)
+    while mark != b"]":
+        element, at = read_element(body, at)
         yield element
-        mark, at = mark_at(text, at)
-        if mark not in {",", "]"}:
+        mark, at = mark_at(body, at)
+        if mark not in {b",", b"]"}:
             raise ValueError("an element ends with a comma or the array")
-    if at < len(text):
+    if at < len(body):
         raise ValueError("something follows the array")
 
 
@@ -55,19 +55,21 @@ def fields_of(element: Any) -> Any:
     return element
 
 
-def mark_at(text: str, at: int) -> tuple[str, int]:
-    """Return the bracket or comma there, '' for none, and where what follows it begins."""
-    found = next(MARK.finditer(text, at))
+def mark_at(body: bytes, at: int) -> tuple[bytes, int]:
+    """Return the bracket or comma there, b"" for none, and where what follows it begins."""
+    found = next(MARK.finditer(body, at))
     return found[1], found.end()
 
 
-def read_element(text: str, at: int) -> tuple[Any, int]:
+def read_element(body: bytes, at: int) -> tuple[Any, int]:
     """Return the element that begins there, and where it ends."""
-    small, large = (text[at : at + size] for size in WINDOWS)
-    try:
-        element, length = DECODER.raw_decode(small)
-    except ValueError:
-        element, length = DECODER.raw_decode(large)
-    except RecursionError:
-        raise ValueError("it nests too deep") from None
-    return element, at + length
+    for window in WINDOWS:
+        text, _ = utf_8_decode(body[at : at + window], "strict", False)
+        try:
+            element, length = DECODER.raw_decode(text)
+        except RecursionError:
+            break
+        except ValueError:
+            continue
+        return element, at + len(text[:length].encode())
+    raise ValueError("it is malformed, too large or nests too deep")

@@ -5,9 +5,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,9 +16,10 @@ from flask import Flask
 from psycopg import RawCursor
 
 from app import create_app
-from bench.postgres import Connection, connect, fill, query
-from bench.traffic import OPERATIONS, ORIGIN, SECRET, STATUSES, Request, Traffic
+from bench.postgres import Connection, api_url, connect, fill, query
+from bench.traffic import OPERATIONS, ORIGIN, RATE_LIMIT, SECRET, STATUSES, Request, Traffic
 from config import Settings
+from logs import set_up_logging
 from statements import QUERIES
 
 USERS = 10_000
@@ -51,8 +53,17 @@ def measure_cpu(url: str, rounds: int, count: int) -> dict[str, Cpu]:
     """Measure in many short rounds, the candidates in turns, so that noise hits all alike."""
     with connect(url) as connection:
         connection.execute(query("never_wait_for_disk"))
-    settings = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET, "CORS_ORIGINS": ORIGIN}
-    ours = create_app(Settings.load(settings))
+    settings = Settings.load(
+        {
+            "DATABASE_URL": api_url(url),
+            "BETTER_AUTH_SECRET": SECRET,
+            "CORS_ORIGINS": ORIGIN,
+            "RATE_LIMIT": RATE_LIMIT,
+        }
+    )
+    with redirect_stderr(Path(os.devnull).open("w")):
+        set_up_logging(settings)
+    ours = create_app(settings)
     bare = bare_flask()
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in OPERATIONS}
     with connect(url) as connection:

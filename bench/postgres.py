@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 import embedded
+import roles
 
 PROJECT = Path(__file__).parent.parent
 QUERIES = Path(__file__).parent / "queries"
@@ -65,6 +66,14 @@ def migrated_database(server: str, name: str) -> Iterator[str]:
     finally:
         with connect(server) as connection:
             connection.execute(sql.SQL(query("drop_database")).format(name=identifier))
+
+
+def api_url(url: str) -> str:
+    """Make the API's own role, as a deployment has it, and return the address to log in with."""
+    parts = urlsplit(url)
+    own = parts._replace(netloc=f"tasks_api@{parts.netloc.rpartition('@')[2]}").geturl()
+    roles.grant(url, own)
+    return own
 
 
 def fill(connection: Connection, users: int, tasks_per_user: int, deletable: int = 0) -> None:

@@ -16,8 +16,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from bench.memory import Memory, measure_memory
-from bench.postgres import PROJECT, connect, fill, query
-from bench.traffic import OPERATIONS, ORIGIN, SECRET, STATUSES, Request, Traffic
+from bench.postgres import PROJECT, api_url, connect, fill, query
+from bench.traffic import OPERATIONS, ORIGIN, RATE_LIMIT, SECRET, STATUSES, Request, Traffic
 
 HOST = "127.0.0.1"
 CONNECTIONS = 16
@@ -151,9 +151,10 @@ def plan_line(request: Request) -> str:
 def serving_ours(url: str) -> Iterator[Server]:
     port = free_port()
     settings = {
-        "DATABASE_URL": url,
+        "DATABASE_URL": api_url(url),
         "BETTER_AUTH_SECRET": SECRET,
         "CORS_ORIGINS": ORIGIN,
+        "RATE_LIMIT": RATE_LIMIT,
         "WEB_CONCURRENCY": str(PROCESSES),
         "API_HOST": HOST,
         "API_PORT": str(port),

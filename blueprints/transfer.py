@@ -34,9 +34,48 @@ FORMATS: dict[str, ModuleType] = {
 }
 LIST_OF_FORMATS = "application/json, text/csv or text/calendar"
 STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
+TURN = 50  # entries after which other requests of the process get their turn
+PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty turns
 MOST_FAULTS = 20  # entries that one answer names
 
 ENTRY = TaskImport()
+
+CSV_EXAMPLE = """\
+title,description,priority,due_at,tags,completed\r
+Buy milk,Two bottles,high,2026-12-01,"home,shop",false\r
+"""
+CALENDAR_EXAMPLE = """\
+BEGIN:VCALENDAR\r
+VERSION:2.0\r
+PRODID:-//Tasks//Tasks//EN\r
+BEGIN:VTODO\r
+UID:12-2a97516c354b6848@tasks\r
+DTSTAMP:20261120T093000Z\r
+SUMMARY:Buy milk\r
+DESCRIPTION:Two bottles\r
+PRIORITY:1\r
+DUE;VALUE=DATE:20261201\r
+CATEGORIES:home,shop\r
+STATUS:NEEDS-ACTION\r
+END:VTODO\r
+END:VCALENDAR\r
+"""
+TEXTS = {
+    "text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
+    "text/calendar": {"schema": {"type": "string"}, "example": CALENDAR_EXAMPLE},
+}
+FILE = {
+    "required": True,
+    "content": {"application/json": {"schema": TaskImport(many=True)}, **TEXTS},
+}
+DISPOSITION = {
+    "Content-Disposition": {
+        "description": "The name of the file.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": 'attachment; filename="tasks.csv"',
+    }
+}
 
 blueprint = Blueprint(
     "transfer",
@@ -59,7 +98,8 @@ class Imported(Schema):
 
 
 @blueprint.get("/export")
-@blueprint.response(200, Task(many=True))
+@blueprint.response(200, Task(many=True), headers=DISPOSITION)
+@blueprint.doc(responses={200: {"content": TEXTS}})
 def export_tasks(user_id: str) -> Response:
     """Export all tasks
 
@@ -70,7 +110,8 @@ def export_tasks(user_id: str) -> Response:
     form = acceptable_format()
     pages = task_pages(pool(), user_id)
     first = list(islice(pages, 1))  # what fails here has an answer of its own
-    response = Response(form.write(chain(first, pages), user_id), content_type=form.CONTENT_TYPE)
+    parts = in_turns(form.write(chain(first, pages), user_id))
+    response = Response(parts, content_type=form.CONTENT_TYPE)
     response.headers["Content-Disposition"] = f'attachment; filename="{form.FILE_NAME}"'
     response.headers["Vary"] = "Accept"
     return response
@@ -78,11 +119,13 @@ def export_tasks(user_id: str) -> Response:
 
 @blueprint.post("/import")
 @blueprint.response(201, Imported)
+@blueprint.doc(requestBody=FILE)
 def import_tasks(user_id: str) -> Response:
     """Import tasks
 
     Creates the tasks of a file, all or none, in its order. What only the server writes is passed
-    over: the tasks are new ones. The first entry of a file is number 1.
+    over: the tasks are new ones. Where entries are wrong, the answer names the first twenty; the
+    first entry of a file is number 1, and a header of CSV is none.
     """
     form = sent_format()
     most: int = current_app.config["MAX_TASKS_PER_USER"]
@@ -107,6 +150,13 @@ def task_pages(db: Database, user_id: str) -> Iterator[bytes]:
             return
         yield page
         after_id = int(last_id)
+
+
+def in_turns(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Let the other requests of this process have their turn after each part."""
+    for part in parts:
+        yield part
+        time.sleep(PAUSE)
 
 
 def acceptable_format() -> ModuleType:
@@ -161,8 +211,8 @@ def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[st
         if len(tasks) == STATEMENT_SIZE:
             batches.append(json.dumps(tasks))
             tasks = []
-        if number % 50 == 0:
-            time.sleep(0)  # other requests of this process get their turn
+        if number % TURN == 0:
+            time.sleep(PAUSE)
     if faults:
         [first, *_] = faults.items()
         raise ApiError(422, f"entry {first[0]}: {first_fault(first[1])}", {"tasks": faults})

@@ -7,7 +7,7 @@ CREATE TABLE idempotency_keys (
     user_id text NOT NULL,
     key text NOT NULL,
     fingerprint bytea NOT NULL,
-    status smallint NOT NULL,
+    status bigint NOT NULL,
     headers jsonb NOT NULL,
     body text NOT NULL,
     created_at timestamptz NOT NULL,

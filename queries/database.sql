@@ -1,9 +1,11 @@
 -- name: set_timeouts
--- What a fresh connection is given; kept for as long as it lives. Milliseconds.
+-- What a fresh session is given, in milliseconds. No row, and nothing is set, behind a pooler: it
+-- hands out pids of its own, and the session would be the next client's.
 SELECT
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
-    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false);
+    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false)
+WHERE pg_backend_pid() = %(backend_pid)s;
 
 -- name: select_pending_migrations
 -- Those of the given versions that the database has not seen; a newer one it knows does not count.
@@ -17,11 +19,20 @@ WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- name: set_owner
--- Whose rows the statements of this transaction may touch, and for which request: the policies of the
--- tables ask for the one, the audit for the other.
+-- Whose rows the statements of this transaction may touch, and for which request: the policies of
+-- the tables ask for the one, the audit for the other.
 SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true);
+
+-- name: set_owner_and_timeouts
+-- Behind a pooler: what set_owner does, and what set_timeouts does, for this transaction alone.
+SELECT
+    set_config('app.user_id', %(user_id)s, true),
+    set_config('app.request_id', %(request_id)s, true),
+    set_config('statement_timeout', %(statement_timeout)s, true),
+    set_config('lock_timeout', %(lock_timeout)s, true),
+    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true);
 
 -- name: select_grants
 -- The statements that let a role serve the API and do nothing else, in their order. A role that

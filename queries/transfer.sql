@@ -1,5 +1,5 @@
 -- name: select_exported_tasks
--- The next 200 of one user's tasks after an id, oldest first: JSON objects with a comma between
+-- The next 500 of one user's tasks after an id, oldest first: JSON objects with a comma between
 -- each two, and the last one's id. NULLs after the end. An id stays, so a task is in one page only.
 SELECT string_agg(row_to_json(task)::text, ',' ORDER BY id), max(id)
 FROM (
@@ -7,5 +7,5 @@ FROM (
     FROM tasks
     WHERE user_id = %(user_id)s AND id > %(after_id)s AND deleted_at IS NULL
     ORDER BY id
-    LIMIT 200
+    LIMIT 500
 ) AS task;

@@ -306,6 +306,9 @@ def test_token_elsewhere_than_in_the_header_is_none(api: Flask):
 class NoDatabase:
     """Says 503 as soon as a request wants anything of it."""
 
+    def is_crowded(self) -> bool:
+        return False
+
     def __getattr__(self, name: str) -> Any:
         raise DatabaseUnavailable(name)
 

@@ -3,25 +3,23 @@
 Each on a server of this file's own, through gunicorn and through the application in this process.
 """
 
-import signal
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import processes
-import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 from flask import Flask
+from own_postgres import OwnPostgres
 from processes import wait_until
 from support import User, assert_error, settings_for
 
 import database
-import embedded
 import migrate
 from app import create_app
 from database import Database, DatabaseUnavailable, status_of
@@ -29,79 +27,6 @@ from statements import QUERIES, Query
 
 THREADS = 4
 STATEMENT_TIMEOUT = 1000  # milliseconds
-CONNECTIONS = 16
-
-
-class OwnPostgres:
-    """A server that tests stop, kill and freeze; its address stays the same."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.running = ExitStack()
-
-    def start(self) -> None:
-        settings = ["fsync=off", f"max_connections={CONNECTIONS}"]
-        self.url = self.running.enter_context(embedded.running(self.folder, settings))
-
-    def stop(self) -> None:
-        self.running.close()
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
-
-    def postmaster(self) -> psutil.Process:
-        return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
-
-    def kill(self) -> None:
-        self.postmaster().send_signal(signal.SIGKILL)
-        self.stop()
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stop every process of the server: it takes what is sent, and answers nothing."""
-        postmaster = self.postmaster()
-        family = [postmaster, *postmaster.children()]
-        for process in family:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in family:
-                with suppress(psutil.NoSuchProcess):
-                    process.resume()
-
-    def connect(self) -> psycopg.Connection[Any]:
-        writable = "-c default_transaction_read_only=off"
-        return psycopg.connect(self.url, autocommit=True, options=writable)
-
-    def execute(self, *statements: str) -> None:
-        with self.connect() as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-
-    def end_connections(self, which: str = "pid <> pg_backend_pid()") -> None:
-        end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        self.execute(f"{end} WHERE backend_type = 'client backend' AND {which}")
-
-    def waiting(self) -> int:
-        """Count the statements that wait for a lock."""
-        with self.connect() as connection:
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            [found] = connection.execute(waiting).fetchone() or [0]
-            return int(found)
-
-    @contextmanager
-    def locked(self, task_id: int) -> Iterator[None]:
-        """Hold a task's row, so that who wants to change it has to wait."""
-        with psycopg.connect(self.url) as connection:
-            connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
-            yield
-            connection.rollback()
 
 
 class InProcess:
@@ -329,12 +254,24 @@ def db(own: OwnPostgres) -> Iterator[Database]:
 
 
 def toggle(db: Database, task_id: int) -> object:
-    return db.fetch("toggle_task", user_id="alice", task_id=task_id)
+    return db.fetch("toggle_task", user_id="alice", task_id=task_id, versions=None)
 
 
 def insert(db: Database, title: str = "Buy milk") -> int:
-    [(task_id, _)] = db.fetch("insert_task", user_id="alice", title=title, description=None)
+    task = json.dumps({"title": title}, ensure_ascii=False)
+    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", task=task, max_stored=1000)
     return int(task_id)
+
+
+def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    show = ", ".join(f"current_setting('{name}')" for name in names)
+    monkeypatch.setitem(QUERIES, "show", Query("show", f"SELECT {show}", ()))
+    assert db.fetch("show") == [(b"5s", b"3s", b"10s")]
+    with db.connection() as connection:
+        options = connection.info.get_parameters()
+    assert options.keys() >= {"connect_timeout", "tcp_user_timeout", "keepalives_idle"}
+    assert connection.reply_timeout == 5 + database.REPLY_MARGIN
 
 
 def test_connections_at_hand_are_used_while_the_server_has_no_others(

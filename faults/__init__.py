@@ -1,0 +1,1 @@
+"""What the API takes without losing a write: `make faults`, docs/faults.md."""

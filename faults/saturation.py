@@ -1,0 +1,106 @@
+"""More clients than can be served: how many answers a second are left, and how long each waits."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import chain, cycle
+from pathlib import Path
+from selectors import DefaultSelector
+from statistics import quantiles
+from threading import Event, Thread
+
+import psutil  # type: ignore[import-untyped]
+
+PROJECT = Path(__file__).parent.parent
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+from processes import Process
+
+from bench.load import Connection
+
+WARM_UP = 1.5  # seconds, and one more for every 500 connections
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a number of connections got, without a pause between answer and next request."""
+
+    connections: int
+    served: float  # a second
+    refused: float
+    broken: int
+    cpu: float  # milliseconds of the API's workers for one that was served, refusals included
+    p99: float  # seconds that who was served waited
+    worst: float  # seconds that anybody waited
+    worst_probe: float  # seconds that /livez took
+
+
+def measure(api: Process, requests: list[bytes], connections: int, seconds: float) -> Load:
+    """Load the API from a process of its own, and probe it meanwhile."""
+    command = [sys.executable, __file__, str(api.port), str(connections), str(seconds)]
+    generator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    done = Event()
+    probes: list[float] = []
+    cpu: list[float] = []
+
+    def probe() -> None:
+        done.wait(warm_up(connections))
+        cpu.append(cpu_seconds(api))
+        while not done.is_set():
+            started = time.monotonic()
+            assert api.ask("GET", "/livez", timeout=30).status_code == 200
+            probes.append(time.monotonic() - started)
+            done.wait(0.1)
+
+    thread = Thread(target=probe)
+    thread.start()
+    output, _ = generator.communicate("\n".join(request.hex() for request in requests))
+    cpu.append(cpu_seconds(api))
+    done.set()
+    thread.join()
+    waits: dict[str, list[float]] = json.loads(output)
+    served = waits.get("200", []) + waits.get("201", [])
+    refused = waits.get("503", [])
+    everything = list(chain.from_iterable(waits.values()))
+    return Load(
+        connections,
+        len(served) / seconds,
+        len(refused) / seconds,
+        len(everything) - len(served) - len(refused),
+        1000 * (cpu[1] - cpu[0]) / max(1, len(served)),
+        quantiles(served, n=100)[-1] if len(served) > 1 else float("inf"),
+        max(everything, default=float("inf")),
+        max(probes, default=float("inf")),
+    )
+
+
+def cpu_seconds(api: Process) -> float:
+    return sum(sum(worker.cpu_times()[:2]) for worker in psutil.Process(api.pid).children())
+
+
+def warm_up(connections: int) -> float:
+    return WARM_UP + connections / 500
+
+
+def generate(port: int, connections: int, seconds: float) -> None:
+    """Print the seconds that each answer took, by status."""
+    next_request = cycle([bytes.fromhex(line) for line in sys.stdin.read().split()]).__next__
+    waits: dict[str, list[float]] = defaultdict(list)
+    selector = DefaultSelector()
+    for _ in range(connections):
+        Connection(port, selector).send(next_request())
+    counts_from = time.monotonic() + warm_up(connections)
+    while (now := time.monotonic()) < counts_from + seconds:
+        for key, _ in selector.select(1):
+            if answer := key.data.receive():
+                if now > counts_from:
+                    waits[answer[1][9:12].decode()].append(answer[0])
+                key.data.send(next_request())
+    print(json.dumps(waits))
+
+
+if __name__ == "__main__":
+    generate(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -1,0 +1,93 @@
+"""More requests than can be served: they wait in line, before they cost anything, or get 503."""
+
+import logging
+import socket
+from collections import deque
+from contextlib import suppress
+from itertools import cycle
+from threading import Event
+from time import monotonic, sleep
+from typing import Any
+
+from flask import Flask
+
+from errors import RETRY_AFTER, error_body
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 1.0  # seconds in line after which a request may be refused
+PAUSE = 0.002  # seconds between two looks for room
+LOG_PAUSE = 1.0  # seconds between two lines in the log
+# Of those whose turn comes too late, one in four is refused. A refusal costs a third of an answer,
+# and who is refused is back at once: refusing them all would leave no time for answers.
+REFUSALS = (True, False, False, False)
+
+TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
+
+BODY = error_body(503)
+HEADERS = [
+    ("Content-Type", "application/json"),
+    ("Content-Length", str(len(BODY))),
+    ("Retry-After", RETRY_AFTER),
+]
+
+
+def has_gone(environ: dict[str, Any]) -> bool:
+    """Tell whether a client has closed its end meanwhile, where the server and the system tell."""
+    with suppress(KeyError, AttributeError, OSError):
+        info = environ["gunicorn.socket"].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return bool(info[0] != TCP_ESTABLISHED)
+    return False
+
+
+def keep_in_line(app: Flask) -> None:
+    """Let requests below /api/ in one by one, as long as few wait for a connection to PostgreSQL.
+
+    Only the first in line looks for room, and the next one after it: whoever waits costs nothing,
+    and no turn of a worker's loop is long. All at once, they would keep those that are being
+    answered waiting, and be refused together a second later.
+    """
+    answer = app.wsgi_app
+    line: deque[Event] = deque()
+    refusals = cycle(REFUSALS)
+
+    def is_let_in(environ: dict[str, Any]) -> bool:
+        is_crowded = app.extensions["database"].is_crowded
+        if not line and not is_crowded():
+            return True
+        deadline = monotonic() + PATIENCE
+        my_turn = Event()
+        line.append(my_turn)
+        try:
+            if line[0] is not my_turn:
+                my_turn.wait()
+            while is_crowded():
+                sleep(PAUSE)
+                if monotonic() > deadline and is_crowded():
+                    return False
+            if has_gone(environ):  # its answer would cost those who wait
+                return False
+            return monotonic() < deadline or not next(refusals)
+        finally:
+            line.remove(my_turn)
+            if line:
+                line[0].set()
+
+    logged_at = monotonic() - LOG_PAUSE
+    refused = 0
+
+    def log_refusal() -> None:
+        nonlocal logged_at, refused
+        refused += 1
+        if monotonic() > logged_at + LOG_PAUSE:
+            log.warning("overloaded: %d refused, %d in line", refused, len(line))
+            logged_at, refused = monotonic(), 0
+
+    def answer_in_turn(environ: dict[str, Any], start_response: Any) -> Any:
+        if not environ["PATH_INFO"].startswith("/api/") or is_let_in(environ):
+            return answer(environ, start_response)
+        log_refusal()
+        start_response("503 Service Unavailable", HEADERS)
+        return [BODY]
+
+    app.wsgi_app = answer_in_turn  # type: ignore[method-assign]

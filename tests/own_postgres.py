@@ -1,0 +1,86 @@
+"""A PostgreSQL server that tests stop, kill and freeze."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+
+import embedded
+
+SETTINGS = ("fsync=off", "max_connections=16")
+
+
+class OwnPostgres:
+    """A server that tests stop, kill and freeze; its address stays the same."""
+
+    def __init__(self, folder: Path, settings: Sequence[str] = SETTINGS) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.running = ExitStack()
+
+    def start(self) -> None:
+        self.url = self.running.enter_context(embedded.running(self.folder, self.settings))
+
+    def stop(self) -> None:
+        self.running.close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def postmaster(self) -> psutil.Process:
+        return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+
+    def kill(self) -> None:
+        self.postmaster().send_signal(signal.SIGKILL)
+        self.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of the server: it takes what is sent, and answers nothing."""
+        postmaster = self.postmaster()
+        family = [postmaster, *postmaster.children()]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        writable = "-c default_transaction_read_only=off"
+        return psycopg.connect(self.url, autocommit=True, options=writable)
+
+    def execute(self, *statements: str) -> None:
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def end_connections(self, which: str = "pid <> pg_backend_pid()") -> None:
+        end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        self.execute(f"{end} WHERE backend_type = 'client backend' AND {which}")
+
+    def waiting(self) -> int:
+        """Count the statements that wait for a lock."""
+        with self.connect() as connection:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            [found] = connection.execute(waiting).fetchone() or [0]
+            return int(found)
+
+    @contextmanager
+    def locked(self, task_id: int) -> Iterator[None]:
+        """Hold a task's row, so that who wants to change it has to wait."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
+            yield
+            connection.rollback()

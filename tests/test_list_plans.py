@@ -1,0 +1,147 @@
+"""How PostgreSQL runs the statements of lists: each by an index, and bound in what it reads."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from statements import QUERIES
+
+OTHERS, TASKS, SHARE = 1000, 2000, 10
+LIMIT = 50
+PAGES_OF_INDEX = TASKS // 50  # entries of tasks_list on a page of 8 KiB, at least
+PAGES_OF_ROW = 4  # the primary key's levels and the row itself
+PAGES_OF_SHOWN = (LIMIT + 1) * PAGES_OF_ROW + 20
+
+LISTS = [name for name in QUERIES if name.startswith(("select_tasks", "select_tagged", "select_f"))]
+# The last place of a page in the middle of each order.
+POSITIONS = {
+    "created": 10_000,
+    "updated": 10_000,
+    "title": "task 1",
+    "due": "2027-02-15",
+    "priority": "low",
+}
+VALUES: dict[str, Any] = dict.fromkeys(
+    ["after_key", "after_id", "completed", "priority", "due_before", "due_after"]
+) | {"user_id": "heavy", "limit": LIMIT, "tags": "[]", "patterns": "[]", "count": False}
+
+
+@pytest.fixture
+def filled(postgresql: psycopg.Connection) -> psycopg.Connection:
+    """One user's 2,000 tasks, one in ten of all, lie among those of 1,000 others, all settled."""
+    postgresql.autocommit = True
+    postgresql.prepare_threshold = None
+    postgresql.execute(
+        """
+        INSERT INTO tasks (
+            user_id, title, description, completed, priority, due_at, tags, version
+        )
+        SELECT
+            CASE n %% %(share)s WHEN 0 THEN 'heavy' ELSE 'other ' || n %% %(others)s END,
+            'Task ' || n, repeat('to be done ', 20),
+            n %% 3 > 0, (enum_range(NULL::task_priority))[1 + n / %(share)s %% 4],
+            CASE WHEN n %% 7 > 2 THEN timestamptz '2026-01-01 00:00+00' + n * interval '1 hour' END,
+            CASE n / %(share)s %% 100
+                WHEN 0 THEN '{rare}' WHEN 1 THEN '{}' ELSE '{common}'
+            END::text[],
+            n + 2
+        FROM generate_series(1, %(share)s * %(tasks)s) AS n
+        """,
+        {"others": OTHERS, "tasks": TASKS, "share": SHARE},
+    )
+    postgresql.execute(
+        """
+        INSERT INTO task_counters (user_id, version, stored)
+        SELECT 'other ' || n, 1, 0 FROM generate_series(1, 5000) AS n
+        UNION SELECT 'heavy', 20002, 2000
+        """
+    )
+    postgresql.execute("VACUUM (ANALYZE) tasks, task_counters")
+    return postgresql
+
+
+def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
+    """Run a statement; return the pages of shared buffers it took and the kinds of its nodes."""
+    query = QUERIES[name]
+    connection.execute("DEALLOCATE ALL")
+    connection.execute(f"PREPARE list AS {query.text}")
+    arguments = [sql.Literal((VALUES | values)[parameter]) for parameter in query.parameters]
+    statement = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE list ({})")
+    row = connection.execute(statement.format(sql.SQL(", ").join(arguments))).fetchone()
+    assert row
+    plan = row[0][0]["Plan"]
+    ran = {node["Node Type"] for node in nodes(plan) if node["Actual Loops"]}
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], ran
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def positions(name: str) -> list[dict[str, Any]]:
+    sort = name.removeprefix("select_").partition("_by_")[2].partition("_")[0] or "created"
+    return [{}, {"after_key": POSITIONS[sort], "after_id": 10_000}]
+
+
+@pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
+def planned(request: pytest.FixtureRequest, filled: psycopg.Connection) -> psycopg.Connection:
+    """A prepared statement is planned for its values at first, later once for all of them."""
+    filled.execute(f"SET plan_cache_mode = {request.param}")
+    return filled
+
+
+def test_plain_list_reads_no_more_than_it_shows(planned: psycopg.Connection):
+    for values in positions("select_tasks"):
+        pages, ran = explain(planned, "select_tasks", **values)
+        assert pages <= PAGES_OF_SHOWN - LIMIT * (PAGES_OF_ROW - 1)
+        assert "Index Scan" in ran
+        assert not ran & {"Seq Scan", "Sort", "Bitmap Heap Scan"}
+
+
+def test_list_reads_the_index_and_the_rows_shown(planned: psycopg.Connection):
+    for name in LISTS:
+        if not name.startswith("select_tasks_by"):
+            continue
+        for values in positions(name):
+            filters = {"completed": False, "priority": "high", "due_before": "2026-03-01"}
+            for chosen in [{}, filters, {"count": True}]:
+                pages, ran = explain(planned, name, **values, **chosen)
+                times = 2 if "count" in chosen else 1
+                assert pages <= times * PAGES_OF_INDEX + PAGES_OF_SHOWN, (name, chosen)
+                assert "Seq Scan" not in ran, name
+
+
+@pytest.mark.parametrize("tag", ["rare", "common", "missing"])
+def test_list_with_tags_reads_few_rows_in_vain(planned: psycopg.Connection, tag: str):
+    for name in LISTS:
+        if not name.startswith("select_tagged"):
+            continue
+        for values in positions(name):
+            pages, ran = explain(planned, name, tags=json.dumps([tag]), **values)
+            assert pages <= PAGES_OF_INDEX + 2 * PAGES_OF_SHOWN, name
+            assert "Seq Scan" not in ran, name
+
+
+def test_list_with_words_reads_each_row_of_the_user_at_most_once(planned: psycopg.Connection):
+    for name in LISTS:
+        if not name.startswith("select_found"):
+            continue
+        for values in positions(name):
+            pages, ran = explain(planned, name, patterns='["%nowhere%"]', **values)
+            assert pages <= TASKS + PAGES_OF_INDEX + PAGES_OF_SHOWN, name
+            assert "Seq Scan" not in ran, name
+            if "_by_created_" in name:
+                pages, ran = explain(planned, name, patterns='["%task%"]', **values)
+                assert pages <= 2 * PAGES_OF_SHOWN, name
+
+
+def test_version_of_a_list_is_one_row(planned: psycopg.Connection):
+    pages, ran = explain(planned, "select_task_counter")
+    assert pages <= PAGES_OF_ROW
+    assert "Seq Scan" not in ran
