@@ -266,8 +266,8 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         is_undone = dice.random() < 0.3
         with database.connection() as connection, connection.transaction(force_rollback=is_undone):
             connection.run(statement, values)
-            for _ in range(10):
-                connection.run("select_tasks", values)
+            for _ in range(30):
+                connection.run("select_version", values)
 
     kinds: list[Callable[[], Any]] = [
         lambda: user.create(f"of {number}"),
@@ -302,9 +302,11 @@ def test_reader_beside_many_writers_ends_with_what_the_list_has(app: Flask, limi
     with ThreadPoolExecutor(6) as threads:
         reader = threads.submit(read)
         writers = [threads.submit(write_at_random, app, number, 30) for number in range(5)]
-        for writer in writers:
-            writer.result()
-        is_over.set()
+        try:
+            for writer in writers:
+                writer.result()
+        finally:
+            is_over.set()
         reader.result()
     seen.extend((change["version"], change["id"]) for change in copy.catch_up())
     listed = copy.user.all()
