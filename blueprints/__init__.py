@@ -22,17 +22,23 @@ def pool() -> Database:
 
 
 def database() -> Database | Connection:
-    """Give what runs this request's statements: its transaction, where it has one, or the pool."""
+    """Give what runs this request's statements: its transaction, where it has one, or the pool.
+
+    The transaction of an Idempotency-Key begins with the first call.
+    """
+    if begin := g.pop("begin_transaction", None):
+        begin()
     return g.get("transaction") or pool()
 
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
     """Make the block one transaction, also of those who call `database()`; an outer one goes on."""
-    if outer := g.get("transaction"):
+    outer = database()
+    if isinstance(outer, Connection):
         yield outer
         return
-    with pool().transaction() as connection:
+    with outer.transaction() as connection:
         g.transaction = connection
         try:
             yield connection
