@@ -6,14 +6,16 @@ draft-ietf-httpapi-idempotency-key-header-07; docs/decisions/0011-idempotency.md
 import json
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from hashlib import sha256
 from io import BytesIO
 
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, g
 from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 
-from blueprints import read_body, transaction
+from blueprints import pool, read_body
+from database import Connection, Value
 from errors import RETRY_AFTER, ApiError
 
 METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
@@ -42,36 +44,74 @@ def answer_once(
 ) -> Response:
     """Claim the key, do the request and keep its answer, in one transaction; or answer as before.
 
-    An error rolls all of it back, so that the key may be used again.
+    The transaction begins with the view's first use of the database: what is refused before costs
+    none, and none idles while a large body is checked. An error rolls all of it back, so that the
+    key may be used again.
 
     Raises:
         ApiError: 400 for a malformed key, 409 while it is in use, 422 where another request had it.
     """
-    key = parse_key(asked.environ[HEADER])
-    fingerprint = fingerprint_of(asked)
-    with transaction() as db:
-        claim = db.fetch("try_idempotency_key", user_id=user_id, key=key, fingerprint=fingerprint)
-        [(claimed, same, status, headers, body)] = claim
-        if status:
-            if same != b"t":
-                raise reused_key()
-            replayed = json.loads(headers) | {"Idempotency-Replayed": "true"}
-            return Response(body, int(status), replayed)
-        if claimed != b"t":
-            raise key_in_use()
-        response = app.make_response(dispatch())
-        kept = db.fetch(
-            "insert_idempotent_answer",
-            user_id=user_id,
-            key=key,
-            fingerprint=fingerprint,
-            status=response.status_code,
-            headers=json.dumps(dict(response.headers)),
-            body=response.get_data(as_text=True),
-        )
-        if not kept:
-            raise key_in_use()
+    key: dict[str, Value] = {
+        "user_id": user_id,
+        "key": parse_key(asked.environ[HEADER]),
+        "fingerprint": fingerprint_of(asked),
+    }
+    try:
+        with ExitStack() as running:
+
+            def begin() -> None:
+                db = running.enter_context(pool().transaction())
+                claim(db, key)
+                g.transaction = db
+
+            g.begin_transaction = begin
+            response = app.make_response(dispatch())
+            if "transaction" in g:
+                keep(g.transaction, key, response)
+    except Replay as found:
+        return found.response
+    finally:
+        g.pop("begin_transaction", None)
+        g.pop("transaction", None)
     return response
+
+
+class Replay(Exception):
+    """Ends a request that has been done before."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+def claim(db: Connection, key: dict[str, Value]) -> None:
+    """Claim a key until the transaction ends.
+
+    Raises:
+        Replay: it has been done.
+        ApiError: 409, 422.
+    """
+    [(claimed, same, status, headers, body)] = db.fetch("try_idempotency_key", **key)
+    if status and same != b"t":
+        message = "Must not be used for another request."
+        raise ApiError(422, f"Idempotency-Key: {message}", {"Idempotency-Key": [message]})
+    if status:
+        replayed = json.loads(headers) | {"Idempotency-Replayed": "true"}
+        raise Replay(Response(body, int(status), replayed))
+    if claimed != b"t":
+        raise key_in_use()
+
+
+def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
+    kept = db.fetch(
+        "insert_idempotent_answer",
+        status=response.status_code,
+        headers=json.dumps(dict(response.headers)),
+        body=response.get_data(as_text=True),
+        **key,
+    )
+    if not kept:
+        raise key_in_use()
 
 
 def parse_key(header: str) -> str:
@@ -90,11 +130,6 @@ def fingerprint_of(asked: Request) -> str:
     digest = sha256(line.encode())
     digest.update(body)  # no copy: a file to import is large
     return f"\\x{digest.hexdigest()}"
-
-
-def reused_key() -> ApiError:
-    message = "Must not be used for another request."
-    return ApiError(422, f"Idempotency-Key: {message}", {"Idempotency-Key": [message]})
 
 
 def key_in_use() -> ApiError:

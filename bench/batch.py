@@ -38,7 +38,12 @@ class Cost:
 
 def measure_batch(url: str, rounds: int) -> dict[str, Cost]:
     """Measure one request of each kind, in turns; the median of the rounds."""
-    settings = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET, "CORS_ORIGINS": ORIGIN}
+    settings = {
+        "DATABASE_URL": url,
+        "BETTER_AUTH_SECRET": SECRET,
+        "CORS_ORIGINS": ORIGIN,
+        "RATE_LIMIT": "off",
+    }
     app = create_app(Settings.load(settings))
     with connect(url) as connection:
         connection.execute(query("never_wait_for_disk"))

@@ -23,7 +23,12 @@ def pool() -> Database:
 
 
 def database() -> Database | Connection | Reader:
-    """Give what runs this request's statements: its transaction, the reader of a GET, the pool."""
+    """Give what runs this request's statements: its transaction, the reader of a GET, the pool.
+
+    The transaction of an Idempotency-Key begins with the first call.
+    """
+    if begin := g.pop("begin_transaction", None):
+        begin()
     if transaction := g.get("transaction"):
         return transaction  # type: ignore[no-any-return]
     reader: Reader | None = current_app.extensions["reader"]
@@ -33,10 +38,11 @@ def database() -> Database | Connection | Reader:
 @contextmanager
 def transaction() -> Iterator[Connection]:
     """Make the block one transaction, also of those who call `database()`; an outer one goes on."""
-    if outer := g.get("transaction"):
+    outer = database()
+    if isinstance(outer, Connection):
         yield outer
         return
-    with pool().transaction() as connection:
+    with outer.transaction() as connection:
         g.transaction = connection
         try:
             yield connection

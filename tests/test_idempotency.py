@@ -173,7 +173,9 @@ def test_key_of_another_request_is_422_and_nothing_is_done(alice: User):
     path = f"{first.json['id']}"
     others = [
         alice.call("POST", json={"title": "Other"}, headers=KEY),
-        alice.call("POST", data=b'{"title":"Buy milk"}', headers=KEY),
+        alice.call(
+            "POST", "batch", json={"operations": [{"op": "create", "task": MILK}]}, headers=KEY
+        ),
         alice.call("PATCH", path, json=MILK, headers=KEY),
         alice.call("PATCH", f"{path}/complete", headers=KEY),
     ]
@@ -195,6 +197,15 @@ def test_request_without_a_key_opens_no_transaction(alice: User, monkeypatch: py
     monkeypatch.delattr(Connection, "command")
     task = alice.create()
     assert alice.call("PATCH", f"{task['id']}/complete").status_code == 200
+
+
+def test_body_is_checked_before_a_transaction_is_opened(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    """A large import takes longer than a transaction may idle."""
+    monkeypatch.delattr(Connection, "command")
+    answer = alice.call("POST", "import", json=[{"title": ""}], headers=KEY)
+    assert_error(answer, 422, "validation_error")
 
 
 # Errors
