@@ -24,13 +24,6 @@ REFUSALS = (True, False, False, False)
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
 
-BODY = error_body(503)
-HEADERS = [
-    ("Content-Type", "application/json"),
-    ("Content-Length", str(len(BODY))),
-    ("Retry-After", RETRY_AFTER),
-]
-
 
 def has_gone(environ: dict[str, Any]) -> bool:
     """Tell whether a client has closed its end meanwhile, where the server and the system tell."""
@@ -87,7 +80,9 @@ def keep_in_line(app: Flask) -> None:
         if not environ["PATH_INFO"].startswith("/api/") or is_let_in(environ):
             return answer(environ, start_response)
         log_refusal()
-        start_response("503 Service Unavailable", HEADERS)
-        return [BODY]
+        body = error_body(503)
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start_response("503 Service Unavailable", [*headers, ("Retry-After", RETRY_AFTER)])
+        return [body]
 
     app.wsgi_app = answer_in_turn  # type: ignore[method-assign]

@@ -1,5 +1,7 @@
 """The API's own database role: it reads and writes users' rows, and can change no table."""
 
+from contextlib import suppress
+
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
@@ -35,8 +37,15 @@ def grant(owner_url: str, api_url: str) -> None:
                 "lock_timeout": LOCK_TIMEOUT,
                 "idle_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
             }
-            grants = connection.run("select_grants", values)
-            for row in range(grants.ntuples):
-                connection.execute(grants.get_value(row, 0) or b"")
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                run_grants(connection, values)
+                return
+            run_grants(connection, values)  # another runner has made the role in between
     except psycopg.Error as error:
         raise CommandError(f"The role {name} cannot be given its rights: {error}") from None
+
+
+def run_grants(connection: Connection, values: dict[str, Value]) -> None:
+    grants = connection.run("select_grants", values)
+    for row in range(grants.ntuples):
+        connection.execute(grants.get_value(row, 0) or b"")

@@ -42,7 +42,7 @@ def transaction() -> Iterator[Connection]:
     if isinstance(outer, Connection):
         yield outer
         return
-    with outer.transaction() as connection:
+    with pool().transaction() as connection:
         g.transaction = connection
         try:
             yield connection

@@ -30,10 +30,10 @@ HTTPS = "https://api.example.com"
 def assert_safe(response: TestResponse, cache: str, policy: str = STRICT) -> None:
     """Hold an answer to what every one must say, and say once."""
     headers = response.headers
-    assert {name: headers.get(name) for name in COMMON} == COMMON
+    assert {name: headers.getlist(name)[-1] for name in COMMON} == COMMON
     assert headers["Cache-Control"] == cache
     assert headers["Content-Security-Policy"] == policy
-    assert [name for name in ONCE if len(headers.getlist(name)) > 1] == []
+    assert [name for name in ONCE - {"Vary"} if len(headers.getlist(name)) > 1] == []
     assert "Set-Cookie" not in headers
 
 
