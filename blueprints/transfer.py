@@ -3,12 +3,11 @@
 import json
 import time
 from collections.abc import Iterator
-from io import BytesIO
 from itertools import chain, islice
 from types import ModuleType
 from typing import Any
 
-from flask import Response, current_app, g, request
+from flask import Response, current_app, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 
@@ -90,14 +89,8 @@ blueprint.before_request(refuse_unknown_parameters)
 
 
 @blueprint.before_request
-def load_file() -> None:
-    """Check a file before the view: the transaction of an Idempotency-Key would wait for it."""
-    if request.method == "POST":
-        request.max_content_length = current_app.config["MAX_IMPORT_LENGTH"]
-        form = sent_format()
-        body = read_body(request)
-        request.environ["wsgi.input"] = BytesIO(body)  # for the key, which is of the body too
-        g.file = load_entries(form, body, current_app.config["MAX_TASKS_PER_USER"])
+def take_files() -> None:
+    request.max_content_length = current_app.config["MAX_IMPORT_LENGTH"]
 
 
 class Imported(Schema):
@@ -136,8 +129,9 @@ def import_tasks(user_id: str) -> Response:
     over: the tasks are new ones. Where entries are wrong, the answer names the first twenty; the
     first entry of a file is number 1, and a header of CSV is none.
     """
-    number, batches = g.file
+    form = sent_format()
     most: int = current_app.config["MAX_TASKS_PER_USER"]
+    number, batches = load_entries(form, read_body(request), most)
     values: dict[str, Value] = {"user_id": user_id, "max_stored": most}
     with transaction() as connection:
         for batch in batches:

@@ -1,14 +1,13 @@
 """The audit: who did what, when, and for which request; the API adds to it and cannot read it."""
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from flask.testing import FlaskClient
-from processes import as_url, manage, wait_until
+from processes import as_url, copy_of_project, manage, wait_until
 from support import User
-
-from config import PROJECT
 
 ID = {"X-Request-Id": "the-request"}
 
@@ -81,13 +80,14 @@ def test_api_role_can_neither_read_nor_change_it(database_url: str, statement: s
 
 
 def test_purge_deletes_what_is_older_than_audit_days(
-    alice: User, postgresql: psycopg.Connection, owner_url: str
+    alice: User, postgresql: psycopg.Connection, owner_url: str, tmp_path: Path
 ):
     old, new = alice.create()["id"], alice.create()["id"]
     postgresql.execute(
         "UPDATE audit_log SET at = now() - interval '11 days' WHERE %s = ANY (task_ids)", (old,)
     )
     postgresql.commit()
-    code, lines = manage(PROJECT, "purge", DATABASE_URL=as_url(owner_url), AUDIT_DAYS=10)
+    environ = {"DATABASE_URL": as_url(owner_url), "AUDIT_DAYS": 10}
+    code, lines = manage(copy_of_project(tmp_path), "purge", **environ)
     assert code == 0, lines
     assert [task_ids for _, _, task_ids, _, _ in entries(postgresql)] == [[new]]

@@ -2,12 +2,13 @@
 
 import os
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import psycopg
 import pytest
-from processes import database_on, manage
+from processes import copy_of_project, database_on, manage
 from support import User
 
 import roles
@@ -78,14 +79,15 @@ def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone
 
 
 def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
-    server: SimpleNamespace,
+    server: SimpleNamespace, tmp_path: Path
 ):
     role = f"api_{os.getpid()}"
     with database_on(server, f"roles {os.getpid()}") as owner_url:
         api_url = f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
         environ = {"MIGRATION_DATABASE_URL": owner_url, "DATABASE_URL": api_url}
+        project = copy_of_project(tmp_path)
         for _ in range(2):
-            code, lines = manage(PROJECT, "migrate", **environ)
+            code, lines = manage(project, "migrate", **environ)
             assert code == 0, lines
         with psycopg.connect(api_url) as connection:
             assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
