@@ -95,10 +95,16 @@ def generate(port: int, connections: int, seconds: float) -> None:
     counts_from = time.monotonic() + warm_up(connections)
     while (now := time.monotonic()) < counts_from + seconds:
         for key, _ in selector.select(1):
-            if answer := key.data.receive():
+            connection = key.data
+            try:
+                answer = connection.receive()
+            except OSError:  # reset; without a status it counts as broken
+                selector.unregister(key.fileobj)
+                connection, answer = Connection(port, selector), (0.0, b"")
+            if answer:
                 if now > counts_from:
                     waits[answer[1][9:12].decode()].append(answer[0])
-                key.data.send(next_request())
+                connection.send(next_request())
     print(json.dumps(waits))
 
 

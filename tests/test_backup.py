@@ -1,0 +1,64 @@
+"""The commands of docs/operations.md for a backup: what they restore is what there was."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import processes
+import pytest
+from support import User, settings_for
+
+import embedded
+import migrate
+import roles
+from app import create_app
+
+
+@pytest.fixture
+def databases(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
+    """Two databases of an owner, one of them migrated."""
+    with (
+        processes.database_on(server, "to back up") as old,
+        processes.database_on(server, "restored") as new,
+    ):
+        migrate.migrate(old)
+        yield old, new
+
+
+def user_of(url: str, name: str) -> User:
+    app = create_app(settings_for(url))
+    return User(app.test_client(), name)
+
+
+def close(user: User) -> None:
+    user.client.application.extensions["database"].close()
+
+
+def test_restored_database_serves_the_same_tasks_and_goes_on_with_new_ids(
+    databases: tuple[str, str], tmp_path: Path
+) -> None:
+    old, new = databases
+    alice = user_of(old, "alice")
+    for title in ("Milch 🥛", "Brot", "gone"):
+        task = alice.create(title, tags=["home"], due_at="2027-01-01")
+    assert alice.call("DELETE", task["id"]).status_code == 204
+    tasks, trash = alice.all(), alice.call("GET", "/api/alice/trash").json
+    assert [task["title"] for task in trash] == ["gone"]
+    close(alice)
+
+    programs, dump = embedded.binaries(), f"{tmp_path}/tasks.dump"
+    back_up = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={dump}", old]
+    restore = ["pg_restore", "--no-owner", "--exit-on-error", f"--dbname={new}", dump]
+    for program, *arguments in (back_up, restore):
+        subprocess.run([programs / program, *arguments], check=True)
+    migrate.migrate(new)  # nothing is pending
+    as_api = processes.as_url(new, user="tasks_api")
+    roles.grant(new, as_api)  # as `make migrate` does
+
+    alice = user_of(as_api, "alice")
+    assert (alice.all(), alice.call("GET", "/api/alice/trash").json) == (tasks, trash)
+    new_task = alice.create("Käse")
+    assert new_task["id"] > task["id"]
+    assert new_task["version"] > task["version"]
+    close(alice)
