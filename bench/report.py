@@ -9,6 +9,7 @@ import matplotlib
 
 from bench.cpu import Cpu
 from bench.growth import Growth
+from bench.lists import LIMIT, TASKS_OF_USER, Lists
 from bench.machine import describe_machine
 from bench.memory import Memory
 from bench.throughput import CONNECTIONS, OURS, PEER, PROCESSES, Speeds, Throughput
@@ -27,6 +28,7 @@ CPU_BUDGETS = {"list": 170, "get": 150, "toggle": 150}
 FLASK_OF_BUDGETS = 61
 SPEED_BUDGETS = {name: 3 if name in READS else 4 for name in OPERATIONS}  # times the peer
 GROWTH_BUDGET = 1.2
+LIST_BUDGETS = {False: 5, True: 20}  # milliseconds; True: with words
 MEMORY_BUDGET = 80  # MiB
 NOISE_LIMIT = 0.05  # of all cores
 
@@ -147,6 +149,28 @@ def growth_section(measured: Growth) -> str:
         "Execution time of the statement in PostgreSQL (EXPLAIN ANALYZE), and pages it touches;\n"
         "each user has 20 tasks.\n\n"
         + table(("operation", "tasks", "µs", "pages", "ratio", "budget", ""), rows)
+    )
+
+
+def lists_section(measured: Lists, tasks: int) -> str:
+    rows = []
+    for label, listed in measured.items():
+        budget = LIST_BUDGETS[listed.has_words]
+        rows.append(
+            (
+                label,
+                f"{listed.p50:.2f}",
+                f"{listed.p95:.2f}",
+                f"{listed.pages:.0f}",
+                f"{budget}",
+                verdict(listed.p95 <= budget),
+            )
+        )
+    return (
+        "## Lists of a user with many tasks\n\n"
+        f"Time of the statement in PostgreSQL (EXPLAIN ANALYZE) and pages it touches: {LIMIT} of\n"
+        f"{TASKS_OF_USER:,} tasks in a table of {tasks:,}, in the API's role, generic plans.\n\n"
+        + table(("list", "p50, ms", "p95, ms", "pages", "budget", ""), rows)
     )
 
 

@@ -13,12 +13,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # also as `python bench/r
 
 from bench.cpu import measure_cpu, on_one_core
 from bench.growth import measure_growth
+from bench.lists import measure_lists
 from bench.machine import others_seconds
 from bench.postgres import PROJECT, connect, migrated_database, running_server, server_version
 from bench.report import (
     cpu_section,
     draw_plot,
     growth_section,
+    lists_section,
     machine_section,
     memory_section,
     noise_section,
@@ -27,7 +29,7 @@ from bench.report import (
 )
 from bench.throughput import load_generator, measure_throughput
 
-PARTS = ("cpu", "http", "growth")
+PARTS = ("cpu", "http", "growth", "lists")
 RESULTS = PROJECT / "docs" / "bench"
 
 
@@ -40,9 +42,11 @@ class Effort:
     growth_rounds: int = 15
     growth_count: int = 1000
     growth_sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    list_rounds: int = 100
+    list_tasks: int = 2_000_000
 
 
-QUICK = Effort(3, 100, 1, 1, 3, 300, (10_000, 100_000))
+QUICK = Effort(3, 100, 1, 1, 3, 300, (10_000, 100_000), 20, 200_000)
 
 
 def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
@@ -74,6 +78,9 @@ def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
         if "growth" in parts:
             rounds, count = effort.growth_rounds, effort.growth_count
             keep(growth_section(measure_growth(server, effort.growth_sizes, rounds, count)))
+        if "lists" in parts:
+            listed = measure_lists(server, effort.list_tasks, effort.list_rounds)
+            keep(lists_section(listed, effort.list_tasks))
     keep(noise_section(others_share(others, time.monotonic() - started)))
     if folder:
         write_page(folder / "results.md", sections)
@@ -102,6 +109,12 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, help="folder for page and plot; default: docs/bench for a full run"
     )
+    parser.add_argument(
+        "--list-tasks",
+        type=int,
+        default=Effort().list_tasks,
+        help="size of the table of the part lists, such as 10000000; default: %(default)s",
+    )
     arguments = parser.parse_args()
     parts = arguments.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
@@ -111,7 +124,8 @@ def main() -> None:
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started, as on Ctrl-C
-    measure(parts, QUICK if arguments.quick else Effort(), folder)
+    effort = QUICK if arguments.quick else Effort(list_tasks=arguments.list_tasks)
+    measure(parts, effort, folder)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hmac
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -127,7 +128,7 @@ LIST_HEADERS = {
 }
 
 
-def list_response(user_id: str, asked: dict[str, Any]) -> Response:
+def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     """Answer with a page of the user's tasks, or 304 where the client has it (RFC 9110, 13.1.2).
 
     Raises:
@@ -155,7 +156,7 @@ def version_of(counter: bytes) -> str:
 
 
 def fetch_page(
-    user_id: str, asked: dict[str, Any], after: tuple[Value, int | None]
+    user_id: str, asked: Mapping[str, Any], after: tuple[Value, int | None]
 ) -> list[tuple[bytes, ...]]:
     limit = asked.get("limit", MOST_LISTED)
     if asked.keys() <= PLAIN_PARAMETERS:
@@ -176,7 +177,7 @@ def fetch_page(
     )
 
 
-def statement_of(asked: dict[str, Any]) -> str:
+def statement_of(asked: Mapping[str, Any]) -> str:
     sort, order = asked.get("sort", "created"), asked.get("order", "desc")
     if "q" in asked:
         return f"select_found_tasks_by_{sort}_{order}"
@@ -193,11 +194,11 @@ def like_pattern(word: str) -> str:
 def next_page(cursor: str) -> str:
     """Make the path of the next page: this one's parameters, with another cursor."""
     asked = request_ctx.request
-    pairs = [pair for pair in query_pairs(asked) if pair[0] != "cursor"]
+    pairs = [pair for pair in query_pairs(asked.query_string) if pair[0] != "cursor"]
     return f"{quote(asked.root_path + asked.path)}?{urlencode([*pairs, ('cursor', cursor)])}"
 
 
-def make_cursor(user_id: str, asked: dict[str, Any], position: bytes) -> str:
+def make_cursor(user_id: str, asked: Mapping[str, Any], position: bytes) -> str:
     """Sign where a page ends, a JSON array of key and id, for this user and list alone."""
     filters = {
         name: sorted(set(value)) if name == "tag" else value
@@ -209,7 +210,7 @@ def make_cursor(user_id: str, asked: dict[str, Any], position: bytes) -> str:
     return urlsafe_b64encode(signature + position).decode().rstrip("=")
 
 
-def open_cursor(user_id: str, asked: dict[str, Any]) -> tuple[Value, int | None]:
+def open_cursor(user_id: str, asked: Mapping[str, Any]) -> tuple[Value, int | None]:
     """Read the key and id to go on after; both None on the first page.
 
     Raises:

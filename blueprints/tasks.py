@@ -1,6 +1,7 @@
 """Tasks of one user: /api/{user_id}/tasks."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, current_app, url_for
@@ -91,7 +92,7 @@ def write_task(
 @blueprint.arguments(ListArguments(), location="query")
 @blueprint.response(200, Task(many=True), headers=LIST_HEADERS)
 @blueprint.alt_response(304, description="The client has this list already.", headers=LIST_HEADERS)
-def list_tasks(asked: dict[str, Any], user_id: str) -> Response:
+def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
     """List the user's tasks, newest first
 
     All filters must match. Of more tasks than `limit`, the answer's `Link` has the next page.

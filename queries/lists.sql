@@ -40,16 +40,20 @@ priority
 -- fragment: start_desc
 9223372036854775807
 
+-- fragment: after_id
+-- Where a page begins, and the first one too: an index walk begins there. Row-level security lets a
+-- CASE into the index, and keeps coalesce out as something that might leak.
+CASE WHEN %(after_id)s::bigint IS NULL THEN {start_<order>} ELSE %(after_id)s END
+
+-- fragment: after_version
+CASE WHEN %(after_key)s::bigint IS NULL THEN {start_<order>} ELSE %(after_key)s END
+
 -- fragment: is_beyond_created
--- Behind the last task of the page before, whose key and id are null on the first page. These two
--- are written so that an index walk begins there.
-id {beyond_<order>} coalesce(%(after_id)s::bigint, {start_<order>})
+-- Behind the last task of the page before, whose key and id are null on the first page.
+id {beyond_<order>} {after_id}
 
 -- fragment: is_beyond_updated
-(version, id) {beyond_<order>} (
-                coalesce(%(after_key)s::bigint, {start_<order>}),
-                coalesce(%(after_id)s::bigint, {start_<order>})
-            )
+(version, id) {beyond_<order>} ({after_version}, {after_id})
 
 -- fragment: is_beyond_title
 (
@@ -136,7 +140,9 @@ FROM (
         SELECT {task_fields}
         FROM tasks
         WHERE user_id = %(user_id)s
-            AND id < coalesce(%(after_id)s::bigint, {start_desc})
+            AND id < CASE
+                WHEN %(after_id)s::bigint IS NULL THEN {start_desc} ELSE %(after_id)s
+            END
             AND deleted_at IS NULL
         ORDER BY id DESC
         LIMIT %(limit)s::bigint

@@ -90,10 +90,17 @@ def positions(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
-def planned(request: pytest.FixtureRequest, filled: psycopg.Connection) -> psycopg.Connection:
-    """A prepared statement is planned for its values at first, later once for all of them."""
-    filled.execute(f"SET plan_cache_mode = {request.param}")
-    return filled
+def planned(
+    request: pytest.FixtureRequest, filled: psycopg.Connection, database_url: str
+) -> Iterator[psycopg.Connection]:
+    """A connection in the API's role, whose plans row-level security has a part in.
+
+    A prepared statement is planned for its values at first, later once for all of them.
+    """
+    with psycopg.connect(database_url, autocommit=True, prepare_threshold=None) as connection:
+        connection.execute("SELECT set_config('app.user_id', 'heavy', false)")
+        connection.execute(f"SET plan_cache_mode = {request.param}")
+        yield connection
 
 
 def test_plain_list_reads_no_more_than_it_shows(planned: psycopg.Connection):
@@ -102,6 +109,15 @@ def test_plain_list_reads_no_more_than_it_shows(planned: psycopg.Connection):
         assert pages <= PAGES_OF_SHOWN - LIMIT * (PAGES_OF_ROW - 1)
         assert "Index Scan" in ran
         assert not ran & {"Seq Scan", "Sort", "Bitmap Heap Scan"}
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_list_by_created_begins_in_the_index_where_the_page_does(
+    planned: psycopg.Connection, order: str
+):
+    name = f"select_tasks_by_created_{order}"
+    for values in positions(name):
+        assert explain(planned, name, **values)[0] <= PAGES_OF_SHOWN
 
 
 def test_list_reads_the_index_and_the_rows_shown(planned: psycopg.Connection):
