@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.request import urlopen
@@ -83,8 +84,13 @@ def can_scrape(process: Metered) -> bool:
 
 
 def workers(api: Metered) -> list[psutil.Process]:
-    children = psutil.Process(api.pid).children()
-    return [child for child in children if "metrics_server.py" not in "".join(child.cmdline())]
+    """List them, without those that were killed and are not reaped yet."""
+    found = []
+    for child in psutil.Process(api.pid).children():
+        with suppress(psutil.NoSuchProcess):  # a ZombieProcess is one
+            if "metrics_server.py" not in "".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_requests_are_counted_over_all_workers_and_their_replacements(api: Metered):
