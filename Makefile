@@ -27,7 +27,7 @@ rollback: .venv/run ## Undo the newest migration
 migration: .venv/run ## Begin a migration: make migration NAME=add_priority
 	@$(BIN)/python manage.py migration "$(NAME)"
 
-purge: .venv/run ## Delete for good what has been in the trash for TRASH_DAYS; for cron
+purge: .venv/run ## Delete what is over its time: trash, expired keys, old audit entries; for cron
 	@$(BIN)/python manage.py purge
 
 schema: .venv/run ## Write schema.sql from the migrations
