@@ -15,6 +15,7 @@ import metrics_server
 import worker
 from config import ConfigError, Settings
 from errors import error_body
+from headers import ERROR_HEADERS
 from trail import new_request_id
 
 try:
@@ -85,7 +86,9 @@ def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-d
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        f"X-Request-Id: {request_id}\r\n\r\n"
+        f"X-Request-Id: {request_id}\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in ERROR_HEADERS)
+        + "\r\n"
     )
     gunicorn.util.write_nonblock(client, head.encode("latin-1") + body)
 

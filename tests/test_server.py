@@ -23,6 +23,7 @@ from processes import Answer, Process, ask, gunicorn, tasks_of, wait_until
 from support import assert_error, token_for
 
 import migrate
+from headers import ERROR_HEADERS
 
 JSON = {"Content-Type": "application/json"}
 LIMIT = 1024 * 1024  # bytes, the default
@@ -137,7 +138,9 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
 def test_request_that_is_no_http_has_an_error_of_the_one_shape(
     api: Process, request_: bytes, status: int, error: str
 ) -> None:
-    assert_error(parse(send_raw(api, request_)), status, error)
+    answer = parse(send_raw(api, request_))
+    assert_error(answer, status, error)
+    assert {(name, answer.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
 
 
 # Bodies
