@@ -37,7 +37,7 @@ docs: .venv/run ## Write openapi.json, .env.example and the README's table of se
 	@$(BIN)/python manage.py docs
 
 test: .venv/dev ## Run the tests, each on a throwaway database
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --ignore=tests/browser --ignore=tests/services
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --cov --cov-report=term --ignore=tests/browser --ignore=tests/services
 
 test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser

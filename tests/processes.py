@@ -205,7 +205,11 @@ def coverage_of(folder: Path) -> dict[str, str]:
     if "COVERAGE_PROCESS_CONFIG" not in os.environ:
         return {}
     file = os.environ.get("COVERAGE_FILE", str(PROJECT / ".coverage"))
-    return {"COVERAGE_PROCESS_START": str(folder / "pyproject.toml"), "COVERAGE_FILE": file}
+    return {
+        "COVERAGE_PROCESS_START": str(folder / "pyproject.toml"),
+        "COVERAGE_FILE": file,
+        "COVERAGE_CONCURRENCY": "gevent",
+    }
 
 
 @contextmanager
