@@ -168,6 +168,15 @@ def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path) -> N
         assert process.call("GET", task_id).status_code == 200
 
 
+@pytest.fixture
+def hang_up_is_heard() -> Iterator[None]:
+    """Undo what nohup does, which is inherited by all that it starts."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, handler)
+
+
+@pytest.mark.usefixtures("hang_up_is_heard")
 def test_killed_database_is_503_and_the_stop_is_still_clean(project: Path) -> None:
     with manage_run(project, BETTER_AUTH_SECRET=SECRET) as process:
         task_id = process.create()
