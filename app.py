@@ -1,25 +1,17 @@
 """create_app() wires the rooms, in the order in which a request meets them."""
 
-from collections.abc import Callable
-from typing import Any
-
 from flask import Flask
 
 from auth import require_owner
 from blueprints import batch, changes, docs, health, tasks, transfer, trash
 from compression import compress_answers
 from config import VERSION, Settings
-from converters import (
-    CONVERTERS,
-    TaskIdConverter,
-    UserIdConverter,
-    describe_task_id,
-    describe_user_id,
-)
+from converters import TaskIdConverter, UserIdConverter, describe_task_id, describe_user_id
 from database import Database
 from errors import register_error_handlers
 from headers import add_headers
 from idempotency import keep_answers
+from lean_flask import LeanFlask
 from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
 from overload import keep_in_line
@@ -27,22 +19,13 @@ from rate_limits import RateLimits
 from replicas import Reader
 
 
-class SyncFlask(Flask):
-    """Flask for views that are no coroutines, which it would ask each of at every request."""
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return func
-
-
 def create_app(settings: Settings) -> Flask:
     """Build the application. Nothing connects before the first request, so it may be forked."""
-    app = SyncFlask("tasks", static_folder=None)
+    app = LeanFlask("tasks", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_content_length
     app.config["MAX_IMPORT_LENGTH"] = settings.max_import_length
     app.config["CURSOR_KEY"] = settings.cursor_key
     app.config["MAX_TASKS_PER_USER"] = settings.max_tasks_per_user
-    app.url_map.merge_slashes = False
-    app.url_map.converters |= CONVERTERS
     app.extensions["database"] = primary = Database(settings)
     app.extensions["reader"] = Reader(settings, primary) if settings.database_replica_url else None
     app.extensions["rate_limits"] = RateLimits(settings)

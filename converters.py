@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
 
 LONGEST_USER_ID = 255  # characters
@@ -10,29 +9,47 @@ LARGEST_ID = 2**63 - 1  # bigint
 
 
 class UserIdConverter(BaseConverter):
-    """Any text, also with a slash: the issuer decides what a user's id looks like."""
+    """Any text without a slash."""
+
+    regex = "[^/]+"
+    part_isolating = True  # which werkzeug does not take a pattern with a slash for
+
+
+class AnyUserIdConverter(BaseConverter):
+    """Any text: the issuer decides what a user's id looks like. lean_flask.py tells when."""
 
     regex = "(?s:.+?)"
     part_isolating = False
 
 
-class TaskIdConverter(BaseConverter):
-    """A positive int64 in its plain decimal form; everything else is no task's path."""
+def numbers_up_to(largest: int) -> str:
+    """Write a pattern of the positive numbers up to `largest`, in their plain decimal form."""
+    digits = str(largest)
+    rest = len(digits) - 1
+    patterns = [f"[1-9][0-9]{{0,{rest - 1}}}", digits]
+    for place, digit in enumerate(digits):
+        lower = range(0 if place else 1, int(digit))
+        if lower:
+            smaller = f"[{lower[0]}-{lower[-1]}][0-9]{{{rest - place}}}"
+            patterns.append(digits[:place] + smaller)
+    return f"(?:{'|'.join(patterns)})"
 
-    regex = "[1-9][0-9]{0,18}"
+
+class TaskIdConverter(BaseConverter):
+    """A positive int64 in its plain decimal form; everything else is no task's path.
+
+    All of it is in the pattern: a `to_python` that refuses would answer some methods with 405.
+    """
+
+    regex = numbers_up_to(LARGEST_ID)
 
     def to_python(self, value: str) -> int:
         return int(value)
 
 
-def refuse_ids_past_bigint(_: str | None, values: dict[str, Any] | None) -> None:
-    """Answer 404, whatever the method; a converter that refuses would answer some with 405."""
-    if values and values.get("task_id", 0) > LARGEST_ID:
-        raise NotFound
-
-
 CONVERTERS: dict[str, type[BaseConverter]] = {
     "user_id": UserIdConverter,
+    "any_user_id": AnyUserIdConverter,
     "task_id": TaskIdConverter,
 }
 

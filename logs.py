@@ -49,6 +49,7 @@ class LineFormatter(ProcessorFormatter):
     """structlog's formatter, with a short way for the line of a request: its fields are known."""
 
     def __init__(self, form: str) -> None:
+        self.form = form
         renderers: list[Render] = (
             [escape_controls, console_renderer()] if form == "text" else [render_json]
         )
@@ -59,33 +60,29 @@ class LineFormatter(ProcessorFormatter):
         fields: Line | None = getattr(record, "fields", None)
         if fields is None:
             return super().format(record)
-        line = head_of(record) | fields
+        rendered: Any = head_of(record) | fields
         if record.exc_info:
-            line["exc_info"] = record.exc_info
-        return self.render(line)
-
-    def render(self, line: Line) -> str:
-        rendered: Any = line
+            rendered["exc_info"] = record.exc_info
+        level = rendered["level"]
         for process in self.renderers:
-            rendered = process(None, line["level"], rendered)
+            rendered = process(None, level, rendered)
         return str(rendered)
 
 
-def line_writer() -> Callable[[Line], None] | None:
-    """Make the function that writes a request's line at half the cost of logging's records.
+def line_writer() -> Callable[[str], None] | None:
+    """Make the function that writes a line of JSON as it is, without a record.
 
-    There is none where `set_up_logging` was not called, as in tests.
+    There is none for text, nor where `set_up_logging` was not called, as in tests.
     """
     for handler in logging.getLogger().handlers:
-        if isinstance(handler.formatter, LineFormatter):
-            return partial(write_line, handler, handler.formatter)
+        if isinstance(handler.formatter, LineFormatter) and handler.formatter.form == "json":
+            return partial(write_line, handler)
     return None
 
 
-def write_line(handler: Any, formatter: LineFormatter, fields: Line) -> None:
-    text = formatter.render({"time": rfc3339(time.time()), "level": "info"} | fields)
+def write_line(handler: Any, line: str) -> None:
     with handler.lock:
-        handler.stream.write(f"{text}\n")
+        handler.stream.write(f"{line}\n")
 
 
 def rfc3339(moment: float) -> str:

@@ -1,19 +1,19 @@
 """Every answer seen once, below Flask: its id, its line in the log, its metrics, its trace."""
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import psycopg
 from flask import Flask
-from flask.globals import request_ctx
 
 from audit import Auditor
 from config import Settings
-from logs import line_writer
+from logs import line_writer, rfc3339
 from trail import CURRENT, Trail
 
 log = logging.getLogger("tasks.request")
@@ -40,6 +40,9 @@ def observe(app: Flask, settings: Settings) -> None:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             trail.seconds = perf_counter() - trail.started
             trail.status = int(status[:3])
+            request = environ.get("werkzeug.request")  # none where it was not let in
+            if request and request.url_rule:
+                trail.route = route_of(request.url_rule.rule)
             for name, value in headers:
                 if name == "Content-Length":
                     trail.size = int(value)
@@ -57,7 +60,6 @@ def observe(app: Flask, settings: Settings) -> None:
         return body
 
     app.wsgi_app = answer_observed  # type: ignore[method-assign]
-    app.before_request(note_route)
 
 
 def reports_of(settings: Settings) -> list[Report]:
@@ -96,12 +98,6 @@ def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iter
         finish(trail, reports)
 
 
-def note_route() -> None:
-    trail, rule = CURRENT.get(), request_ctx.request.url_rule
-    if trail and rule:
-        trail.route = route_of(rule.rule)
-
-
 @cache
 def route_of(rule: str) -> str:
     """Write a rule as OpenAPI does: /api/{user_id}/tasks."""
@@ -130,10 +126,10 @@ def request_log() -> Report:
         level = level_of(trail)
         if not log.isEnabledFor(level):
             return
-        fields = fields_of(trail)
-        if write and level == logging.INFO:
-            write(fields)
+        if write and level == logging.INFO and trail.status < 400 and trail.route:
+            write(line_of_success(trail))
             return
+        fields = fields_of(trail)
         exc_info: Any = None
         if (error := trail.error) and level == logging.ERROR:
             exc_info = (type(error), error, error.__traceback__)
@@ -142,6 +138,26 @@ def request_log() -> Report:
         log.handle(line)
 
     return log_request
+
+
+def line_of_success(trail: Trail) -> str:
+    """Write what `fields_of` tells where nothing failed, at a third of an encoder's cost."""
+    line = (
+        f'{{"time": "{rfc3339(time())}", "level": "info", "event": "request"'
+        f', "request_id": "{trail.request_id}", "method": "{trail.environ["REQUEST_METHOD"]}"'
+        f', "route": "{trail.route}", "status": {trail.status}'
+        f', "ms": {1000 * trail.seconds:.2f}, "bytes": {trail.size}'
+    )
+    if trail.trace_id:
+        line += f', "trace_id": "{trail.trace_id}"'
+    if trail.user:
+        line += f', "user": {json.dumps(trail.user)}'
+    if trail.runs:
+        line += (
+            f', "db_ms": {1000 * trail.database_seconds:.2f}, "queries": {len(trail.runs)}'
+            f', "pg_pid": {trail.backend}'
+        )
+    return line + "}"
 
 
 def fields_of(trail: Trail) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from flask.globals import request_ctx
 from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
+from compression import SUFFIX
 from database import Connection, Database
 from errors import ApiError
+from lean_flask import BytesResponse
 from replicas import Reader
 from strict_json import parse_json
 
@@ -55,8 +57,8 @@ def transaction() -> Iterator[Connection]:
 NO_QUERY: Mapping[str, Any] = MappingProxyType({})
 MERGE_PATCH = "application/merge-patch+json"
 
-# Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version.
-ENTITY_TAG = re.compile(r'"([^"]*)"')
+# Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version, compressed or not.
+ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
 LARGEST_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -82,7 +84,7 @@ def is_fresh(version: str) -> bool:
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
-    return Response(body, status, content_type="application/json")
+    return BytesResponse(body, status, content_type="application/json")
 
 
 def read_body(req: Request) -> bytes:

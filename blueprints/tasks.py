@@ -17,7 +17,6 @@ from blueprints import (
     refuse_unknown_parameters,
 )
 from blueprints.lists import LIST_HEADERS, ListArguments, list_response
-from converters import refuse_ids_past_bigint
 from database import Value
 from errors import ApiError
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
@@ -51,7 +50,6 @@ blueprint = TasksBlueprint(
     url_prefix="/api/<user_id:user_id>/tasks",
     description="What a user wants to get done.",
 )
-blueprint.url_value_preprocessor(refuse_ids_past_bigint)
 blueprint.before_request(refuse_unknown_parameters)
 
 

@@ -6,7 +6,7 @@ from flask_smorest import Blueprint
 from blueprints import database, json_response, pool, refuse_unknown_parameters
 from blueprints.paging import page_parameters, read_page
 from blueprints.tasks import ETAG, task_response, write_task
-from converters import LARGEST_ID, refuse_ids_past_bigint
+from converters import LARGEST_ID
 from positions import END, Position, write_position
 from purge import purge_trash
 from schemas import Task, TrashedTask
@@ -24,7 +24,6 @@ blueprint = Blueprint(
     url_prefix="/api/<user_id:user_id>/trash",
     description="What a user has deleted, until it is deleted for good.",
 )
-blueprint.url_value_preprocessor(refuse_ids_past_bigint)
 
 
 @blueprint.get("")

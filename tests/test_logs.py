@@ -27,7 +27,8 @@ from app import create_app
 from config import PROJECT
 from errors import error_body
 from logs import LineFormatter
-from observe import note_route
+from observe import fields_of, line_of_success
+from trail import Run, Trail
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -81,6 +82,18 @@ def test_request_is_one_line_with_what_an_operator_asks_for(alice: User, lines: 
     assert got["ms"] >= got["db_ms"] > 0
     assert (got["trace_id"], got["queries"]) == (TRACE, 1)
     assert not [each for each in SECRETS if each in json.dumps([refused, created, got])]
+
+
+def test_line_of_a_success_tells_what_every_line_tells():
+    plain = Trail({"REQUEST_METHOD": "GET"})
+    full = Trail({"REQUEST_METHOD": "GET", "HTTP_TRACEPARENT": PARENT})
+    full.user, full.backend = 'the "user"\n', 7
+    full.runs = [Run("select_task", 0.0, 0.00125)]
+    for one in (plain, full):
+        one.route, one.status, one.seconds, one.size = "/livez", 200, 0.5, 0
+        line = json.loads(line_of_success(one))
+        assert line.keys() - fields_of(one).keys() == {"time", "level"}
+        assert line | fields_of(one) == line
 
 
 def test_probe_that_succeeds_is_no_line_at_info(app: Flask, lines: Lines):
@@ -251,7 +264,7 @@ def test_trace_is_taken_from_a_valid_traceparent_alone(parent: str, found: str |
 def streams() -> FlaskClient:
     """An application that streams, to anybody."""
     app = create_app(settings_for("postgresql://"))
-    app.before_request_funcs[None] = [note_route]
+    app.before_request_funcs.clear()
     app.add_url_rule("/whole", "whole", lambda: Response(part for part in ["a" * 10, "b" * 10]))
     app.add_url_rule("/broken", "broken", lambda: Response(str(1 // (1 - n)) for n in range(2)))
     return app.test_client()
