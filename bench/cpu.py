@@ -148,7 +148,8 @@ def wsgi_cpu(app: Flask, environs: list[Environ], status: int) -> float:
         for each in environs:
             response: Any = app(each, start_response)  # type: ignore[arg-type]
             b"".join(response)
-            response.close()
+            if close := getattr(response, "close", None):
+                close()
 
     return cpu_seconds(answer_all) / len(environs) * 1e6
 
