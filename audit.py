@@ -16,7 +16,7 @@ from threading import Lock, Thread
 import psycopg
 
 from config import Settings
-from database import CONNECTION_OPTIONS, Connection
+from connection import CONNECTION_OPTIONS, Connection
 from trail import Trail
 
 log = logging.getLogger(__name__)

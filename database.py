@@ -1,51 +1,29 @@
-"""PostgreSQL: the statements of queries/, a pool that survives its server, SQLSTATE as HTTP."""
+"""PostgreSQL: a pool of connections that survives its server, and SQLSTATE as HTTP."""
 
-import fcntl
 import logging
-import select
-import termios
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from math import inf
 from threading import Lock
-from time import monotonic, perf_counter
-from typing import Any
+from time import monotonic
 
 import psycopg
-from psycopg.pq import DiagnosticField, ExecStatus
-from psycopg.pq.abc import PGresult
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from config import Settings
-from statements import QUERIES
-from trail import CURRENT, Run, tell
+from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
+from trail import tell
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle needs some to wake
 POOL_CONNECT_TIMEOUT = 2  # seconds; the pool tries only where a probe has just succeeded
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
-REPLY_TIMEOUT = 10.0  # seconds to wait for a server that says nothing, not even that it is slow
 REPLY_MARGIN = 2.0  # seconds that it gets beyond its own statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
-# A dead link is noticed while sending by tcp_user_timeout, and while waiting by keepalives.
-CONNECTION_OPTIONS: dict[str, Any] = {
-    "autocommit": True,
-    "connect_timeout": CONNECT_TIMEOUT,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-    "application_name": "tasks",
-}
-
 READ_ONLY = "25006"
-SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
-NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
 # The longest prefix of an SQLSTATE that stands here decides. What is missing is our fault: 500.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -64,165 +42,9 @@ STATUS_OF_SQLSTATE = {
     "57": 503,  # shutdown, crash, statement timeout
 }
 
-# What a parameter may be, and how PostgreSQL reads it: text, and the statement tells the type.
-Value = str | int | bool | None
-Row = tuple[bytes, ...]
-
 
 class DatabaseUnavailable(Exception):
     """The database is away or overloaded; the same request may succeed a little later."""
-
-
-def encode(value: Value) -> bytes | None:
-    if value is None:
-        return None
-    data = str(value).encode()
-    if b"\0" in data:  # libpq would cut the text off there, without a word
-        raise psycopg.DataError("PostgreSQL text cannot hold NUL")
-    return data
-
-
-def rows_of(result: PGresult) -> list[Row]:
-    columns = range(result.nfields)
-    return [
-        tuple(result.get_value(row, column) or b"" for column in columns)
-        for row in range(result.ntuples)
-    ]
-
-
-class Connection(psycopg.Connection[Any]):
-    """psycopg's connection, with named statements run by libpq directly.
-
-    psycopg's cursor costs more per statement than all of this project's own code: docs/decisions/.
-    """
-
-    prepares = True
-    reply_timeout = REPLY_TIMEOUT
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.made_at = monotonic()
-        self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
-        self._prepared_names: set[str] = set()
-        self._readable = select.poll()
-        self._readable.register(self.pgconn.socket, select.POLLIN)
-        self._writable = select.poll()
-        self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)
-
-    def run(self, name: str, values: Mapping[str, Value]) -> PGresult:
-        """Run a named statement and return its result, each value as PostgreSQL wrote it.
-
-        Raises:
-            psycopg.Error: the statement failed; `status_of` tells what that means.
-        """
-        return self.run_in_turn([name], values)[0]
-
-    def run_in_turn(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        """Run named statements in one round trip, those of a user in one transaction; as `run`."""
-        trail = CURRENT.get()
-        if trail is None:
-            return self._run(names, values)
-        started = perf_counter()
-        try:
-            return self._run(names, values)
-        finally:
-            trail.runs.append(Run(names[-1], started, perf_counter() - started))
-            trail.backend = self.pgconn.backend_pid
-
-    def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        deadline = monotonic() + self.reply_timeout
-        if (user_id := values.get("user_id")) is None:
-            self._sender(names[0], values)()
-            return [self._checked(self._results(deadline)[0])]
-        # One round trip and one transaction, also through a pooler: the owner is gone with it.
-        trail = CURRENT.get()
-        owner = {"user_id": user_id, "request_id": trail.request_id if trail else ""}
-        first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
-        sends = [self._sender(first, owner | self.timeouts)]
-        sends += [self._sender(name, values) for name in names]
-        self.pgconn.enter_pipeline_mode()
-        for send in sends:
-            send()
-        self.pgconn.pipeline_sync()
-        results: list[PGresult] = []
-        while not results or results[-1].status != ExecStatus.PIPELINE_SYNC:
-            results += self._results(deadline)
-        self.pgconn.exit_pipeline_mode()
-        checked = [self._checked(result) for result in results]  # a failed commit is one more
-        return checked[1 : 1 + len(names)]
-
-    def _sender(self, name: str, values: Mapping[str, Value]) -> Callable[[], None]:
-        """Prepare all that may fail before a statement is sent, and return what sends it."""
-        query = QUERIES[name]
-        arguments = [encode(values[parameter]) for parameter in query.parameters]
-        if not self.prepares:
-            return partial(self.pgconn.send_query_params, query.text.encode(), arguments)
-        if name not in self._prepared_names:
-            self.pgconn.send_prepare(name.encode(), query.text.encode())
-            self._checked(self._results(monotonic() + self.reply_timeout)[0])
-            self._prepared_names.add(name)
-        return partial(self.pgconn.send_query_prepared, name.encode(), arguments)
-
-    def fetch(self, name: str, **values: Value) -> list[Row]:
-        """Do what `Database.fetch` does, on this connection and so in its transaction."""
-        return rows_of(self.run(name, values))
-
-    def command(self, command: bytes) -> None:
-        """Run BEGIN, COMMIT or ROLLBACK; psycopg's own `transaction` may wait for ever."""
-        self.pgconn.send_query(command)
-        self._checked(self._results(monotonic() + self.reply_timeout)[0])
-
-    def _results(self, deadline: float) -> list[PGresult]:
-        """Await one command's results, but not for ever: a server that hangs keeps no timeout.
-
-        Raises:
-            psycopg.OperationalError: the server does not reply, or has gone.
-        """
-        results: list[PGresult] = []
-        while self.pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
-            self._await(self._writable, deadline)
-        while True:
-            while self.pgconn.is_busy():
-                self._await(self._readable, deadline)
-            if (result := self.pgconn.get_result()) is not None:
-                results.append(result)
-                if result.status != ExecStatus.PIPELINE_SYNC:  # which nothing follows
-                    continue
-            if not results:
-                raise psycopg.OperationalError("the connection was lost")
-            return results
-
-    def _await(self, poll: select.poll, deadline: float) -> None:
-        if not poll.poll(max(0, 1000 * (deadline - monotonic()))):
-            self.close()
-            raise psycopg.OperationalError("the server does not reply")
-        self.pgconn.consume_input()
-
-    @staticmethod
-    def _checked(result: PGresult) -> PGresult:
-        if result.status in SUCCESSES:
-            return result
-        if result.error_field(DiagnosticField.SQLSTATE) is None:
-            raise psycopg.OperationalError(result.get_error_message())
-        error = psycopg.errors.error_from_result(result)
-        error.args = (error.diag.message_primary,)  # its DETAIL may hold a row, for the log to keep
-        raise error
-
-    def is_stale(self) -> bool:
-        """Tell whether an idle connection has something to read: its server's last words, its end.
-
-        Costs a microsecond, where asking the server costs a round trip.
-        """
-        unread = fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, NOTHING)
-        try:
-            self.pgconn.consume_input()
-        except psycopg.OperationalError:
-            return True
-        return unread != NOTHING
-
-
-class UnpreparedConnection(Connection):
-    prepares = False
 
 
 def status_of(error: psycopg.Error) -> int:
@@ -276,10 +98,17 @@ class Database:
             DatabaseUnavailable: no connection could be had.
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
-        with self.connection() as connection:
+        connection = self._take()
+        try:
             rows = connection.fetch(name, **values)
+        except psycopg.Error as error:
+            self._note_failure(connection, error)
+            raise
+        else:
             self._answered_at = monotonic()
             return rows
+        finally:
+            self._pool.putconn(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -317,13 +146,16 @@ class Database:
         try:
             yield connection
         except psycopg.Error as error:
-            if connection.closed:
-                self._suspect = True
-            elif error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it
-                self._discard(connection)
+            self._note_failure(connection, error)
             raise
         finally:
             self._pool.putconn(connection)
+
+    def _note_failure(self, connection: Connection, error: psycopg.Error) -> None:
+        if connection.closed:
+            self._suspect = True
+        elif error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it
+            self._discard(connection)
 
     def _take(self) -> Connection:
         """Take a connection from the pool; one whose server has gone is no reason to fail."""

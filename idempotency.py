@@ -15,7 +15,7 @@ from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 
 from blueprints import pool, read_body
-from database import Connection, Value
+from connection import Connection, Value
 from errors import RETRY_AFTER, ApiError
 
 METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from config import PROJECT, CommandError, ConfigError, Settings
-from database import CONNECTION_OPTIONS, Connection
+from connection import CONNECTION_OPTIONS, Connection
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """What is deleted for good: from the trash by hand, or by `manage.py purge` in its time."""
 
-from database import Database, Value
+from connection import Value
+from database import Database
 
 TASKS_A_STATEMENT = 1000  # each takes a few milliseconds, far from any statement_timeout
 OWNERS_A_STATEMENT = 1000

@@ -8,7 +8,8 @@ from time import sleep
 import psycopg
 
 from config import Settings
-from database import Database, DatabaseUnavailable, Row, Value, rows_of
+from connection import Row, Value, rows_of
+from database import Database, DatabaseUnavailable
 from statements import QUERIES
 
 log = logging.getLogger(__name__)

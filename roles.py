@@ -6,13 +6,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from config import CommandError, Settings
-from database import (
-    CONNECTION_OPTIONS,
-    IDLE_IN_TRANSACTION_TIMEOUT,
-    LOCK_TIMEOUT,
-    Connection,
-    Value,
-)
+from connection import CONNECTION_OPTIONS, Connection, Value
+from database import IDLE_IN_TRANSACTION_TIMEOUT, LOCK_TIMEOUT
 
 
 def grant(owner_url: str, api_url: str) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from flask import Request, Response, current_app, g
-from flask.globals import request_ctx
+from flask.ctx import AppContext
+from flask.globals import app_ctx, request_ctx
 from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
 from compression import SUFFIX
-from database import Connection, Database
+from connection import Connection
+from database import Database
 from errors import ApiError
 from lean_flask import BytesResponse
 from replicas import Reader
@@ -31,12 +33,15 @@ def database() -> Database | Connection | Reader:
 
     The transaction of an Idempotency-Key begins with the first call.
     """
-    if begin := g.pop("begin_transaction", None):
+    context: AppContext = app_ctx._get_current_object()  # type: ignore[attr-defined]
+    if begin := context.g.pop("begin_transaction", None):
         begin()
-    if transaction := g.get("transaction"):
+    if transaction := context.g.get("transaction"):
         return transaction  # type: ignore[no-any-return]
-    reader: Reader | None = current_app.extensions["reader"]
-    return reader if reader and request_ctx.request.method == "GET" else pool()
+    reader: Reader | None = context.app.extensions["reader"]
+    if reader and request_ctx.request.method == "GET":
+        return reader
+    return context.app.extensions["database"]  # type: ignore[no-any-return]
 
 
 @contextmanager

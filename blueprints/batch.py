@@ -16,8 +16,8 @@ from blueprints import (
     transaction,
 )
 from blueprints.tasks import TasksBlueprint
+from connection import Connection
 from converters import LARGEST_ID
-from database import Connection
 from errors import ApiError
 from schemas import Choice, StrictBoolean, StrictSchema, Task, TaskCreate, TaskPatch
 from trail import tell

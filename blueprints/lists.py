@@ -15,7 +15,7 @@ from marshmallow.validate import Length, OneOf, Range, Regexp
 
 from blueprints import database, is_fresh, json_response, query_pairs
 from config import VERSION
-from database import Value
+from connection import Value
 from errors import ApiError
 from schemas import (
     DUE_PATTERN,

@@ -17,7 +17,7 @@ from blueprints import (
     refuse_unknown_parameters,
 )
 from blueprints.lists import LIST_HEADERS, ListArguments, list_response
-from database import Value
+from connection import Value
 from errors import ApiError
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 from trail import tell

@@ -22,7 +22,8 @@ from blueprints import (
     refuse_unknown_parameters,
     transaction,
 )
-from database import Connection, Database, Value
+from connection import Connection, Value
+from database import Database
 from errors import ApiError
 from replicas import Reader
 from schemas import Task, TaskImport

@@ -13,7 +13,8 @@ from flask import Flask
 from psycopg.rows import tuple_row
 from support import User, assert_error
 
-from database import Connection, Database
+from connection import Connection
+from database import Database
 from positions import Position, read_position, write_position
 from schemas import ChangedTask, Changes, Task
 

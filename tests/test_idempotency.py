@@ -19,7 +19,8 @@ from werkzeug.test import TestResponse
 
 import database
 import purge
-from database import Connection, Database
+from connection import Connection
+from database import Database
 
 KEY = {"Idempotency-Key": '"8e03978e-40d5-43e8-bc93-6894a57f9324"'}
 MILK = {"title": "Grüße 🐄"}

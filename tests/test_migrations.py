@@ -23,7 +23,8 @@ from processes import manage
 import embedded
 import migrate
 from config import PROJECT
-from database import LOCK_TIMEOUT, Connection
+from connection import Connection
+from database import LOCK_TIMEOUT
 from migrate import known_migrations
 
 FILES = sorted(migrate.MIGRATIONS_FOLDER.glob("*.sql"))

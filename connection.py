@@ -1,0 +1,194 @@
+"""A connection that runs the statements of queries/ by libpq, in the owner's name."""
+
+import fcntl
+import select
+import termios
+from collections.abc import Mapping, Sequence
+from time import monotonic, perf_counter
+from typing import Any
+
+import psycopg
+from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq.abc import PGresult
+
+from statements import QUERIES, Query
+from trail import CURRENT, Run
+
+CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle needs some to wake
+REPLY_TIMEOUT = 10.0  # seconds to wait for a server that says nothing, not even that it is slow
+# A dead link is noticed while sending by tcp_user_timeout, and while waiting by keepalives.
+CONNECTION_OPTIONS: dict[str, Any] = {
+    "autocommit": True,
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "application_name": "tasks",
+}
+
+SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
+NOTHING = bytes(4)  # FIONREAD's answer is an int of C
+
+# What a parameter may be, and how PostgreSQL reads it: text, and the statement tells the type.
+Value = str | int | bool | None
+Row = tuple[bytes, ...]
+
+
+def encode(value: Value) -> bytes | None:
+    if value is None:
+        return None
+    data = str(value).encode()
+    if b"\0" in data:  # libpq would cut the text off there, without a word
+        raise psycopg.DataError("PostgreSQL text cannot hold NUL")
+    return data
+
+
+def rows_of(result: PGresult) -> list[Row]:
+    columns, value = range(result.nfields), result.get_value
+    return [
+        tuple([value(row, column) or b"" for column in columns]) for row in range(result.ntuples)
+    ]
+
+
+class Connection(psycopg.Connection[Any]):
+    """psycopg's connection, with named statements run by libpq directly.
+
+    psycopg's cursor costs more per statement than all of this project's own code: docs/decisions/.
+    """
+
+    prepares = True
+    reply_timeout = REPLY_TIMEOUT
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.made_at = monotonic()
+        self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
+        self._prepared_names: set[str] = set()
+        self._readable = select.poll()
+        self._readable.register(self.pgconn.socket, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)
+
+    def run(self, name: str, values: Mapping[str, Value]) -> PGresult:
+        """Run a named statement and return its result, each value as PostgreSQL wrote it.
+
+        Raises:
+            psycopg.Error: the statement failed; `status_of` tells what that means.
+        """
+        return self.run_in_turn([name], values)[0]
+
+    def run_in_turn(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
+        """Run named statements in one round trip, those of a user in one transaction; as `run`."""
+        trail = CURRENT.get()
+        if trail is None:
+            return self._run(names, values)
+        started = perf_counter()
+        try:
+            return self._run(names, values)
+        finally:
+            trail.runs.append(Run(names[-1], started, perf_counter() - started))
+            trail.backend = self.pgconn.backend_pid
+
+    def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
+        deadline = monotonic() + self.reply_timeout
+        if (user_id := values.get("user_id")) is None:
+            self._send(*self._prepare(names[0], values))
+            return [self._checked(self._results(deadline)[0])]
+        # One round trip and one transaction, also through a pooler: the owner is gone with it.
+        trail = CURRENT.get()
+        owner: dict[str, Value] = {
+            "user_id": user_id,
+            "request_id": trail.request_id if trail else "",
+            **self.timeouts,
+        }
+        first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
+        calls = [self._prepare(first, owner), *[self._prepare(name, values) for name in names]]
+        self.pgconn.enter_pipeline_mode()
+        for query, arguments in calls:
+            self._send(query, arguments)
+        self.pgconn.pipeline_sync()
+        results: list[PGresult] = []
+        while not results or results[-1].status != ExecStatus.PIPELINE_SYNC:
+            results += self._results(deadline)
+        self.pgconn.exit_pipeline_mode()
+        for result in results:  # a failed commit is one more
+            self._checked(result)
+        return results[1 : 1 + len(names)]
+
+    def _prepare(self, name: str, values: Mapping[str, Value]) -> tuple[Query, list[bytes | None]]:
+        """Do all that may fail before anything is sent: encode the arguments, and prepare."""
+        query = QUERIES[name]
+        arguments = [encode(values[parameter]) for parameter in query.parameters]
+        if self.prepares and name not in self._prepared_names:
+            self.pgconn.send_prepare(name.encode(), query.text.encode())
+            self._checked(self._results(monotonic() + self.reply_timeout)[0])
+            self._prepared_names.add(name)
+        return query, arguments
+
+    def _send(self, query: Query, arguments: list[bytes | None]) -> None:
+        if self.prepares:
+            self.pgconn.send_query_prepared(query.name.encode(), arguments)
+        else:
+            self.pgconn.send_query_params(query.text.encode(), arguments)
+
+    def fetch(self, name: str, **values: Value) -> list[Row]:
+        """Do what `Database.fetch` does, on this connection and so in its transaction."""
+        return rows_of(self.run(name, values))
+
+    def command(self, command: bytes) -> None:
+        """Run BEGIN, COMMIT or ROLLBACK; psycopg's own `transaction` may wait for ever."""
+        self.pgconn.send_query(command)
+        self._checked(self._results(monotonic() + self.reply_timeout)[0])
+
+    def _results(self, deadline: float) -> list[PGresult]:
+        """Await one command's results, but not for ever: a server that hangs keeps no timeout.
+
+        Raises:
+            psycopg.OperationalError: the server does not reply, or has gone.
+        """
+        results: list[PGresult] = []
+        while self.pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
+            self._await(self._writable, deadline)
+        while True:
+            while self.pgconn.is_busy():
+                self._await(self._readable, deadline)
+            if (result := self.pgconn.get_result()) is not None:
+                results.append(result)
+                if result.status != ExecStatus.PIPELINE_SYNC:  # which nothing follows
+                    continue
+            if not results:
+                raise psycopg.OperationalError("the connection was lost")
+            return results
+
+    def _await(self, poll: select.poll, deadline: float) -> None:
+        if not poll.poll(max(0, 1000 * (deadline - monotonic()))):
+            self.close()
+            raise psycopg.OperationalError("the server does not reply")
+        self.pgconn.consume_input()
+
+    @staticmethod
+    def _checked(result: PGresult) -> PGresult:
+        if result.status in SUCCESSES:
+            return result
+        if result.error_field(DiagnosticField.SQLSTATE) is None:
+            raise psycopg.OperationalError(result.get_error_message())
+        error = psycopg.errors.error_from_result(result)
+        error.args = (error.diag.message_primary,)  # its DETAIL may hold a row, for the log to keep
+        raise error
+
+    def is_stale(self) -> bool:
+        """Tell whether an idle connection has something to read: its server's last words, its end.
+
+        Costs a microsecond, where asking the server costs a round trip.
+        """
+        unread = fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, NOTHING)
+        try:
+            self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return unread != NOTHING
+
+
+class UnpreparedConnection(Connection):
+    prepares = False
