@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Request, Response
+from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, MapAdapter
@@ -22,6 +23,13 @@ class NoSessions(SessionInterface):
 
 class BytesResponse(Response):
     """An answer whose body is one piece of bytes, of a known length from the beginning."""
+
+    def __init__(self, body: bytes, status: int, content_type: str, **headers: str) -> None:
+        super().__init__(None, status, content_type=content_type)
+        self.response = [body]
+        self.headers.add("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.headers.add(name, value)
 
     def get_wsgi_response(self, environ: Any) -> Any:
         """Give werkzeug's answer, for which it looks for more headers to correct than we have."""
@@ -86,3 +94,19 @@ class LeanFlask(Flask):
             request.method,
             request.query_string.decode("latin-1"),
         )
+
+    def preprocess_request(self) -> Any:
+        """Call the hooks of the application and of the blueprint; no other kind is in use here."""
+        asked = request_ctx.request
+        hooks = self.before_request_funcs
+        for functions in (hooks.get(None, ()), hooks.get(asked.blueprint, ())):
+            for function in functions:
+                if (answer := function()) is not None:
+                    return answer
+        return None
+
+    def process_response(self, response: Response) -> Response:
+        """Call the hooks of the application; no other kind is in use here."""
+        for function in reversed(self.after_request_funcs.get(None, ())):
+            response = function(response)
+        return response

@@ -141,8 +141,7 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
         if is_fresh(version):
             return Response(status=304, headers={"ETag": f'"{version}"'})
     [(counter, tasks, end, *counts)] = fetch_page(user_id, asked, after)
-    response = json_response(tasks)
-    response.headers["ETag"] = f'"{version_of(counter)}"'
+    response = json_response(tasks, ETag=f'"{version_of(counter)}"')
     if end:
         response.headers["Link"] = f'<{next_page(make_cursor(user_id, asked, end))}>; rel="next"'
     if "count" in asked:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, current_app, url_for
+from flask import Response, current_app
 from flask_smorest import Blueprint
 
 from blueprints import (
@@ -14,6 +14,7 @@ from blueprints import (
     expected_versions,
     is_fresh,
     json_response,
+    path_of,
     refuse_unknown_parameters,
 )
 from blueprints.lists import LIST_HEADERS, ListArguments, list_response
@@ -58,9 +59,7 @@ def missing_task(task_id: int) -> ApiError:
 
 
 def task_response(version: bytes, task: bytes, status: int = 200) -> Response:
-    response = json_response(task, status)
-    response.headers["ETag"] = f'"{version.decode()}"'
-    return response
+    return json_response(task, status, ETag=f'"{version.decode()}"')
 
 
 def write_task(
@@ -110,7 +109,7 @@ def create_task(body: dict[str, Any], user_id: str) -> Response:
     [(version, task, task_id)] = rows
     tell("tasks_created")
     response = task_response(version, task, 201)
-    response.location = url_for("tasks.get_task", user_id=user_id, task_id=int(task_id))
+    response.headers.add("Location", path_of(user_id, f"tasks/{task_id.decode()}"))
     return response
 
 

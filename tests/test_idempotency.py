@@ -231,7 +231,7 @@ def test_failed_request_leaves_the_key_free(alice: User):
 
 
 def test_failure_after_the_write_undoes_it(alice: User, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("blueprints.tasks.url_for", None)
+    monkeypatch.setattr("blueprints.tasks.path_of", None)
     assert_error(post(alice), 500, "internal_error")
     assert alice.all() == []
     monkeypatch.undo()
