@@ -108,9 +108,7 @@ class Connection(psycopg.Connection[Any]):
         for query, arguments in calls:
             self._send(query, arguments)
         self.pgconn.pipeline_sync()
-        results: list[PGresult] = []
-        while not results or results[-1].status != ExecStatus.PIPELINE_SYNC:
-            results += self._results(deadline)
+        results = self._results(deadline, until_sync=True)
         self.pgconn.exit_pipeline_mode()
         for result in results:  # a failed commit is one more
             self._checked(result)
@@ -141,25 +139,30 @@ class Connection(psycopg.Connection[Any]):
         self.pgconn.send_query(command)
         self._checked(self._results(monotonic() + self.reply_timeout)[0])
 
-    def _results(self, deadline: float) -> list[PGresult]:
-        """Await one command's results, but not for ever: a server that hangs keeps no timeout.
+    def _results(self, deadline: float, *, until_sync: bool = False) -> list[PGresult]:
+        """Await a command's results, or a pipeline's, but not for ever: who hangs keeps no timeout.
 
         Raises:
             psycopg.OperationalError: the server does not reply, or has gone.
         """
         results: list[PGresult] = []
-        while self.pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
+        pgconn, is_over = self.pgconn, False
+        while pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
             self._await(self._writable, deadline)
         while True:
-            while self.pgconn.is_busy():
+            while pgconn.is_busy():
                 self._await(self._readable, deadline)
-            if (result := self.pgconn.get_result()) is not None:
+            if (result := pgconn.get_result()) is not None:
                 results.append(result)
-                if result.status != ExecStatus.PIPELINE_SYNC:  # which nothing follows
-                    continue
-            if not results:
+                is_over = False
+                if result.status == ExecStatus.PIPELINE_SYNC:
+                    return results
+            elif results and not until_sync:
+                return results
+            elif is_over:  # nothing where a result should begin
                 raise psycopg.OperationalError("the connection was lost")
-            return results
+            else:
+                is_over = True
 
     def _await(self, poll: select.poll, deadline: float) -> None:
         if not poll.poll(max(0, 1000 * (deadline - monotonic()))):
