@@ -6,9 +6,11 @@ from gevent import monkey  # type: ignore[import-untyped]
 monkey.patch_all()
 
 import sys
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
+import gunicorn.http.wsgi  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
 
 import metrics_server
@@ -37,6 +39,10 @@ timeout = 30  # seconds
 graceful_timeout = settings.graceful_timeout
 loglevel = settings.log_level
 control_socket_disable = True
+# No header is gunicorn's to trust, whoever sends it: headers.py reads those of TRUSTED_PROXIES.
+forwarded_allow_ips = "*"
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 sendfile = False  # a client's socket has a timeout, and os.sendfile knows of none
 if Path("/dev/shm").is_dir():
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
@@ -95,3 +101,5 @@ def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-d
 
 gunicorn.util.write_error = write_error
 gunicorn.util.close = worker.close
+gunicorn.util.http_date = worker.http_date
+gunicorn.http.wsgi.WSGIErrorsWrapper = cache(gunicorn.http.wsgi.WSGIErrorsWrapper)

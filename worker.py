@@ -2,8 +2,9 @@
 
 import socket
 from contextlib import suppress
-from functools import partial
-from time import monotonic
+from email.utils import formatdate
+from functools import lru_cache, partial
+from time import monotonic, time
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
@@ -41,6 +42,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.waiting_since: dict[socket.socket, float] = {}
+
+    def init_process(self) -> None:
+        """Keep the settings as plain attributes: gunicorn looks some forty up for each request."""
+        settings = self.cfg.settings
+        self.cfg.__dict__.update({name: setting.get() for name, setting in settings.items()})
+        super().init_process()
 
     def run(self) -> None:
         """Serve until told to stop, then until what is in flight has been answered."""
@@ -91,6 +98,16 @@ class Worker(GeventWorker):  # type: ignore[misc]
                     socket.fromfd(client.fileno(), client.family, client.type) as twin,
                 ):
                     twin.shutdown(socket.SHUT_RD)
+
+
+def http_date(timestamp: float | None = None) -> str:
+    """Write a moment for the header Date, once a second."""
+    return date_of_second(int(time() if timestamp is None else timestamp))
+
+
+@lru_cache(maxsize=1)
+def date_of_second(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def close(client: socket.socket) -> None:
