@@ -1,6 +1,7 @@
 """PostgreSQL: a pool of connections that survives its server, and SQLSTATE as HTTP."""
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
@@ -82,8 +83,7 @@ class Database:
             # Reconnecting is the probe's work: the pool's own attempts back off for seconds.
             reconnect_timeout=0,
         )
-        self._waiting = 0
-        self._counting = Lock()
+        self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf
         self._suspect = False  # a connection was lost, or none was free: the next request asks
         self._down = False  # it was asked, and did not let us in
@@ -135,7 +135,7 @@ class Database:
 
     def is_crowded(self) -> bool:
         """Tell whether as many requests wait for a connection as keep them all busy."""
-        return self._waiting >= WAITING_PER_CONNECTION * self._pool.max_size
+        return len(self._waiting) >= WAITING_PER_CONNECTION * self._pool.max_size
 
     def close(self) -> None:
         self._pool.close()
@@ -179,14 +179,12 @@ class Database:
         raise DatabaseUnavailable("it ends every connection")
 
     def _wait_for_connection(self) -> Connection:
-        """Count who waits: the pool's own count has those that gave up too."""
-        with self._counting:
-            self._waiting += 1
+        """Note who waits: the pool's own count has those that gave up too."""
+        self._waiting.append(None)
         try:
             return self._pool.getconn()
         finally:
-            with self._counting:
-                self._waiting -= 1
+            self._waiting.pop()
 
     def _discard(self, connection: Connection) -> None:
         """Close a connection, and the idle others with it: what ended one has ended them too."""

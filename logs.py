@@ -3,6 +3,7 @@
 import json
 import logging
 import logging.config
+import os
 import re
 import sys
 import time
@@ -74,15 +75,15 @@ def line_writer() -> Callable[[str], None] | None:
 
     There is none for text, nor where `set_up_logging` was not called, as in tests.
     """
+    handler: Any
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, LineFormatter) and handler.formatter.form == "json":
-            return partial(write_line, handler)
+            return partial(write_line, handler.stream.fileno())
     return None
 
 
-def write_line(handler: Any, line: str) -> None:
-    with handler.lock:
-        handler.stream.write(f"{line}\n")
+def write_line(descriptor: int, line: str) -> None:
+    os.write(descriptor, f"{line}\n".encode())  # at once, so that no other line mixes with it
 
 
 def rfc3339(moment: float) -> str:
