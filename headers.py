@@ -34,8 +34,12 @@ def add_headers(app: Flask, settings: Settings) -> None:
 
     def answer_with_headers(environ: dict[str, Any], start_response: Any) -> Any:
         def start(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            headers = COMMON_OF_HTTPS if environ["wsgi.url_scheme"] == "https" else COMMON
-            headers = given + headers + allowed(environ) + environ.get(RATE_LIMIT_HEADERS, [])
+            headers = [
+                *given,
+                *(COMMON_OF_HTTPS if environ["wsgi.url_scheme"] == "https" else COMMON),
+                *allowed(environ),
+                *environ.get(RATE_LIMIT_HEADERS, ()),
+            ]
             names = {name for name, _ in given}
             if POLICY[0] not in names:
                 headers.append(POLICY)

@@ -72,7 +72,10 @@ class UserMapAdapter(MapAdapter):
 
 
 class LeanFlask(Flask):
-    """Flask for views that are no coroutines, on whatever host, of users whose id has any form."""
+    """Flask for views that are no coroutines, on whatever host, of users whose id has any form.
+
+    Of Flask's hooks it calls those that are in use here; tests/test_policy.py finds any other.
+    """
 
     session_interface = NoSessions()
     url_map_class: type[Map] = UserMap
@@ -96,7 +99,7 @@ class LeanFlask(Flask):
         )
 
     def preprocess_request(self) -> Any:
-        """Call the hooks of the application and of the blueprint; no other kind is in use here."""
+        """Call the hooks of the application and of the blueprint."""
         asked = request_ctx.request
         hooks = self.before_request_funcs
         for functions in (hooks.get(None, ()), hooks.get(asked.blueprint, ())):
@@ -106,7 +109,13 @@ class LeanFlask(Flask):
         return None
 
     def process_response(self, response: Response) -> Response:
-        """Call the hooks of the application; no other kind is in use here."""
+        """Call the hooks of the application."""
         for function in reversed(self.after_request_funcs.get(None, ())):
             response = function(response)
         return response
+
+    def do_teardown_request(self, exc: BaseException | None = None) -> None:
+        """Call nothing: each connection has gone back to the pool by itself."""
+
+    def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
+        """Call nothing, as above."""

@@ -1,6 +1,5 @@
 """Every answer seen once, below Flask: its id, its line in the log, its metrics, its trace."""
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,7 @@ from flask import Flask
 
 from audit import Auditor
 from config import Settings
-from logs import line_writer, rfc3339
+from logs import ENCODE, line_writer, rfc3339
 from trail import CURRENT, Trail
 
 log = logging.getLogger("tasks.request")
@@ -151,7 +150,7 @@ def line_of_success(trail: Trail) -> str:
     if trail.trace_id:
         line += f', "trace_id": "{trail.trace_id}"'
     if trail.user:
-        line += f', "user": {json.dumps(trail.user)}'
+        line += f', "user": {ENCODE(trail.user)}'
     if trail.runs:
         line += (
             f', "db_ms": {1000 * trail.database_seconds:.2f}, "queries": {len(trail.runs)}'

@@ -63,6 +63,13 @@ def test_public_list_names_no_route_that_is_gone(application: Flask):
     assert application.view_functions.keys() >= PUBLIC_ENDPOINTS
 
 
+def test_no_hook_is_of_a_kind_that_is_never_called(application: Flask):
+    assert not application.url_value_preprocessors
+    assert not application.teardown_request_funcs
+    assert not application.teardown_appcontext_funcs
+    assert application.after_request_funcs.keys() <= {None}
+
+
 def test_every_api_route_is_described_in_openapi(application: Flask):
     described = {
         (method.upper(), path)
