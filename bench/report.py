@@ -7,7 +7,9 @@ from pathlib import Path
 
 import matplotlib
 
+from bench.batch import NOTHING_NEW, Cost
 from bench.cpu import Cpu
+from bench.features import Added
 from bench.growth import Growth
 from bench.lists import LIMIT, TASKS_OF_USER, Lists
 from bench.machine import describe_machine
@@ -30,6 +32,13 @@ SPEED_BUDGETS = {name: 3 if name in READS else 4 for name in OPERATIONS}  # time
 GROWTH_BUDGET = 1.2
 LIST_BUDGETS = {False: 5, True: 20}  # milliseconds; True: with words
 MEMORY_BUDGET = 80  # MiB
+BATCH_BUDGETS = {  # times a single request
+    NOTHING_NEW: ("get", 1),
+    "batch of 100 creates": ("create", 10),
+    "batch of 100 patches": ("patch", 10),
+    "batch of 100 completions": ("toggle", 10),
+    "batch of 100 patches with a key": ("patch with a key", 10),
+}
 NOISE_LIMIT = 0.05  # of all cores
 
 
@@ -171,6 +180,51 @@ def lists_section(measured: Lists, tasks: int) -> str:
         f"Time of the statement in PostgreSQL (EXPLAIN ANALYZE) and pages it touches: {LIMIT} of\n"
         f"{TASKS_OF_USER:,} tasks in a table of {tasks:,}, in the API's role, generic plans.\n\n"
         + table(("list", "p50, ms", "p95, ms", "pages", "budget", ""), rows)
+    )
+
+
+def features_section(measured: list[Added]) -> str:
+    rows = [
+        (
+            added.feature.name,
+            "on" if added.feature.is_default else "off",
+            added.feature.operation,
+            f"{added.cost.cpu:.0f}",
+            f"{added.cost.cpu / added.without.cpu:.0%}",
+            f"{added.cost.elapsed:.0f}",
+            f"{added.cost.elapsed / added.without.elapsed:.0%}",
+        )
+        for added in measured
+    ]
+    head = ("feature", "by default", "request", "CPU, µs", "", "until the answer, µs", "")
+    return (
+        "## What each feature costs\n\n"
+        "A request with the feature beside one without it, in turns, in process; the median\n"
+        "difference, and its share of the request without. CPU is this process's; until the\n"
+        "answer counts PostgreSQL too, whose commits do not wait for the disk here.\n\n"
+        + table(head, rows)
+    )
+
+
+def batch_section(measured: dict[str, Cost]) -> str:
+    rows = []
+    for name, cost in measured.items():
+        single, budget = BATCH_BUDGETS.get(name, ("", 0))
+        ratio = cost.elapsed / measured[single].elapsed if single else 0
+        rows.append(
+            (
+                name,
+                f"{cost.cpu:,.0f}",
+                f"{cost.elapsed:,.0f}",
+                f"{ratio:.1f} times {single}" if single else "",
+                f"{budget}" if single else "",
+                verdict(ratio < budget) if single else "",
+            )
+        )
+    head = ("request", "CPU, µs", "until the answer, µs", "", "budget", "")
+    return (
+        "## Batches, and changes\n\n"
+        "In process, one after the other; commits do not wait for the disk.\n\n" + table(head, rows)
     )
 
 

@@ -11,14 +11,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # also as `python bench/run.py`
 
+from bench.batch import measure_batch
 from bench.cpu import measure_cpu, on_one_core
+from bench.features import measure_features
 from bench.growth import measure_growth
 from bench.lists import measure_lists
 from bench.machine import others_seconds
 from bench.postgres import PROJECT, connect, migrated_database, running_server, server_version
 from bench.report import (
+    batch_section,
     cpu_section,
     draw_plot,
+    features_section,
     growth_section,
     lists_section,
     machine_section,
@@ -29,7 +33,7 @@ from bench.report import (
 )
 from bench.throughput import load_generator, measure_throughput
 
-PARTS = ("cpu", "http", "growth", "lists")
+PARTS = ("cpu", "features", "batch", "http", "growth", "lists")
 RESULTS = PROJECT / "docs" / "bench"
 
 
@@ -37,6 +41,7 @@ RESULTS = PROJECT / "docs" / "bench"
 class Effort:
     cpu_rounds: int = 30
     cpu_count: int = 200
+    feature_count: int = 50
     http_rounds: int = 3
     http_seconds: float = 4
     growth_rounds: int = 15
@@ -46,7 +51,7 @@ class Effort:
     list_tasks: int = 2_000_000
 
 
-QUICK = Effort(3, 100, 1, 1, 3, 300, (10_000, 100_000), 20, 200_000)
+QUICK = Effort(3, 100, 20, 1, 1, 3, 300, (10_000, 100_000), 20, 200_000)
 
 
 def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
@@ -63,6 +68,13 @@ def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
     if "cpu" in parts:
         with on_one_core(), running_server() as server, migrated_database(server, "cpu") as url:
             keep(cpu_section(measure_cpu(url, effort.cpu_rounds, effort.cpu_count)))
+    if "features" in parts:
+        with on_one_core(), running_server() as server, migrated_database(server, "with") as url:
+            rounds, count = effort.cpu_rounds, effort.feature_count
+            keep(features_section(measure_features(url, rounds, count)))
+    if "batch" in parts:
+        with on_one_core(), running_server() as server, migrated_database(server, "batch") as url:
+            keep(batch_section(measure_batch(url, effort.cpu_rounds)))
     with running_server() as server:
         if "http" in parts:
             with (

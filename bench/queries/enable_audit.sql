@@ -1,0 +1,1 @@
+ALTER TABLE tasks ENABLE TRIGGER tasks_audit_insert
