@@ -86,7 +86,8 @@ def variants_of(connection: Connection) -> Iterator[tuple[str, Variant]]:
 
     orders = [(f"{sort} {order}", f"_by_{sort}_{order}") for sort, order in product(SORTS, ORDERS)]
     for label, name in [("plain", ""), *orders]:
-        statement = prepare(f"select_tasks{name}")
+        kind = "found_" if "updated" in label else ""  # as blueprints/lists.py chooses
+        statement = prepare(f"select_{kind}tasks{name}")
         yield label, (statement, NO_FILTERS)
         yield f"{label}, page {FAR + 1}", (statement, far_into(connection, statement))
     for (label, chosen), sort in product(FILTERS.items(), SORTS):
