@@ -1,17 +1,19 @@
 """Flask without the work at each request that only other applications need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from flask import Flask, Request, Response
 from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import NotFound
-from werkzeug.routing import Map, MapAdapter
+from werkzeug.routing import Map, MapAdapter, Rule
 
 from converters import CONVERTERS
 
 NO_SESSION = NullSession()
+REMEMBERED_PATHS = 2048  # at most 8 MB, where all are as long as gunicorn lets them be
 
 
 class NoSessions(SessionInterface):
@@ -48,6 +50,8 @@ class UserMap(Map):
         options |= {"converters": CONVERTERS, "merge_slashes": False}
         super().__init__(**options)
         self.of_any_user = Map(**options)
+        self._plain, self._any = self.bind(""), self.of_any_user.bind("")
+        self.find = lru_cache(REMEMBERED_PATHS)(self._find)
 
     def add(self, rulefactory: Any) -> None:
         super().add(rulefactory)
@@ -57,18 +61,28 @@ class UserMap(Map):
             rule.provide_automatic_options = rulefactory.provide_automatic_options
             self.of_any_user.add(rule)
 
+    def _find(self, path: str, method: str) -> tuple[Rule, Mapping[str, Any]]:
+        try:
+            return self._plain.match(path, method, return_rule=True)
+        except NotFound:
+            return self._any.match(path, method, return_rule=True)
 
-class UserMapAdapter(MapAdapter):
-    """A path to be matched, with a user's id that may have a slash."""
+
+class PathAdapter(MapAdapter):
+    """A path to be matched: most are asked for again and again, such as a user's list."""
 
     map: UserMap
 
-    def match(self, *arguments: Any, **options: Any) -> Any:
-        try:
-            return super().match(*arguments, **options)
-        except NotFound:
-            everyone = self.map.of_any_user.bind(self.server_name)
-            return everyone.match(self.path_info, self.default_method, **options)
+    def match(
+        self,
+        path_info: str | None = None,
+        method: str | None = None,
+        return_rule: bool = False,
+        *_: Any,
+        **__: Any,
+    ) -> Any:
+        rule, values = self.map.find(path_info or self.path_info, method or self.default_method)
+        return rule if return_rule else rule.endpoint, dict(values)
 
 
 class LeanFlask(Flask):
@@ -87,7 +101,7 @@ class LeanFlask(Flask):
         """Bind no host, as no route looks at it: Flask would parse and check it each time."""
         if request is None:
             return super().create_url_adapter(None)
-        return UserMapAdapter(
+        return PathAdapter(
             self.url_map,
             "",
             request.root_path,
@@ -107,6 +121,12 @@ class LeanFlask(Flask):
                 if (answer := function()) is not None:
                     return answer
         return None
+
+    def finalize_request(self, rv: Any, from_error_handler: bool = False) -> Response:
+        """Hand a response on as it is, which nearly all views return, and send no signal."""
+        if from_error_handler or not isinstance(rv, Response):
+            return super().finalize_request(rv, from_error_handler)
+        return self.process_response(rv)
 
     def process_response(self, response: Response) -> Response:
         """Call the hooks of the application."""
