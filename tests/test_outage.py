@@ -281,7 +281,7 @@ def test_connections_at_hand_are_used_while_the_server_has_no_others(
     with ThreadPoolExecutor(1) as pool, own.locked(task_id):
         lost = pool.submit(toggle, db, task_id)
         wait_until(own.waiting)
-        insert(db)  # with a second connection
+        db.fetch("select_version", user_id="alice")  # with a second connection
         own.end_connections("wait_event_type = 'Lock'")
         with pytest.raises(psycopg.OperationalError):
             lost.result()
