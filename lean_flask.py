@@ -114,9 +114,8 @@ class LeanFlask(Flask):
 
     def preprocess_request(self) -> Any:
         """Call the hooks of the application and of the blueprint."""
-        asked = request_ctx.request
-        hooks = self.before_request_funcs
-        for functions in (hooks.get(None, ()), hooks.get(asked.blueprint, ())):
+        hooks, blueprint = self.before_request_funcs, request_ctx.request.blueprint
+        for functions in (hooks.get(None, ()), hooks.get(blueprint, ()) if blueprint else ()):
             for function in functions:
                 if (answer := function()) is not None:
                     return answer

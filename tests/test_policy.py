@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import User, assert_error
+from support import User, assert_error, settings_for
 
 import generated
+from app import create_app
 from auth import PUBLIC_ENDPOINTS
 from config import PROJECT, SETTINGS
 
@@ -68,6 +69,15 @@ def test_no_hook_is_of_a_kind_that_is_never_called(application: Flask):
     assert not application.teardown_request_funcs
     assert not application.teardown_appcontext_funcs
     assert application.after_request_funcs.keys() <= {None}
+
+
+@pytest.mark.parametrize(("path", "names"), [("/livez", "ab"), ("/none", "a")])
+def test_hook_is_called_once(path: str, names: str):
+    app, called = create_app(settings_for("postgresql://")), []
+    app.before_request(lambda: called.append("a"))
+    app.before_request_funcs["health"] = [lambda: called.append("b")]
+    app.test_client().get(path)
+    assert called == list(names)
 
 
 def test_every_api_route_is_described_in_openapi(application: Flask):
