@@ -1,26 +1,30 @@
 """Every environment variable once: its default, its check, and the text that the README shows."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
+
+from parsers import (
+    integer,
+    log_format,
+    log_level,
+    origin_of,
+    origins,
+    postgres_url,
+    rate,
+    redis_url,
+    secret,
+    switch,
+    web_url,
+)
 
 PROJECT = Path(__file__).parent
 VERSION = "1.0.0"  # of the API
-SHORTEST_SECRET = 32  # bytes; RFC 7518, section 3.2, for HS256
-RATE = re.compile(
-    r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
-    re.ASCII | re.IGNORECASE,
-)
-SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
 class CommandError(RuntimeError):
@@ -29,121 +33,6 @@ class CommandError(RuntimeError):
 
 class ConfigError(CommandError):
     """A setting that the process cannot start with; the text says what to set."""
-
-
-def integer(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Make a parser of whole numbers from `minimum` to `maximum`; it raises ValueError beyond."""
-
-    def parse(text: str) -> int:
-        wanted = f"a whole number from {minimum} to {maximum}"
-        if not (text.isascii() and text.isdecimal()) or not minimum <= int(text) <= maximum:
-            raise ValueError(wanted)
-        return int(text)
-
-    return parse
-
-
-def switch(text: str) -> bool:
-    if text.lower() not in {"on", "off"}:
-        raise ValueError("on or off")
-    return text.lower() == "on"
-
-
-def log_level(text: str) -> str:
-    if text.lower() not in {"debug", "info", "warning", "error"}:
-        raise ValueError("debug, info, warning or error")
-    return text.lower()
-
-
-def log_format(text: str) -> str:
-    if text.lower() not in {"json", "text"}:
-        raise ValueError("json or text")
-    return text.lower()
-
-
-def secret(text: str) -> str:
-    if len(text.encode()) < SHORTEST_SECRET:
-        raise ValueError(f"{SHORTEST_SECRET} bytes or more (try: openssl rand -base64 32)")
-    if text.lstrip().startswith(("-----BEGIN", "{")):  # PyJWT refuses to use one as a secret
-        raise ValueError("a random secret, not a key pair's PEM or JWK")
-    return text
-
-
-def web_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("an address that begins with http:// or https://")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("an address with a port that exists") from None
-    return text
-
-
-def origin_of(url: str) -> str:
-    """Reduce an address to its origin, as Better Auth does for `iss` and `aud`.
-
-    https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin: no user, no port of the scheme.
-    """
-    if not url:
-        return ""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2].lower()
-    default_port = ":443" if parts.scheme == "https" else ":80"
-    return f"{parts.scheme}://{host.removesuffix(default_port)}"
-
-
-def origins(text: str) -> tuple[str, ...]:
-    found = tuple(origin.strip() for origin in text.split(",") if origin.strip())
-    if any(origin_of(web_url(origin)) != origin for origin in found):
-        raise ValueError("origins such as https://app.example.com, without a path, between commas")
-    return found
-
-
-def postgres_url(text: str) -> str:
-    """Take any libpq address; drop the driver suffix that SQLAlchemy adds to the scheme.
-
-    asyncpg's `ssl` is libpq's `sslmode`.
-    """
-    scheme, separator, rest = text.partition("://")
-    scheme = scheme.partition("+")[0]
-    if not separator or scheme not in {"postgresql", "postgres"}:
-        raise ValueError("an address that begins with postgresql://")
-    url = re.sub(r"([?&])ssl=", r"\1sslmode=", f"{scheme}://{rest}")
-    try:
-        conninfo_to_dict(url)
-    except ProgrammingError:  # its text may hold a part of the password
-        raise ValueError(
-            "an address that libpq understands, with special characters escaped"
-        ) from None
-    return url
-
-
-def parse_rate(text: str) -> tuple[int, int] | None:
-    """Read `600/minute` or `20 per 5 seconds` as requests and seconds, `off` as None."""
-    if text.lower() == "off":
-        return None
-    if not (match := RATE.fullmatch(text)):
-        raise ValueError("off, or a limit such as 600/minute or 20 per 5 seconds")
-    requests, units, unit = match.groups()
-    return int(requests), int(units or 1) * SECONDS_OF_UNIT[unit.lower()]
-
-
-def rate(text: str) -> str:
-    parse_rate(text)
-    return text
-
-
-def redis_url(text: str) -> str:
-    parts = urlsplit(text)
-    wanted = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}
-    if not wanted.get(parts.scheme):
-        raise ValueError("an address that begins with redis://, rediss:// or unix://")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("an address with a port that exists") from None
-    return text
 
 
 def setting(default: Any, parse: Callable[[str], Any], text: str, derived: str = "") -> Any:

@@ -8,8 +8,9 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
 from typing import Any
 
-from config import Settings, parse_rate
+from config import Settings
 from errors import MESSAGE_OF_STATUS, ApiError
+from parsers import parse_rate
 from trail import rate_limited
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond, counts begin anew

@@ -6,6 +6,7 @@ import pytest
 from support import SECRET
 
 import config
+import parsers
 from config import ConfigError, Settings
 
 DATABASE = {"DATABASE_URL": "postgresql://localhost/tasks"}
@@ -179,4 +180,4 @@ def test_redis_is_named_as_its_client_writes_it(url: str):
 def test_limit_is_read_as_requests_and_seconds(
     text: str, requests_and_seconds: tuple[int, int] | None
 ):
-    assert config.parse_rate(text) == requests_and_seconds
+    assert parsers.parse_rate(text) == requests_and_seconds
