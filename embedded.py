@@ -12,33 +12,29 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 import psycopg
 
-from children import end_with_parent
-from config import CommandError
+from postgres_programs import EmbeddedError, Programs, stop
+
+__all__ = ["EmbeddedError", "binaries", "running", "url_of_running"]
 
 MAJOR = "18"
 NAME = "tasks"  # of the superuser and of the database
 PORT = "5432"  # a part of the socket's name, no TCP port; fixed, so that PGPORT cannot move it
 START_SECONDS = 30.0
 RETRY_SECONDS = 5.0
-STOP_SECONDS = ((signal.SIGINT, 8.0), (signal.SIGQUIT, 6.0))
 ADDRESS_BYTES = 103  # longest path of a unix socket on macOS, 107 on Linux: unix(4), unix(7)
 NAMESPACE = ("unshare", "-U")  # util-linux
 # What PostgreSQL says while a killed predecessor still ends: miscinit.c, sysv_shmem.c.
 LINGERING = re.compile(r"lock file .* already exists|pre-existing shared memory block")
-COMPLAINT = re.compile(r"(?:FATAL|ERROR|error):\s+(.+)(?:\n.*HINT:\s+(.+))?")
-PANIC = re.compile(r"PANIC:\s+(.+)(?:\n.*HINT:\s+(.+))?")  # often no more than an echo
 
 
 @contextmanager
@@ -101,7 +97,7 @@ def _start(stack: ExitStack, folder: Path, settings: Sequence[str]) -> str:
     while True:
         _forget_dead_server(folder)
         server = programs.spawn("postgres", *arguments)
-        stack.callback(_stop, server)
+        stack.callback(stop, server)
         if url := _await(programs, server, folder, sockets):
             return url
         why = programs.complaint()
@@ -225,97 +221,5 @@ def _refusal(url: str) -> str | None:
     return None
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a server: fast, then at once (postgres(1), SIGINT and SIGQUIT), then by force."""
-    for how, seconds in STOP_SECONDS:
-        process.send_signal(how)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-            return
-    process.kill()
-    process.wait()
-
-
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
-
-
-class EmbeddedError(CommandError):
-    """The embedded PostgreSQL cannot do what was asked; its text is one line for a person."""
-
-
-class Programs(NamedTuple):
-    """PostgreSQL's programs, their log, and the user and group that run them, None for ours."""
-
-    folder: Path
-    log: Path
-    prefix: tuple[str, ...]
-    owner: tuple[int, int] | None
-
-    def spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a program, away from the terminal."""
-        user, group = self.owner or (None, None)
-        try:
-            with self.log.open("ab") as log:
-                return subprocess.Popen(
-                    [*self.prefix, self.folder / name, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd="/",  # another user may not enter ours
-                    env=os.environ | {"LC_ALL": "C"},  # its complaints are read here
-                    start_new_session=True,  # Ctrl-C is for the caller, who stops the server last
-                    user=user,
-                    group=group,
-                    extra_groups=self.owner and (),
-                    preexec_fn=end_with_parent(signal.SIGINT),  # PostgreSQL's fast shutdown
-                )
-        except OSError as error:
-            raise EmbeddedError(f"PostgreSQL cannot start: {error}") from error
-
-    def run(self, name: str, *arguments: str) -> None:
-        """Run a program to its end; EmbeddedError with its last complaint when it fails."""
-        process = self.spawn(name, *arguments)
-        try:
-            code = process.wait()
-        finally:
-            _stop(process)
-        if code != 0:
-            raise EmbeddedError(f"PostgreSQL's {name} failed: {self.complaint()}")
-
-    def complaint(self) -> str:
-        """Return PostgreSQL's own last error and hint; on a full disk its log lacks them."""
-        text = self.log.read_text(errors="replace")
-        for said in COMPLAINT.findall(text)[-1:] or PANIC.findall(text)[-1:]:
-            return " ".join(said).strip()
-        free = shutil.disk_usage(self.log.parent).free // 2**20
-        last = (text.strip().splitlines() or ["it says nothing"])[-1]
-        return f"{last} ({free} MiB left on the disk)"
-
-    def check_way_to(self, folder: Path) -> None:
-        """Raise EmbeddedError where the owner may not pass on the way: path_resolution(7)."""
-        if self.owner is None:
-            return
-        user, group = self.owner
-        for place in filter(Path.exists, (folder, *folder.parents)):
-            at = place.stat()
-            bit = 0o100 if at.st_uid == user else 0o010 if at.st_gid == group else 0o001
-            if not at.st_mode & bit:
-                raise EmbeddedError(
-                    f"PostgreSQL refuses root, and user {user} may not enter {place}:"
-                    " run as an ordinary user or set DATABASE_URL"
-                )
-
-    def make_parent(self, parent: Path) -> None:
-        """Make the folder of the data folder, closed to all but ourselves and the owner's group."""
-        if not parent.exists():
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.owner:
-                os.chown(parent, -1, self.owner[1])
-                parent.chmod(0o710)
-
-    def own(self, folder: Path) -> None:
-        """Hand `folder` and all in it to the owner, where that is somebody else."""
-        if self.owner and folder.stat().st_uid != self.owner[0]:
-            for path in (*folder.rglob("*"), folder):  # it last: nobody enters while we work
-                os.chown(path, *self.owner, follow_symlinks=False)

@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 import embedded
+import postgres_programs
 from embedded import EmbeddedError, running, url_of_running
 
 FAST = ("fsync=off",)
@@ -354,7 +355,8 @@ def test_callers_error_passes_unchanged_and_the_server_stops(folder: Path) -> No
 def test_server_that_cannot_stop_is_ended_by_force(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "STOP_SECONDS", [(how, 0.1) for how, _ in embedded.STOP_SECONDS])
+    short = [(how, 0.1) for how, _ in postgres_programs.STOP_SECONDS]
+    monkeypatch.setattr(postgres_programs, "STOP_SECONDS", short)
     with running(folder, FAST):
         os.kill(pid := pid_of_server(folder), signal.SIGSTOP)
     with pytest.raises(ProcessLookupError):
