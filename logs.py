@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -83,7 +84,8 @@ def line_writer() -> Callable[[str], None] | None:
 
 
 def write_line(descriptor: int, line: str) -> None:
-    os.write(descriptor, f"{line}\n".encode())  # at once, so that no other line mixes with it
+    with suppress(OSError):  # a log that is full or gone fails no request, as logging has it too
+        os.write(descriptor, f"{line}\n".encode())  # at once, so that no other line mixes with it
 
 
 def rfc3339(moment: float) -> str:

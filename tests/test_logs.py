@@ -26,7 +26,7 @@ import trail
 from app import create_app
 from config import PROJECT
 from errors import error_body
-from logs import LineFormatter
+from logs import LineFormatter, write_line
 from observe import fields_of, line_of_success
 from trail import Run, Trail
 
@@ -94,6 +94,15 @@ def test_line_of_a_success_tells_what_every_line_tells():
         line = json.loads(line_of_success(one))
         assert line.keys() - fields_of(one).keys() == {"time", "level"}
         assert line | fields_of(one) == line
+
+
+def test_log_that_nobody_reads_any_more_fails_no_request():
+    reader, writer = os.pipe()
+    write_line(writer, "one")
+    assert os.read(reader, 10) == b"one\n"
+    os.close(reader)
+    write_line(writer, "two")
+    os.close(writer)
 
 
 def test_probe_that_succeeds_is_no_line_at_info(app: Flask, lines: Lines):
