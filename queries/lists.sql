@@ -19,6 +19,13 @@ lower(title)
 -- fragment: key_of_due
 coalesce(due_at, {never_<order>})
 
+-- fragment: order_of_created
+-- The key is the id. Named twice, it would be sorted once more by PostgreSQL 15.
+id <order>
+
+-- fragment: order_of_<sort:updated|title|due|priority>
+key <order>, id <order>
+
 -- fragment: never_asc
 timestamptz 'infinity'
 
@@ -189,10 +196,10 @@ WITH page AS (
                 AND {is_listed}
                 AND {is_beyond_<sort>}
                 AND {may_have_tags}
-            ORDER BY key <order>, id <order>
+            ORDER BY {order_of_<sort>}
         ) AS candidate
         WHERE {has_tags}
-        ORDER BY key <order>, id <order>
+        ORDER BY {order_of_<sort>}
         LIMIT %(limit)s::bigint + 1
     ) AS first
 ),
