@@ -326,7 +326,7 @@ def url(server: SimpleNamespace) -> Iterator[str]:
 
 def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
     folder = processes.copy_of_project(tmp_path)
-    with processes.gunicorn(folder, url) as api:
+    with processes.gunicorn(folder, url, measure=processes.GREENLETS) as api:
         api.create()
         answer = api.ask("GET", "/nope", headers={"X-Request-Id": "mine"})
         assert answer.json["details"] == {"request_id": "mine"}
