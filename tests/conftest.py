@@ -58,9 +58,16 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
         os.environ["TEST_DATABASE_URL"] = stack.enter_context(server)
 
 
+LONGEST = {"test_run", "test_schemathesis", "test_transfer"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Have the modules that start processes begin first: they take the longest."""
-    items.sort(key=lambda item: not hasattr(item.module, "processes"))
+    """Have the modules that take longest begin first, then the others that start processes."""
+
+    def turn(item: pytest.Function) -> tuple[bool, bool]:
+        return item.module.__name__ not in LONGEST, not hasattr(item.module, "processes")
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

@@ -309,7 +309,12 @@ def test_what_is_off_is_not_imported():
         " 'prometheus_client', 'google', 'requests', 'metrics', 'traces'}])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env=processes.plain_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"
 
