@@ -99,7 +99,8 @@ class LeanFlask(Flask):
         """Call the hooks of the application and of the blueprint; no other kind is in use here."""
         asked = request_ctx.request
         hooks = self.before_request_funcs
-        for functions in (hooks.get(None, ()), hooks.get(asked.blueprint, ())):
+        # None, of a route without a blueprint, is the application's own key; no blueprint is "".
+        for functions in (hooks.get(None, ()), hooks.get(asked.blueprint or "", ())):
             for function in functions:
                 if (answer := function()) is not None:
                     return answer
