@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from psycopg import sql
 from pytest_postgresql import factories
+from pytest_postgresql.janitor import DatabaseJanitor
 from support import User, settings_for
 
 import embedded
@@ -56,9 +58,16 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
         os.environ["TEST_DATABASE_URL"] = stack.enter_context(server)
 
 
+LONGEST = {"test_run", "test_schemathesis", "test_transfer"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Have the modules that start processes begin first: they take the longest."""
-    items.sort(key=lambda item: not hasattr(item.module, "processes"))
+    """Have the modules that take longest begin first, then the others that start processes."""
+
+    def turn(item: pytest.Function) -> tuple[bool, bool]:
+        return item.module.__name__ not in LONGEST, not hasattr(item.module, "processes")
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +95,14 @@ def address_of(url: str) -> SimpleNamespace:
             template_dbname=None,
         )
 
+
+def create_by_copying_files(janitor: DatabaseJanitor) -> sql.Composed:
+    """Have databases cloned file by file: the default way takes three times as long."""
+    return CREATE(janitor) + sql.SQL(" STRATEGY file_copy")
+
+
+CREATE = DatabaseJanitor._build_create_database_sql
+DatabaseJanitor._build_create_database_sql = create_by_copying_files
 
 template = factories.postgresql_noproc(depends_on="server", load=[load_migrations])
 postgresql = factories.postgresql("template")

@@ -22,6 +22,13 @@ from support import settings_for
 from werkzeug.test import TestResponse
 
 from app import create_app
+from auth import require_owner
+from converters import UserIdConverter
+from errors import register_error_handlers
+from headers import add_headers
+from lean_flask import LeanFlask
+from observe import observe
+from rate_limits import RateLimits
 
 JWKS_PATH = "/api/auth/jwks"
 MAKE_PRIVATE_KEY: dict[str, Callable[[], Any]] = {
@@ -234,7 +241,23 @@ FAILURES: dict[str, Behaviour] = {
 
 def api_for(**settings: Any) -> Flask:
     """Build the API without a database, and a route beside its own that tells who calls."""
-    app = create_app(settings_for("postgresql://", **settings))
+    return with_me(create_app(settings_for("postgresql://", **settings)))
+
+
+def gate_for(**settings: Any) -> Flask:
+    """Build only what a request meets on its way in, in a tenth of the time, and that route."""
+    given = settings_for("postgresql://", **settings)
+    app = LeanFlask("tasks", static_folder=None)
+    app.extensions["rate_limits"] = RateLimits(given)
+    add_headers(app, given)
+    observe(app, given)
+    require_owner(app, given)
+    app.url_map.converters["user_id"] = UserIdConverter
+    register_error_handlers(app)
+    return with_me(app)
+
+
+def with_me(app: Flask) -> Flask:
     app.add_url_rule("/api/<user_id:user_id>/me", "me", lambda user_id: {"user_id": user_id})
     return app
 

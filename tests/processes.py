@@ -200,7 +200,7 @@ def plain_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def coverage_of(folder: Path) -> dict[str, str]:
+def coverage_of(folder: Path, concurrency: str) -> dict[str, str]:
     """Have a copy of the project measured like the project, where the tests are measured."""
     if "COVERAGE_PROCESS_CONFIG" not in os.environ:
         return {}
@@ -208,22 +208,29 @@ def coverage_of(folder: Path) -> dict[str, str]:
     return {
         "COVERAGE_PROCESS_START": str(folder / "pyproject.toml"),
         "COVERAGE_FILE": file,
-        "COVERAGE_CONCURRENCY": "gevent",
+        "COVERAGE_CONCURRENCY": concurrency,
     }
 
 
 @contextmanager
 def running(
-    arguments: list[str], folder: Path, port: int = 0, **environment: object
+    arguments: list[str],
+    folder: Path,
+    port: int = 0,
+    measure: str = "thread",
+    **environment: object,
 ) -> Iterator[Process]:
-    """Run Python with `arguments` in `folder`; at the end nothing of it runs any more."""
+    """Run Python with `arguments` in `folder`; at the end nothing of it runs any more.
+
+    `measure` is what runs at once in it, which coverage has to know; nothing is not measured.
+    """
     log = folder.parent / f"output-{time.monotonic_ns()}.txt"
     with log.open("wb") as file:
         popen = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
             env=plain_environment()
-            | coverage_of(folder)
+            | (coverage_of(folder, measure) if measure else {})
             | {name: str(value) for name, value in environment.items()},
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -246,8 +253,14 @@ def running(
             popen.wait()
 
 
+# To measure what a server runs doubles what its start costs: of those that run the same, one is.
+GREENLETS = "gevent"
+
+
 @contextmanager
-def gunicorn(folder: Path, database_url: str, **environment: object) -> Iterator[Process]:
+def gunicorn(
+    folder: Path, database_url: str, measure: str = "", **environment: object
+) -> Iterator[Process]:
     """Run gunicorn as in production, on a port of its own, until it answers."""
     port = int(str(environment.pop("API_PORT", 0))) or free_port()
     arguments = ["-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:application"]
@@ -258,17 +271,17 @@ def gunicorn(folder: Path, database_url: str, **environment: object) -> Iterator
         "WEB_CONCURRENCY": 1,
         **{name.upper(): rate for name, rate in GENEROUS.items()},
     }
-    with running(arguments, folder, port, **given | environment) as process:
+    with running(arguments, folder, port, measure, **given | environment) as process:
         process.wait_until_live()
         yield process
 
 
 @contextmanager
-def manage_run(folder: Path, **environment: object) -> Iterator[Process]:
+def manage_run(folder: Path, measure: str = "", **environment: object) -> Iterator[Process]:
     """Run `manage.py run`, on a port of its own, until it has printed what it prints."""
     port = int(str(environment.pop("API_PORT", 0))) or free_port()
     given = {"API_PORT": port, "WEB_CONCURRENCY": 1}
-    with running(["manage.py", "run"], folder, port, **given | environment) as process:
+    with running(["manage.py", "run"], folder, port, measure, **given | environment) as process:
         process.wait_for_output("/docs")
         yield process
 

@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
-from issuer import Issuer, api_for, ask, base64url, one_key, part
+from issuer import Issuer, api_for, ask, base64url, gate_for, one_key, part
 from support import SECRET, User, assert_error, settings_for, token_for
 
 from app import create_app
@@ -436,9 +436,9 @@ def test_user_id_may_hold_any_character(app: Flask):
 
 def test_kinds_of_tokens_follow_the_settings(issuer: Issuer):
     own, theirs = TOKEN, issuer.token()
-    secret_only = api_for()
-    issuer_only = api_for(better_auth_secret="", better_auth_url=issuer.origin)
-    both = api_for(better_auth_url=issuer.origin)
+    secret_only = gate_for()
+    issuer_only = gate_for(better_auth_secret="", better_auth_url=issuer.origin)
+    both = gate_for(better_auth_url=issuer.origin)
     accepted = [
         [ask(app, token).status_code for token in (own, theirs)]
         for app in (secret_only, issuer_only, both)
@@ -456,9 +456,9 @@ NEW_SECRET = "the secret after it, of 32 bytes or more"
 
 def test_while_a_secret_is_changed_tokens_of_both_are_taken():
     old, new = TOKEN, token_of(GOOD, secret=NEW_SECRET)
-    before = api_for()
-    changing = api_for(better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET)
-    after = api_for(better_auth_secret=NEW_SECRET)
+    before = gate_for()
+    changing = gate_for(better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET)
+    after = gate_for(better_auth_secret=NEW_SECRET)
     accepted = [
         [ask(app, token).status_code for token in (old, new)]
         for app in (before, changing, changing, after)
@@ -482,7 +482,7 @@ def test_token_that_is_refused_is_so_by_the_previous_secret_too(token: str):
 
 @pytest.mark.parametrize("digest", ["sha384", "sha512"])
 def test_hs256_is_the_one_algorithm_of_the_secret_however_long_it_is(digest: str):
-    app, secret = api_for(better_auth_secret="s" * 64), "s" * 64
+    app, secret = gate_for(better_auth_secret="s" * 64), "s" * 64
     assert ask(app, token_of(GOOD, secret=secret)).status_code == 200
     header = HS256 | {"alg": digest.replace("sha", "HS")}
     message = "The token is signed with an algorithm that is not accepted."
@@ -504,8 +504,8 @@ def test_public_key_is_no_secret_of_hmac(issuer: Issuer):
         "kid": key.kid,
     }
     for app in (
-        api_for(better_auth_url=issuer.origin),
-        api_for(better_auth_secret="", better_auth_url=issuer.origin),
+        gate_for(better_auth_url=issuer.origin),
+        gate_for(better_auth_secret="", better_auth_url=issuer.origin),
     ):
         for secret in secrets.values():
             for header in (HS256, HS256 | {"kid": key.kid}, {"alg": "EdDSA", "kid": key.kid}):
@@ -514,7 +514,7 @@ def test_public_key_is_no_secret_of_hmac(issuer: Issuer):
 
 def test_session_cache_of_the_issuers_own_key_is_refused(issuer: Issuer):
     """Better Auth signs its cookie cache with the same key: type and audience tell it apart."""
-    app = api_for(better_auth_url=issuer.origin)
+    app = gate_for(better_auth_url=issuer.origin)
     key, audience = issuer.keys[0], "better-auth:session-cache"
     cache = issuer.claims(aud=audience, sid="kQ3v9TtYw1nXz5RbCf7HjLmP2sD4gA8e")
     assert_refused(app, key.sign(cache, typ="better-auth.session-cache+jwt"))
@@ -570,7 +570,7 @@ RULES: dict[str, tuple[dict[str, str], set[str], set[str]]] = {
 def test_iss_and_aud_are_demanded(
     issuer: Issuer, settings: dict[str, str], own: set[str], theirs: set[str]
 ):
-    app = api_for(**settings, jwks_url=f"{issuer.origin}/api/auth/jwks")
+    app = gate_for(**settings, jwks_url=f"{issuer.origin}/api/auth/jwks")
     key = issuer.keys[0]
     claims = {name: GOOD | each for name, each in CLAIM_SETS.items()}
     header = {"alg": "EdDSA", "kid": key.kid}

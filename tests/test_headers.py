@@ -2,18 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
 
-import processes
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from processes import gunicorn
 from support import User, settings_for
 from werkzeug.test import TestResponse
 
-import migrate
 from app import create_app
 
 STRICT = "default-src 'none'; frame-ancestors 'none'"
@@ -147,16 +142,3 @@ def test_forwarded_host_never_reaches_an_address_that_is_answered(app: Flask):
         "POST", json={"title": "x"}, headers=headers
     )
     assert re.fullmatch(r"/api/alice/tasks/\d+", response.headers["Location"])
-
-
-def test_server_tells_no_version_and_each_header_once(server: SimpleNamespace, tmp_path: Path):
-    folder = processes.copy_of_project(tmp_path)
-    with processes.database_on(server, "headers") as url:
-        migrate.migrate(url)
-        with gunicorn(folder, url) as api:
-            answer = api.call("GET")
-    assert answer.status_code == 200
-    names = list(answer.headers.keys())
-    assert len(names) == len(set(names))
-    assert not re.search(r"\d", answer.headers.get("Server", ""))
-    assert "X-Powered-By" not in answer.headers

@@ -36,6 +36,7 @@ from issuer import (
     ask,
     base64url,
     drip,
+    gate_for,
     hang,
     make_key,
     one_key,
@@ -82,7 +83,7 @@ def stale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def api_of(issuer: Issuer, **settings: Any) -> Flask:
-    return api_for(**{"better_auth_secret": "", "better_auth_url": issuer.origin} | settings)
+    return gate_for(**{"better_auth_secret": "", "better_auth_url": issuer.origin} | settings)
 
 
 def ask_at_once(app: Flask, tokens: list[str]) -> tuple[list[Any], list[float]]:

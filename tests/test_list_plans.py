@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from pytest_postgresql import factories
 
 from statements import QUERIES
 
@@ -30,38 +31,44 @@ VALUES: dict[str, Any] = dict.fromkeys(
 ) | {"user_id": "heavy", "limit": LIMIT, "tags": "[]", "patterns": "[]", "count": False}
 
 
-@pytest.fixture
-def filled(postgresql: psycopg.Connection) -> psycopg.Connection:
-    """One user's 2,000 tasks, one in ten of all, lie among those of 1,000 others, all settled."""
-    postgresql.autocommit = True
-    postgresql.prepare_threshold = None
-    postgresql.execute(
-        """
-        INSERT INTO tasks (
-            user_id, title, description, completed, priority, due_at, tags, version
+def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_: object) -> None:
+    """Have one user's 2,000 tasks, one in ten of all, lie among those of 1,000 others, settled."""
+    with psycopg.connect(
+        host=host, port=port, user=user, dbname=dbname, password=password, autocommit=True
+    ) as connection:
+        connection.execute(
+            """
+            INSERT INTO tasks (
+                user_id, title, description, completed, priority, due_at, tags, version
+            )
+            SELECT
+                CASE n %% %(share)s WHEN 0 THEN 'heavy' ELSE 'other ' || n %% %(others)s END,
+                'Task ' || n, repeat('to be done ', 20),
+                n %% 3 > 0, (enum_range(NULL::task_priority))[1 + n / %(share)s %% 4],
+                CASE
+                    WHEN n %% 7 > 2 THEN timestamptz '2026-01-01 00:00+00' + n * interval '1 hour'
+                END,
+                CASE n / %(share)s %% 100
+                    WHEN 0 THEN '{rare}' WHEN 1 THEN '{}' ELSE '{common}'
+                END::text[],
+                n + 2
+            FROM generate_series(1, %(share)s * %(tasks)s) AS n
+            """,
+            {"others": OTHERS, "tasks": TASKS, "share": SHARE},
         )
-        SELECT
-            CASE n %% %(share)s WHEN 0 THEN 'heavy' ELSE 'other ' || n %% %(others)s END,
-            'Task ' || n, repeat('to be done ', 20),
-            n %% 3 > 0, (enum_range(NULL::task_priority))[1 + n / %(share)s %% 4],
-            CASE WHEN n %% 7 > 2 THEN timestamptz '2026-01-01 00:00+00' + n * interval '1 hour' END,
-            CASE n / %(share)s %% 100
-                WHEN 0 THEN '{rare}' WHEN 1 THEN '{}' ELSE '{common}'
-            END::text[],
-            n + 2
-        FROM generate_series(1, %(share)s * %(tasks)s) AS n
-        """,
-        {"others": OTHERS, "tasks": TASKS, "share": SHARE},
-    )
-    postgresql.execute(
-        """
-        INSERT INTO task_counters (user_id, version, stored)
-        SELECT 'other ' || n, 1, 0 FROM generate_series(1, 5000) AS n
-        UNION SELECT 'heavy', 20002, 2000
-        """
-    )
-    postgresql.execute("VACUUM (ANALYZE) tasks, task_counters")
-    return postgresql
+        connection.execute(
+            """
+            INSERT INTO task_counters (user_id, version, stored)
+            SELECT 'other ' || n, 1, 0 FROM generate_series(1, 5000) AS n
+            UNION SELECT 'heavy', 20002, 2000
+            """
+        )
+        connection.execute("VACUUM (ANALYZE) tasks, task_counters")
+
+
+# Filled once: each test's database is a copy.
+filled = factories.postgresql_noproc(depends_on="template", load=[fill])
+postgresql = factories.postgresql("filled")
 
 
 def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
@@ -90,9 +97,7 @@ def positions(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
-def planned(
-    request: pytest.FixtureRequest, filled: psycopg.Connection, database_url: str
-) -> Iterator[psycopg.Connection]:
+def planned(request: pytest.FixtureRequest, database_url: str) -> Iterator[psycopg.Connection]:
     """A connection in the API's role, whose plans row-level security has a part in.
 
     A prepared statement is planned for its values at first, later once for all of them.

@@ -318,7 +318,12 @@ def test_what_is_off_is_not_imported():
         " 'prometheus_client', 'google', 'requests', 'metrics', 'traces'}])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env=processes.plain_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"
 
@@ -335,7 +340,7 @@ def url(server: SimpleNamespace) -> Iterator[str]:
 
 def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
     folder = processes.copy_of_project(tmp_path)
-    with processes.gunicorn(folder, url) as api:
+    with processes.gunicorn(folder, url, measure=processes.GREENLETS) as api:
         api.create()
         answer = api.ask("GET", "/nope", headers={"X-Request-Id": "mine"})
         assert answer.json["details"] == {"request_id": "mine"}

@@ -13,7 +13,7 @@ import processes
 import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
-from processes import Process, free_port, gunicorn, wait_until, wait_until_gone
+from processes import GREENLETS, Process, free_port, gunicorn, wait_until, wait_until_gone
 from prometheus_client.parser import text_string_to_metric_families
 from support import SECRET, User, token_for
 
@@ -65,7 +65,9 @@ def api(server: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> It
     port = free_port()
     with processes.database_on(server, f"metered {os.getpid()}") as url:
         migrate.migrate(url)
-        with gunicorn(folder, url, METRICS_PORT=port, WEB_CONCURRENCY=2) as process:
+        with gunicorn(
+            folder, url, measure=GREENLETS, METRICS_PORT=port, WEB_CONCURRENCY=2
+        ) as process:
             process.__class__ = Metered
             process.metrics_port = port
             wait_until(lambda: can_scrape(process))

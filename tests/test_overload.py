@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import processes
 import psycopg
 import pytest
-from processes import Process, gunicorn, wait_until
+from processes import GREENLETS, Process, gunicorn, wait_until
 from support import assert_error, token_for
 
 import migrate
@@ -31,7 +31,7 @@ def url(server: SimpleNamespace) -> Iterator[str]:
 def api(tmp_path_factory: pytest.TempPathFactory, url: str) -> Iterator[Process]:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("overload"))
     settings = {"DATABASE_POOL_SIZE": 1, "DATABASE_STATEMENT_TIMEOUT": 30_000}
-    with gunicorn(folder, url, **settings) as process:
+    with gunicorn(folder, url, measure=GREENLETS, **settings) as process:
         yield process
 
 

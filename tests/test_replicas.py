@@ -9,7 +9,7 @@ from pathlib import Path
 import processes
 import pytest
 from own_postgres import OwnPostgres, standby_of
-from processes import Process, gunicorn, wait_until
+from processes import GREENLETS, Process, gunicorn, wait_until
 
 import migrate
 
@@ -44,7 +44,7 @@ def apis(primary: OwnPostgres, replica: OwnPostgres, folder: Path) -> Iterator[l
     settings = {"DATABASE_REPLICA_URL": replica.url, "DATABASE_POOL_SIZE": 3, "RATE_LIMIT": "off"}
     one, two = (processes.copy_of_project(folder / name) for name in ("one", "two"))
     with (
-        gunicorn(one, primary.url, **settings) as first,
+        gunicorn(one, primary.url, measure=GREENLETS, **settings) as first,
         gunicorn(two, primary.url, **settings) as second,
     ):
         yield [first, second]

@@ -21,7 +21,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 from click.testing import CliRunner
-from processes import Process, as_url, free_port, manage_run, wait_until, wait_until_gone
+from processes import GREENLETS, Process, as_url, free_port, manage_run, wait_until, wait_until_gone
 from support import SECRET, assert_error
 
 import config
@@ -102,7 +102,7 @@ def refusal(folder: Path, **environment: object) -> str:
 
 
 def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path) -> None:
-    with manage_run(fresh) as process:
+    with manage_run(fresh, measure=GREENLETS) as process:
         assert f"http://127.0.0.1:{process.port}/docs" in process.output()
         status, body = paste(curl_line(process))
         assert (status, json.loads(body)["user_id"]) == (201, "demo")

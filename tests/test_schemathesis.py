@@ -1,184 +1,37 @@
-"""schemathesis: every answer keeps to the API's description, and no user sees what is another's."""
+"""schemathesis: every answer keeps to the API's description, and no user sees what is another's.
 
-import json
-import re
+Every process of the tests reads this module, and only one needs schemathesis: the import is late.
+"""
+
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from traceback import format_exception
+from types import ModuleType
 from typing import Any
 
 import pytest
-import schemathesis
-import werkzeug
 from flask import Flask, request
-from hypothesis import strategies as st
-from schemathesis.config import SchemathesisConfig
-from schemathesis.engine import Status, events, from_schema
-from support import settings_for, token_for
-from werkzeug.test import TestResponse
+from support import settings_for
 
 from app import create_app
 from auth import bearer_token, token_verifier
-from idempotency import KEY
-from positions import START, write_position
-
-SECURITY_CHECK = "object_level_authorization"
-CHECKS = {
-    "allow_header_conformance",
-    "content_type_conformance",
-    "ensure_resource_availability",
-    "ignored_auth",
-    "missing_required_header",
-    "negative_data_rejection",
-    "not_a_server_error",
-    "positive_data_acceptance",
-    "response_headers_conformance",
-    "response_schema_conformance",
-    "status_code_conformance",
-    "unsupported_method",
-    "use_after_free",
-    SECURITY_CHECK,
-}
-GENERATION = {"mode": "all", "max-examples": 25, "deterministic": True, "database": "none"}
-# A tag that is not the task's is no bad input: 412 is what it is for.
-ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "412", "429", "5xx"]
-PHASES = {"examples", "coverage", "fuzzing", "stateful"}
-
-# The schema of a file that is no JSON is a string, and few strings are such a file.
-FILES = {
-    "text/csv": ("title,tags\r\n", '"{} is what, to do",a\r\n', ""),
-    "text/calendar": (
-        "BEGIN:VCALENDAR\r\n",
-        "BEGIN:VTODO\r\nSUMMARY:{}\r\nEND:VTODO\r\n",
-        "END:VCALENDAR\r\n",
-    ),
-}
-for name, (head, entry, tail) in FILES.items():
-    entries = st.lists(st.integers().map(entry.format), max_size=3).map("".join)
-    schemathesis.openapi.media_type(
-        name, st.builds((head + "{}" + tail).format, entries).map(str.encode)
-    )
 
 # schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 
 
-class Client(werkzeug.Client):
-    """Drops what is of a network, as which schemathesis takes werkzeug as well.
+@pytest.fixture
+def exploring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    import exploring
 
-    A good Idempotency-Key it makes new each time: to use one for two requests is a 422.
-    """
-
-    numbers = count()
-
-    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        for name in ("max_redirects", "verify", "cert"):
-            kwargs.pop(name, None)
-        headers = kwargs.get("headers") or {}
-        headers.pop("Accept-Encoding", None)  # over a network, it would decompress
-        if KEY.fullmatch(headers.get("Idempotency-Key", "")):
-            headers["Idempotency-Key"] = f'"{next(self.numbers)}"'
-        return super().open(*args, **kwargs)
+    monkeypatch.setattr("schemathesis.python.wsgi.get_client", exploring.Client)
+    return exploring
 
 
-@dataclass
-class Report:
-    """What schemathesis did, and what it found."""
-
-    phases: set[str] = field(default_factory=set)
-    checks: set[str] = field(default_factory=set)
-    answers_to_bob: set[int] = field(default_factory=set)
-    faults: list[str] = field(default_factory=list)
-
-    def add(self, event: events.EngineEvent) -> None:
-        match event:
-            case events.PhaseFinished(phase=phase, status=Status.SUCCESS):
-                self.phases.add(phase.name.value)
-            case events.NonFatalError(value=error, label=label):
-                self.faults.append(f"{label}: {''.join(format_exception(error))}")
-            case events.FatalError(exception=exception):
-                raise exception
-            case events.ScenarioFinished(recorder=recorder):
-                for check in (check for checks in recorder.checks.values() for check in checks):
-                    self.checks.add(check.name)
-                    if found := check.failure_info:
-                        self.faults.append(
-                            f"{found.failure.title}: {found.failure.message}\n{found.code_sample}"
-                        )
-                for key, exchange in recorder.interactions.items():
-                    if recorder.cases[key].value.auth_identity == "bob" and exchange.response:
-                        self.answers_to_bob.add(exchange.response.status_code)
-
-
-@pytest.fixture(autouse=True)
-def client_of_schemathesis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("schemathesis.python.wsgi.get_client", Client)
-
-
-def description_for(user_id: str, app: Flask) -> Any:
-    """The served description with one good user_id, the token's, and one good position.
-
-    Every other is bad input then. A cursor of a list is good only where it was handed out, which no
-    schema can say.
-    """
-    description = app.test_client().get("/openapi.json").json
-    assert description
-    for path in description["paths"].values():
-        for parameter in path.get("parameters", []):
-            if parameter["name"] == "user_id":
-                parameter["schema"] = {"type": "string", "enum": [user_id]}
-        for parameter in path.get("get", {}).get("parameters", []):
-            if parameter["name"] in {"since", "cursor"}:
-                cursor = write_position(START)
-                parameter |= {"schema": {"type": "string", "enum": [cursor]}, "example": cursor}
-        # schemathesis takes no example beside files of its own; tests/test_transfer.py tries it.
-        content = path.get("post", {}).get("requestBody", {}).get("content", {})
-        for name in FILES.keys() & content.keys():
-            del content[name]["example"]
-    listed = description["paths"]["/api/{user_id}/tasks"]["get"]["parameters"]
-    listed[:] = [parameter for parameter in listed if parameter["name"] != "cursor"]
-    return description
-
-
-def credentials(user_id: str) -> dict[str, Any]:
-    header = {"name": "Authorization", "value": f"Bearer {token_for(user_id)}"}
-    return {"name": user_id, "fixedHeaders": [header]}
-
-
-def explore(app: Flask, folder: Path, paths: str = "", **settings: Any) -> Report:
-    """Run schemathesis as alice, and with bob as the one who must not see what is hers.
-
-    `paths` is a pattern of those to be tried, where not all are.
-    """
-    users = folder / "users.json"
-    users.write_text(json.dumps({"auth": [credentials("alice"), credentials("bob")]}))
-    config = {
-        "seed": 1,
-        "continue-on-failure": True,
-        "auth": {"wfc": {"path": str(users), "user": "alice", "peers": ["alice", "bob"]}},
-        "generation": GENERATION,
-        "checks": {"positive_data_acceptance": {"expected-statuses": ACCEPTED}},
-    }
-    description = description_for("alice", app)
-    for path in [path for path in description["paths"] if not re.search(paths, path)]:
-        del description["paths"][path]
-    schema = schemathesis.openapi.from_dict(
-        description, config=SchemathesisConfig.from_dict(config | settings)
-    )
-    schema.app = app
-    report = Report()
-    for event in from_schema(schema).execute():
-        report.add(event)
-    return report
-
-
-def test_every_answer_keeps_to_the_description(app: Flask, tmp_path: Path):
-    report = explore(app, tmp_path)
+def test_every_answer_keeps_to_the_description(app: Flask, exploring: ModuleType, tmp_path: Path):
+    report = exploring.explore(app, tmp_path)
     assert not report.faults, "\n\n".join(report.faults)
-    assert report.phases >= PHASES
-    assert report.checks >= CHECKS
+    assert report.phases >= exploring.PHASES
+    assert report.checks >= exploring.CHECKS
     assert report.answers_to_bob == {401}
 
 
@@ -201,14 +54,14 @@ def leaky_app(database_url: str) -> Iterator[Flask]:
     app.extensions["database"].close()
 
 
-def test_a_leak_from_user_to_user_is_found(leaky_app: Flask, tmp_path: Path):
-    report = explore(
+def test_a_leak_from_user_to_user_is_found(leaky_app: Flask, exploring: ModuleType, tmp_path: Path):
+    report = exploring.explore(
         leaky_app,
         tmp_path,
         paths=r"/tasks(/\{task_id\})?$",
-        generation=GENERATION | {"max-examples": 10, "no-shrink": True},
-        checks={"enabled": False, SECURITY_CHECK: {"enabled": True}},
+        generation=exploring.GENERATION | {"no-shrink": True},
+        checks={"enabled": False, exploring.SECURITY_CHECK: {"enabled": True}},
         phases={"enabled": False, "stateful": {"enabled": True}},
     )
-    assert report.checks == {SECURITY_CHECK}
+    assert report.checks == {exploring.SECURITY_CHECK}
     assert any("`bob` received the `Task` that `alice` owns" in fault for fault in report.faults)

@@ -2,22 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from email import message_from_bytes
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
-from typing import Any
 
 import processes
 import psutil  # type: ignore[import-untyped]
-import psycopg
 import pytest
 from processes import Answer, Process, ask, gunicorn, tasks_of, wait_until
 from support import assert_error, token_for
@@ -54,19 +51,6 @@ def connection(api: Process) -> Iterator[HTTPConnection]:
     connection = api.connect()
     yield connection
     connection.close()
-
-
-@contextmanager
-def row_locked(url: str, task_id: int) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url) as lock:
-        lock.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
-        yield lock
-
-
-def wait_until_waiting(url: str) -> None:
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    with psycopg.connect(url, autocommit=True) as other:
-        wait_until(lambda: other.execute(f"{waiting} AND datname = current_database()").fetchone())
 
 
 def send_raw(api: Process, data: bytes) -> bytes:
@@ -181,6 +165,15 @@ def test_chunked_body_over_the_limit_is_413_although_its_beginning_is_valid(api:
     assert_error(answer, 413, "payload_too_large")
 
 
+def test_server_tells_no_version_and_each_header_once(api: Process) -> None:
+    answer = api.call("GET")
+    assert answer.status_code == 200
+    names = list(answer.headers.keys())
+    assert len(names) == len(set(names))
+    assert not re.search(r"\d", answer.headers.get("Server", ""))
+    assert "X-Powered-By" not in answer.headers
+
+
 def test_body_without_content_type_is_415(api: Process) -> None:
     answer = api.call("POST", body=b'{"title": "Buy milk"}')
     assert_error(answer, 415, "unsupported_media_type")
@@ -205,27 +198,12 @@ def test_toggles_at_once_in_two_servers_lose_none(api: Process, folder: Path, ur
         assert sorted(completed) == [False] * 10 + [True] * 10
 
 
-def test_stop_lets_a_request_in_flight_finish(folder: Path, url: str) -> None:
-    with gunicorn(folder, url) as process, ThreadPoolExecutor() as pool:
-        task_id = process.create()
-        with row_locked(url, task_id) as lock:
-            toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
-            wait_until_waiting(url)
-            process.popen.terminate()
-            time.sleep(0.3)
-            assert process.popen.poll() is None
-            lock.rollback()
-        assert toggle.result().status_code == 200
-        assert process.wait() == 0
-
-
-def test_killed_worker_is_replaced(folder: Path, url: str) -> None:
-    with gunicorn(folder, url) as process:
-        [worker] = psutil.Process(process.pid).children()
-        worker.kill()
-        wait_until(lambda: worker not in psutil.Process(process.pid).children())
-        wait_until(process.is_live)
-        assert process.call("GET").status_code == 200
+def test_killed_worker_is_replaced(api: Process) -> None:
+    [worker] = psutil.Process(api.pid).children()
+    worker.kill()
+    wait_until(lambda: worker not in psutil.Process(api.pid).children())
+    wait_until(api.is_live)
+    assert api.call("GET").status_code == 200
 
 
 def test_reload_under_load_loses_no_request(api: Process) -> None:

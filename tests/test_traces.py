@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from processes import Process, as_url, free_port, gunicorn, wait_until
+from processes import GREENLETS, Process, as_url, free_port, gunicorn, wait_until
 from support import assert_error
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -95,7 +95,7 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
 ):
     with collecting(free_port()) as collector:
         port = collector.server.server_port
-        with traced(folder, database_url, port, WEB_CONCURRENCY=2) as api:
+        with traced(folder, database_url, port, measure=GREENLETS, WEB_CONCURRENCY=2) as api:
             task_id = api.create("zoe")
             parent = f"00-{TRACE}-{CALLER}-01"
             headers = {"X-Request-Id": "first", "traceparent": parent, "tracestate": "a=b"}

@@ -41,19 +41,20 @@ def trash_of(user: User) -> list[dict]:
     return response.json
 
 
-def fill(postgresql: psycopg.Connection, owner: str, tasks: int, days: int = 0) -> None:
-    """Put tasks into somebody's trash, as so many deletions would, days ago."""
+def fill(postgresql: psycopg.Connection, owners: list[str], tasks: int, days: int = 0) -> None:
+    """Put tasks into the trash of each owner, as so many deletions would, days ago."""
     postgresql.execute(
         "INSERT INTO tasks (user_id, title, version, deleted_at)"
-        " SELECT %s, 'old', n + 1, now() - make_interval(days => %s)"
-        " FROM generate_series(1, %s) AS n",
-        (owner, days, tasks),
+        " SELECT owner, 'old', n + 1, now() - make_interval(days => %s)"
+        " FROM unnest(%s::text[]) AS owner, generate_series(1, %s) AS n",
+        (days, owners, tasks),
     )
     postgresql.execute(
-        "INSERT INTO task_counters AS c (user_id, version, stored) VALUES (%s, %s, %s)"
+        "INSERT INTO task_counters AS c (user_id, version, stored)"
+        " SELECT owner, %s, %s FROM unnest(%s::text[]) AS owner"
         " ON CONFLICT (user_id) DO UPDATE SET stored = c.stored + excluded.stored,"
         " version = greatest(c.version, excluded.version)",
-        (owner, tasks + 1, tasks),
+        (tasks + 1, tasks, owners),
     )
     postgresql.commit()
 
@@ -207,7 +208,7 @@ def test_emptied_trash_is_empty_and_the_tasks_stay(
 def test_trash_of_a_hundred_thousand_is_emptied_in_short_statements(
     app: Flask, alice: User, postgresql: psycopg.Connection, owner_url: str
 ):
-    fill(postgresql, "alice", 100_000)
+    fill(postgresql, ["alice"], 100_000)
     settings = settings_for(owner_url, database_statement_timeout=2000)
     app.extensions["database"] = database = Database(settings)
     with closing(database):
@@ -256,9 +257,9 @@ def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
     alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: Callable
 ):
     task = bob.create()
-    fill(postgresql, "alice", 2500, days=31)
-    for number in range(1100):
-        fill(postgresql, f"user {number}", 1, days=31 if number % 2 else 29)
+    fill(postgresql, ["alice"], 2500, days=31)
+    fill(postgresql, [f"user {number}" for number in range(1, 1100, 2)], 1, days=31)
+    fill(postgresql, [f"user {number}" for number in range(0, 1100, 2)], 1, days=29)
     assert purge() == (0, ["Deleted 3050 tasks that were in the trash for 30 days."])
     assert counts(postgresql) == (1, 1, 2500)
     assert [each["id"] for each in trash_of(alice)] == [trashed["id"]]
