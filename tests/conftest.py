@@ -12,9 +12,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from psycopg import sql
 from pytest_postgresql import factories
-from pytest_postgresql.janitor import DatabaseJanitor
 from support import User, settings_for
 
 import embedded
@@ -95,14 +93,6 @@ def address_of(url: str) -> SimpleNamespace:
             template_dbname=None,
         )
 
-
-def create_by_copying_files(janitor: DatabaseJanitor) -> sql.Composed:
-    """Have databases cloned file by file: the default way takes three times as long."""
-    return CREATE(janitor) + sql.SQL(" STRATEGY file_copy")
-
-
-CREATE = DatabaseJanitor._build_create_database_sql
-DatabaseJanitor._build_create_database_sql = create_by_copying_files
 
 template = factories.postgresql_noproc(depends_on="server", load=[load_migrations])
 postgresql = factories.postgresql("template")
