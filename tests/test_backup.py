@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import processes
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from support import User, settings_for
 
 import embedded
@@ -16,8 +17,15 @@ from app import create_app
 
 
 @pytest.fixture
-def databases(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
-    """Two databases of an owner, one of them migrated."""
+def databases(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Two databases of an owner, one of them migrated, on a server as old as our `pg_dump`."""
+    with embedded.running(tmp_path / "postgres", ["fsync=off"]) as url:
+        place = conninfo_to_dict(url)
+        names = {"password": "", "maintenance_dbname": place["dbname"]}
+        yield from two_databases(SimpleNamespace(**place | names))
+
+
+def two_databases(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
     with (
         processes.database_on(server, "to back up") as old,
         processes.database_on(server, "restored") as new,
