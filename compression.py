@@ -38,12 +38,12 @@ def compress_answers(app: Flask) -> None:
     compress = Compress(app)
 
     def compress_large(response: Response) -> Response:
-        asked = request_ctx.request
-        if response.status_code == 304:
+        asked, status = request_ctx.request, response.status_code
+        if status == 304:
             keep_tag(response, asked.environ.get("HTTP_IF_NONE_MATCH", ""))
         if (
             "HTTP_ACCEPT_ENCODING" not in asked.environ
-            or response.status_code not in {200, 201}  # a 206 is a part of what is not compressed
+            or status not in {200, 201}  # a 206 is a part of what is not compressed
             or not (response.is_streamed or (response.content_length or 0) >= SMALLEST)
         ):
             return response

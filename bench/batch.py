@@ -1,8 +1,6 @@
 """What a batch of a hundred operations costs beside single requests, and changes beside a get."""
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 from flask import Flask
 
 from app import create_app
-from bench.cpu import environ, wsgi_cpu
+from bench.cpu import Cost, environ, wsgi_cost
 from bench.postgres import api_url, connect, fill, query, tasks_of
 from bench.traffic import ORIGIN, SECRET, sign_token
 from config import Settings
@@ -29,14 +27,6 @@ class Call:
     path: str
     body: str
     token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Microseconds: of this process's CPU, and from call to answer, PostgreSQL included."""
-
-    cpu: float
-    elapsed: float
 
 
 def measure_batch(url: str, rounds: int) -> dict[str, Cost]:
@@ -64,7 +54,7 @@ def measure_batch(url: str, rounds: int) -> dict[str, Cost]:
             if key:
                 for index, each in enumerate(environs):
                     each["HTTP_IDEMPOTENCY_KEY"] = f"{name.replace(' ', '-')}-{number}-{index}"
-            costs[name].append(cost_of(lambda: wsgi_cpu(app, environs, status), len(environs)))  # noqa: B023
+            costs[name].append(wsgi_cost(app, environs, status))
     app.extensions["database"].close()
     # The first round warms up.
     return {
@@ -82,12 +72,6 @@ def newest_cursor(app: Flask, call: Call) -> str:
         query = {"since": answer["next"]}
         if not answer["more"]:
             return str(answer["next"])
-
-
-def cost_of(work: Callable[[], float], count: int) -> Cost:
-    started = time.perf_counter()
-    cpu = work()
-    return Cost(cpu, (time.perf_counter() - started) / count * 1e6)
 
 
 def calls_on(ids: list[int]) -> dict[str, tuple[Call, int, bool]]:

@@ -139,7 +139,19 @@ def environ(request: Request) -> Environ:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Microseconds: of this process's CPU, and from call to answer, PostgreSQL included."""
+
+    cpu: float
+    elapsed: float
+
+
 def wsgi_cpu(app: Flask, environs: list[Environ], status: int) -> float:
+    return wsgi_cost(app, environs, status).cpu
+
+
+def wsgi_cost(app: Flask, environs: list[Environ], status: int) -> Cost:
     def start_response(line: str, *_: object) -> None:
         if line[:3] != str(status):
             raise RuntimeError(f"Expected {status} from {app.name}, got {line}.")
@@ -151,7 +163,8 @@ def wsgi_cpu(app: Flask, environs: list[Environ], status: int) -> float:
             if close := getattr(response, "close", None):
                 close()
 
-    return cpu_seconds(answer_all) / len(environs) * 1e6
+    cpu, elapsed = seconds_of(answer_all)
+    return Cost(cpu / len(environs) * 1e6, elapsed / len(environs) * 1e6)
 
 
 def statement_cpu(connection: Connection, operation: str, requests: list[Request]) -> float:
@@ -166,7 +179,7 @@ def statement_cpu(connection: Connection, operation: str, requests: list[Request
             cursor.execute(statement.text, row, prepare=True)
             values.append(cursor.pgresult.get_value(0, 0) if cursor.pgresult else None)
 
-    seconds = cpu_seconds(execute_all)
+    seconds, _ = seconds_of(execute_all)
     if None in values:
         raise RuntimeError(f"{STATEMENTS[operation]} found nothing.")
     return seconds / len(rows) * 1e6
@@ -186,8 +199,9 @@ def arguments(request: Request, parameters: tuple[str, ...]) -> list[Any]:
     return [values[parameter] for parameter in parameters]
 
 
-def cpu_seconds(work: Callable[[], None]) -> float:
+def seconds_of(work: Callable[[], None]) -> tuple[float, float]:
+    """Run something; return the seconds of this process's CPU that it took, and those in all."""
     gc.collect()
-    started = time.process_time()
+    cpu, elapsed = time.process_time(), time.perf_counter()
     work()
-    return time.process_time() - started
+    return time.process_time() - cpu, time.perf_counter() - elapsed

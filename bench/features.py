@@ -16,8 +16,7 @@ from uuid import uuid4
 from flask import Flask
 
 from app import create_app
-from bench.batch import Cost, cost_of
-from bench.cpu import Environ, environ, wsgi_cpu
+from bench.cpu import Cost, Environ, environ, wsgi_cost
 from bench.postgres import Connection, api_url, connect, fill, query
 from bench.traffic import ORIGIN, RATE_LIMIT, SECRET, STATUSES, Traffic
 from config import Settings
@@ -123,7 +122,7 @@ def measure(
                 logging.getLogger(feature.logger).disabled = not is_on
             requests = requests_of(feature, traffic, count, is_on=is_on)
             status = STATUSES[feature.operation]
-            costs.append(cost_of(lambda: wsgi_cpu(app, requests, status), count))  # noqa: B023
+            costs.append(wsgi_cost(app, requests, status))
         turns.append((costs[0], costs[1]))
         if feature.statements[0]:
             connection.execute(query(feature.statements[0]))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import matplotlib
 
-from bench.batch import NOTHING_NEW, Cost
-from bench.cpu import Cpu
+from bench.batch import NOTHING_NEW
+from bench.cpu import Cost, Cpu
 from bench.features import Added
 from bench.growth import Growth
 from bench.lists import LIMIT, TASKS_OF_USER, Lists
