@@ -188,7 +188,7 @@ def test_redis_that_hangs_is_waited_for_once(redis: Server):
     redis.signal(signal.SIGSTOP)
     first, others = seconds(), [seconds() for _ in range(20)]
     assert TIMEOUT <= first < 10 * TIMEOUT  # a busy machine takes longer
-    assert median(others) < TIMEOUT / 2
+    assert median(others) < TIMEOUT
 
 
 @pytest.mark.parametrize("how", ["kill -9", "SIGSTOP"])
