@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -53,14 +53,18 @@ def secret(text: str) -> str:
     return text
 
 
-def web_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("an address that begins with http:// or https://")
+def require_port(parts: SplitResult) -> None:
     try:
         _ = parts.port
     except ValueError:
         raise ValueError("an address with a port that exists") from None
+
+
+def web_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("an address that begins with http:// or https://")
+    require_port(parts)
     return text
 
 
@@ -123,8 +127,5 @@ def redis_url(text: str) -> str:
     wanted = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}
     if not wanted.get(parts.scheme):
         raise ValueError("an address that begins with redis://, rediss:// or unix://")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("an address with a port that exists") from None
+    require_port(parts)
     return text
