@@ -24,6 +24,7 @@ from logs import set_up_logging
 
 USERS = 1000
 TASKS_PER_USER = 20
+OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ FEATURES = (
     Feature("If-Match", "toggle", headers_with={"HTTP_IF_MATCH": "*"}),
     Feature("`SERVER_TIMING`", "get", False, settings_with={"SERVER_TIMING": "on"}),
     Feature("`METRICS_PORT`", "get", False, settings_with={"METRICS_PORT": "9464"}),
-    Feature("`OTEL_EXPORTER_OTLP_ENDPOINT`", "get", False, settings_with={"OTEL": "sink"}),
+    Feature("`OTEL_EXPORTER_OTLP_ENDPOINT`", "get", False, settings_with={OTLP: ""}),
 )
 
 
@@ -93,12 +94,13 @@ def measure_features(url: str, rounds: int, count: int) -> list[Added]:
         found = []
         for feature in FEATURES:
             given = dict(feature.settings_with)
-            if given.pop("OTEL", None):
-                given["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+            if OTLP in given:
+                given[OTLP] = endpoint
             with_it = create_app(Settings.load(common | given))
             without = create_app(Settings.load(common | feature.settings_without))
-            effort = {"rounds": rounds, "count": count}
-            found.append(measure(feature, with_it, without, connection, traffic, **effort))
+            found.append(
+                measure(feature, with_it, without, connection, traffic, rounds=rounds, count=count)
+            )
         return found
 
 
