@@ -13,7 +13,7 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from converters import CONVERTERS
 
 NO_SESSION = NullSession()
-REMEMBERED_PATHS = 2048  # at most 8 MB, where all are as long as gunicorn lets them be
+REMEMBERED_PATHS = 2048  # at most 16 MB, where all are as long as gunicorn lets them be
 
 
 class NoSessions(SessionInterface):
@@ -109,7 +109,6 @@ class LeanFlask(Flask):
             request.scheme,
             request.path,
             request.method,
-            request.query_string.decode("latin-1"),
         )
 
     def preprocess_request(self) -> Any:

@@ -23,7 +23,6 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from auth import require_owner
-from converters import UserIdConverter
 from errors import register_error_handlers
 from headers import add_headers
 from lean_flask import LeanFlask
@@ -252,7 +251,6 @@ def gate_for(**settings: Any) -> Flask:
     add_headers(app, given)
     observe(app, given)
     require_owner(app, given)
-    app.url_map.converters["user_id"] = UserIdConverter
     register_error_handlers(app)
     return with_me(app)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,17 +20,13 @@ from app import create_app
 @pytest.fixture
 def databases(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Two databases of an owner, one of them migrated, on a server as old as our `pg_dump`."""
-    with embedded.running(tmp_path / "postgres", ["fsync=off"]) as url:
-        place = conninfo_to_dict(url)
-        names = {"password": "", "maintenance_dbname": place["dbname"]}
-        yield from two_databases(SimpleNamespace(**place | names))
-
-
-def two_databases(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
-    with (
-        processes.database_on(server, "to back up") as old,
-        processes.database_on(server, "restored") as new,
-    ):
+    with ExitStack() as stack:
+        place = conninfo_to_dict(
+            stack.enter_context(embedded.running(tmp_path / "postgres", ["fsync=off"]))
+        )
+        server = SimpleNamespace(**place, password="", maintenance_dbname=place["dbname"])
+        old = stack.enter_context(processes.database_on(server, "to back up"))
+        new = stack.enter_context(processes.database_on(server, "restored"))
         migrate.migrate(old)
         yield old, new
 
