@@ -265,7 +265,7 @@ ALTER TABLE ONLY public.task_counters
 --
 
 ALTER TABLE ONLY public.tasks
-    ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id);
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id) INCLUDE (completed, priority, due_at, tag_bits, title, version, deleted_at);
 
 
 --
@@ -283,10 +283,10 @@ CREATE INDEX idempotency_keys_expires_at ON public.idempotency_keys USING btree 
 
 
 --
--- Name: tasks_list; Type: INDEX; Schema: public; Owner: -
+-- Name: tasks_due; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX tasks_list ON public.tasks USING btree (user_id, id) INCLUDE (version, completed, priority, due_at, tag_bits, title) WHERE (deleted_at IS NULL);
+CREATE INDEX tasks_due ON public.tasks USING btree (user_id, due_at, id) INCLUDE (completed, priority, tag_bits) WHERE (deleted_at IS NULL);
 
 
 --
@@ -300,7 +300,7 @@ CREATE INDEX tasks_trash ON public.tasks USING btree (user_id, version, id) INCL
 -- Name: tasks_version; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX tasks_version ON public.tasks USING btree (user_id, version, id);
+CREATE INDEX tasks_version ON public.tasks USING btree (user_id, version, id) INCLUDE (completed, priority, due_at, tag_bits, deleted_at);
 
 
 --
@@ -433,4 +433,6 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0008'),
     ('0009'),
     ('0010'),
-    ('0011');
+    ('0011'),
+    ('0012'),
+    ('0013');

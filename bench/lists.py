@@ -86,13 +86,12 @@ def variants_of(connection: Connection) -> Iterator[tuple[str, Variant]]:
 
     orders = [(f"{sort} {order}", f"_by_{sort}_{order}") for sort, order in product(SORTS, ORDERS)]
     for label, name in [("plain", ""), *orders]:
-        kind = "found_" if "updated" in label else ""  # as blueprints/lists.py chooses
-        statement = prepare(f"select_{kind}tasks{name}")
+        statement = prepare(f"select_listed_tasks{name}" if name else "select_tasks")
         yield label, (statement, NO_FILTERS)
         yield f"{label}, page {FAR + 1}", (statement, far_into(connection, statement))
     for (label, chosen), sort in product(FILTERS.items(), SORTS):
-        kind = {"tags": "tagged_", "patterns": "found_"}.get(next(iter(chosen)), "")
-        statement = prepare(f"select_{kind}tasks_by_{sort}_desc")
+        kind = {"tags": "tagged", "patterns": "found"}.get(next(iter(chosen)), "listed")
+        statement = prepare(f"select_{kind}_tasks_by_{sort}_desc")
         yield f"{label}, {sort} desc", (statement, NO_FILTERS | chosen)
 
 

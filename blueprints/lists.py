@@ -35,7 +35,6 @@ DEFAULTS = {"status": "all", "sort": "created", "order": "desc"}
 # What may differ between two pages of one list: how much is shown, not which tasks in which order.
 FREE_PARAMETERS = {"cursor", "limit", "count"}
 PLAIN_PARAMETERS = {"cursor", "limit"}
-UNFILTERED_PARAMETERS = PLAIN_PARAMETERS | {"sort", "order"}
 SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at least
 
 
@@ -179,13 +178,8 @@ def fetch_page(
 
 def statement_of(asked: Mapping[str, Any]) -> str:
     sort, order = asked.get("sort", "created"), asked.get("order", "desc")
-    if "q" in asked:
-        return f"select_found_tasks_by_{sort}_{order}"
-    if "tag" in asked:
-        return f"select_tagged_tasks_by_{sort}_{order}"
-    if sort == "updated" and asked.keys() <= UNFILTERED_PARAMETERS:
-        return f"select_found_tasks_by_{sort}_{order}"  # finds all, in the order of tasks_version
-    return f"select_tasks_by_{sort}_{order}"
+    kind = "found" if "q" in asked else "tagged" if "tag" in asked else "listed"
+    return f"select_{kind}_tasks_by_{sort}_{order}"
 
 
 def like_pattern(word: str) -> str:

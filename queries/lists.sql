@@ -1,10 +1,41 @@
--- fragment: is_listed
--- The filters that the index tasks_list can decide; null is none.
+-- fragment: passes_listed
+-- The filters; null is none. The indexes hold all that these read.
 deleted_at IS NULL
             AND (%(completed)s::boolean IS NULL OR completed = %(completed)s)
             AND (%(priority)s::task_priority IS NULL OR priority = %(priority)s)
             AND (%(due_before)s::timestamptz IS NULL OR due_at < %(due_before)s)
             AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
+
+-- fragment: passes_tagged
+-- And all the tags. The row is asked where the index's bits do not tell; as a join, that could
+-- become one over all of the user's rows.
+{passes_listed}
+            AND {may_have_tags}
+            AND (
+                SELECT same.tags @> {tags}
+                FROM tasks AS same
+                WHERE same.user_id = %(user_id)s AND same.id = tasks.id
+            )
+
+-- fragment: may_have_tags
+-- False only where a tag is missing for certain.
+tag_bits & (SELECT bits_of_tags({tags})) = (SELECT bits_of_tags({tags}))
+
+-- fragment: tags
+ARRAY(SELECT jsonb_array_elements_text(%(tags)s))
+
+-- fragment: passes_found
+-- And all the tags and words. Each of the LIKE patterns matches in title or description; without a
+-- word's white space between the two, no word matches across them. In coalesce the planner takes
+-- half of all rows to match, and so walks in the order asked for, instead of sorting everything.
+deleted_at IS NULL
+            AND coalesce(
+                {passes_listed}
+                AND tags @> {tags}
+                AND lower(title || E'\n' || coalesce(description, ''))
+                    LIKE ALL (ARRAY(SELECT lower(jsonb_array_elements_text(%(patterns)s)))),
+                false
+            )
 
 -- fragment: key_of_created
 -- By what lists are sorted, and then by id. No key is null, so that any two rows compare.
@@ -16,24 +47,15 @@ version
 -- fragment: key_of_title
 lower(title)
 
--- fragment: key_of_due
-coalesce(due_at, {never_<order>})
+-- fragment: key_of_priority
+priority
 
 -- fragment: order_of_created
 -- The key is the id. Named twice, it would be sorted once more by PostgreSQL 15.
 id <order>
 
--- fragment: order_of_<sort:updated|title|due|priority>
+-- fragment: order_of_<sort:updated|title|priority>
 key <order>, id <order>
-
--- fragment: never_asc
-timestamptz 'infinity'
-
--- fragment: never_desc
-timestamptz '-infinity'
-
--- fragment: key_of_priority
-priority
 
 -- fragment: beyond_asc
 >
@@ -41,37 +63,46 @@ priority
 -- fragment: beyond_desc
 <
 
--- fragment: start_asc
+-- fragment: least_asc
 0
 
--- fragment: start_desc
+-- fragment: least_desc
 9223372036854775807
+
+-- fragment: soonest_asc
+timestamptz '-infinity'
+
+-- fragment: soonest_desc
+timestamptz 'infinity'
+
+-- fragment: never_asc
+-- The key of tasks without a due date, which come last in both directions.
+timestamptz 'infinity'
+
+-- fragment: never_desc
+timestamptz '-infinity'
 
 -- fragment: after_id
 -- Where a page begins, and the first one too: an index walk begins there. Row-level security lets a
 -- CASE into the index, and keeps coalesce out as something that might leak.
-CASE WHEN %(after_id)s::bigint IS NULL THEN {start_<order>} ELSE %(after_id)s END
-
--- fragment: after_version
-CASE WHEN %(after_key)s::bigint IS NULL THEN {start_<order>} ELSE %(after_key)s END
+CASE WHEN %(after_id)s::bigint IS NULL THEN {least_<order>} ELSE %(after_id)s END
 
 -- fragment: is_beyond_created
 -- Behind the last task of the page before, whose key and id are null on the first page.
 id {beyond_<order>} {after_id}
 
 -- fragment: is_beyond_updated
-(version, id) {beyond_<order>} ({after_version}, {after_id})
+(version, id) {beyond_<order>} (
+                CASE
+                    WHEN %(after_key)s::bigint IS NULL THEN {least_<order>} ELSE %(after_key)s
+                END,
+                {after_id}
+            )
 
 -- fragment: is_beyond_title
 (
                 %(after_id)s::bigint IS NULL
                 OR ({key_of_title}, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
-            )
-
--- fragment: is_beyond_due
-(
-                %(after_id)s::bigint IS NULL
-                OR ({key_of_due}, id) {beyond_<order>} (%(after_key)s::timestamptz, %(after_id)s)
             )
 
 -- fragment: is_beyond_priority
@@ -80,28 +111,108 @@ id {beyond_<order>} {after_id}
                 OR (priority, id) {beyond_<order>} (%(after_key)s::task_priority, %(after_id)s)
             )
 
--- fragment: tags
-ARRAY(SELECT jsonb_array_elements_text(%(tags)s))
-
--- fragment: may_have_tags
--- False only where a tag is missing for certain.
-tag_bits & (SELECT bits_of_tags({tags})) = (SELECT bits_of_tags({tags}))
-
--- fragment: has_tags
--- Asked of each candidate for itself: as a join it could become one over all of the user's rows.
-(SELECT tags @> {tags} FROM tasks WHERE user_id = %(user_id)s AND id = candidate.id)
-
--- fragment: is_found
--- Each of the LIKE patterns matches in title or description; without a word's white space between
--- the two, no word matches across them. In coalesce the planner takes half of all rows to match,
--- and so walks in the order asked for where an index has it, instead of sorting everything.
-coalesce(
-                {is_listed}
-                AND tags @> {tags}
-                AND lower(title || E'\n' || coalesce(description, ''))
-                    LIKE ALL (ARRAY(SELECT lower(jsonb_array_elements_text(%(patterns)s)))),
-                false
+-- fragment: is_beyond_dated
+(due_at, id) {beyond_<order>} (
+                CASE
+                    WHEN %(after_key)s::timestamptz IS NULL THEN {soonest_<order>}
+                    ELSE %(after_key)s
+                END,
+                {after_id}
             )
+
+-- fragment: first_by_key
+SELECT id, {key_of_<sort>} AS key
+        FROM tasks
+        WHERE user_id = %(user_id)s AND {is_beyond_<sort>} AND {passes_<kind>}
+        ORDER BY {order_of_<sort>}
+        LIMIT %(limit)s::bigint + 1
+
+-- fragment: first_<kind:listed|tagged|found>_by_<sort:created|updated>
+-- A walk in the index of that order, until the page is full.
+{first_by_key}
+
+-- fragment: first_<kind:listed|found>_by_title
+-- A sort of all that pass.
+{first_by_key}
+
+-- fragment: first_found_by_priority
+{first_by_key}
+
+-- fragment: first_tagged_by_title
+-- Sorted by what the index holds, until enough have the tags.
+SELECT id, key
+        FROM (
+            SELECT id, {key_of_title} AS key
+            FROM tasks
+            WHERE user_id = %(user_id)s AND {is_beyond_title} AND {passes_listed}
+                AND {may_have_tags}
+            ORDER BY key <order>, id <order>
+        ) AS candidate
+        WHERE (
+            SELECT tags @> {tags} FROM tasks WHERE user_id = %(user_id)s AND id = candidate.id
+        )
+        ORDER BY key <order>, id <order>
+        LIMIT %(limit)s::bigint + 1
+
+-- fragment: first_<kind:listed|tagged>_by_priority
+-- A walk by id for each priority, until the page is full.
+SELECT id, key
+        FROM
+            (SELECT key FROM unnest(enum_range(NULL::task_priority)) AS key ORDER BY key <order>)
+                AS level,
+            LATERAL (
+                SELECT id
+                FROM tasks
+                WHERE user_id = %(user_id)s AND priority = key
+                    AND (%(priority)s::task_priority IS NULL OR key = %(priority)s)
+                    AND (
+                        %(after_key)s::task_priority IS NULL
+                        OR key {beyond_<order>}= %(after_key)s
+                    )
+                    AND id {beyond_<order>} CASE
+                        WHEN key = %(after_key)s::task_priority THEN %(after_id)s::bigint
+                        ELSE {least_<order>}
+                    END
+                    AND {passes_<kind>}
+                ORDER BY id <order>
+                LIMIT %(limit)s::bigint + 1
+            ) AS task
+        ORDER BY key <order>, id <order>
+        LIMIT %(limit)s::bigint + 1
+
+-- fragment: first_<kind:listed|tagged|found>_by_due
+-- A walk among the tasks with a due date, and one among those without, for what room is left.
+WITH dated AS (
+            SELECT id, due_at AS key
+            FROM tasks
+            WHERE user_id = %(user_id)s
+                AND due_at >= CASE
+                    WHEN %(due_after)s::timestamptz IS NULL THEN '-infinity' ELSE %(due_after)s
+                END
+                AND due_at < CASE
+                    WHEN %(due_before)s::timestamptz IS NULL THEN 'infinity' ELSE %(due_before)s
+                END
+                AND {is_beyond_dated}
+                AND {passes_<kind>}
+            ORDER BY due_at <order>, id <order>
+            LIMIT %(limit)s::bigint + 1
+        ),
+        undated AS (
+            SELECT id, {never_<order>} AS key
+            FROM tasks
+            WHERE user_id = %(user_id)s AND due_at IS NULL
+                AND %(due_after)s::timestamptz IS NULL AND %(due_before)s::timestamptz IS NULL
+                AND id {beyond_<order>} CASE
+                    WHEN %(after_key)s::timestamptz = {never_<order>} THEN %(after_id)s::bigint
+                    ELSE {least_<order>}
+                END
+                AND {passes_<kind>}
+            ORDER BY due_at <order>, id <order>
+            LIMIT %(limit)s::bigint + 1 - (SELECT count(*) FROM dated)
+        )
+        SELECT id, key FROM dated
+        UNION ALL
+        SELECT id, key FROM undated
 
 -- fragment: page_of_tasks
 -- Of `page`, which has one task more than asked for if there are more: the user's counter, the JSON
@@ -148,7 +259,7 @@ FROM (
         FROM tasks
         WHERE user_id = %(user_id)s
             AND id < CASE
-                WHEN %(after_id)s::bigint IS NULL THEN {start_desc} ELSE %(after_id)s
+                WHEN %(after_id)s::bigint IS NULL THEN {least_desc} ELSE %(after_id)s
             END
             AND deleted_at IS NULL
         ORDER BY id DESC
@@ -160,82 +271,31 @@ FROM (
 -- What every write of the user's moves: the version of all that they have. No row before the first.
 SELECT version FROM task_counters WHERE user_id = %(user_id)s;
 
--- name: select_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
--- A page of one user's tasks that pass the filters. All that it decides by stands in tasks_list: no
--- more rows are fetched than shown. Returns what page_of_tasks says.
+-- fragment: list_of_tasks
 WITH page AS (
     SELECT id, key, row_number() OVER (ORDER BY key <order>, id <order>) AS place
     FROM (
-        SELECT id, {key_of_<sort>} AS key
-        FROM tasks
-        WHERE user_id = %(user_id)s
-            AND {is_listed}
-            AND {is_beyond_<sort>}
-        ORDER BY key <order>, id <order>
-        LIMIT %(limit)s::bigint + 1
+        {first_<kind>_by_<sort>}
     ) AS first
 ),
 counted AS (
     SELECT count(*) AS size
     FROM tasks
-    WHERE user_id = %(user_id)s AND {is_listed}
+    WHERE user_id = %(user_id)s AND {passes_<kind>}
 )
-{page_of_tasks};
+{page_of_tasks}
 
--- name: select_tagged_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
--- As above, of the tasks with all the tags. In the list's order, the rows that may have them are
--- looked at until the page is full.
-WITH page AS (
-    SELECT id, key, row_number() OVER (ORDER BY key <order>, id <order>) AS place
-    FROM (
-        SELECT id, key
-        FROM (
-            SELECT id, {key_of_<sort>} AS key
-            FROM tasks
-            WHERE user_id = %(user_id)s
-                AND {is_listed}
-                AND {is_beyond_<sort>}
-                AND {may_have_tags}
-            ORDER BY {order_of_<sort>}
-        ) AS candidate
-        WHERE {has_tags}
-        ORDER BY {order_of_<sort>}
-        LIMIT %(limit)s::bigint + 1
-    ) AS first
-),
-counted AS (
-    SELECT count(*) AS size
-    FROM (
-        SELECT id
-        FROM tasks
-        WHERE user_id = %(user_id)s
-            AND {is_listed}
-            AND {may_have_tags}
-        ORDER BY id
-    ) AS candidate
-    WHERE {has_tags}
-)
-{page_of_tasks};
+-- name: select_<kind:listed>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
+-- A page of one user's tasks that pass the filters. The indexes hold all that decides: no more rows
+-- are fetched than shown. Returns what page_of_tasks says.
+{list_of_tasks};
 
--- name: select_found_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
--- As above, of the tasks with all the words and tags: each of the user's rows is read, sorted by
--- created until the page is full.
-WITH page AS (
-    SELECT id, key, row_number() OVER (ORDER BY key <order>, id <order>) AS place
-    FROM (
-        SELECT id, {key_of_<sort>} AS key
-        FROM tasks
-        WHERE user_id = %(user_id)s
-            AND {is_beyond_<sort>}
-            AND deleted_at IS NULL
-            AND {is_found}
-        ORDER BY key <order>, id <order>
-        LIMIT %(limit)s::bigint + 1
-    ) AS first
-),
-counted AS (
-    SELECT count(*) AS size
-    FROM tasks
-    WHERE user_id = %(user_id)s AND deleted_at IS NULL AND {is_found}
-)
-{page_of_tasks};
+-- name: select_<kind:tagged>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
+-- As above, of the tasks with all the tags. Rows that may have them are looked at until the page is
+-- full.
+{list_of_tasks};
+
+-- name: select_<kind:found>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
+-- As above, of the tasks with all the words and tags. Rows are looked at until the page is full,
+-- by title and by priority each of the user's.
+{list_of_tasks};
