@@ -212,6 +212,7 @@ CREATE TABLE public.tasks (
     CONSTRAINT tasks_title_length CHECK (((char_length(title) >= 1) AND (char_length(title) <= 200))),
     CONSTRAINT tasks_user_id_length CHECK (((char_length(user_id) >= 1) AND (char_length(user_id) <= 255)))
 );
+ALTER TABLE ONLY public.tasks ALTER COLUMN user_id SET (n_distinct=-0.001);
 
 
 --
@@ -435,4 +436,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0010'),
     ('0011'),
     ('0012'),
-    ('0013');
+    ('0013'),
+    ('0014');

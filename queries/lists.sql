@@ -186,12 +186,18 @@ WITH dated AS (
             SELECT id, due_at AS key
             FROM tasks
             WHERE user_id = %(user_id)s
-                AND due_at >= CASE
-                    WHEN %(due_after)s::timestamptz IS NULL THEN '-infinity' ELSE %(due_after)s
-                END
-                AND due_at < CASE
-                    WHEN %(due_before)s::timestamptz IS NULL THEN 'infinity' ELSE %(due_before)s
-                END
+                AND (due_at, id) >= (
+                    CASE
+                        WHEN %(due_after)s::timestamptz IS NULL THEN '-infinity' ELSE %(due_after)s
+                    END,
+                    0
+                )
+                AND (due_at, id) < (
+                    CASE
+                        WHEN %(due_before)s::timestamptz IS NULL THEN 'infinity' ELSE %(due_before)s
+                    END,
+                    0
+                )
                 AND {is_beyond_dated}
                 AND {passes_<kind>}
             ORDER BY due_at <order>, id <order>

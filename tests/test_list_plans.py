@@ -75,7 +75,7 @@ postgresql = factories.postgresql("filled")
 
 
 def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
-    """Run a statement; return the pages of shared buffers it took and the kinds of its nodes."""
+    """Run a statement; return the pages of shared buffers it took, its nodes' kinds and indexes."""
     query = QUERIES[name]
     connection.execute("DEALLOCATE ALL")
     connection.execute(f"PREPARE list AS {query.text}")
@@ -84,8 +84,9 @@ def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[i
     row = connection.execute(statement.format(sql.SQL(", ").join(arguments))).fetchone()
     assert row
     plan = row[0][0]["Plan"]
-    ran = {node["Node Type"] for node in nodes(plan) if node["Actual Loops"]}
-    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], ran
+    ran = [node for node in nodes(plan) if node["Actual Loops"]]
+    kinds = {node[name] for node in ran for name in ("Node Type", "Index Name") if name in node}
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], kinds
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -170,3 +171,14 @@ def test_version_of_a_list_is_one_row(planned: psycopg.Connection):
     pages, ran = explain(planned, "select_task_counter")
     assert pages <= PAGES_OF_ROW
     assert "Seq Scan" not in ran
+
+
+@pytest.mark.parametrize("planned", ["force_generic_plan"], indirect=True)
+@pytest.mark.parametrize("name", ["update_tasks", "delete_tasks"])
+def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: str):
+    ids = [10 * number for number in range(1, 101)]
+    changes = json.dumps([{"task_id": each, "fields": {"completed": True}} for each in ids])
+    with planned.transaction(force_rollback=True):
+        _, ran = explain(planned, name, ids=ids, changes=changes)
+    assert "tasks_pkey" in ran
+    assert not ran & {"Seq Scan", "tasks_version", "tasks_due"}
