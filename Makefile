@@ -76,12 +76,12 @@ clean: ## Remove what the targets made, but not .data
 	@$(PYTHON) -m venv .venv
 
 .venv/run: requirements.txt requirements-embedded.txt | .venv/bin/python
-	@echo "Installing packages into .venv, once ..."
+	@echo "Installing packages into .venv, once ..." >&2
 	@$(PIP) -r requirements.txt -r requirements-embedded.txt
 	@touch $@
 
 .venv/dev: requirements-dev.txt | .venv/bin/python
-	@echo "Installing the tools of development into .venv, once ..."
+	@echo "Installing the tools of development into .venv, once ..." >&2
 	@$(PIP) -r requirements-dev.txt
 	@touch .venv/run $@
 

@@ -1,4 +1,4 @@
-"""create_app() wires the rooms, in the order in which a request meets them."""
+"""create_app() wires the rooms; of those below Flask, a request meets the last wired first."""
 
 from flask import Flask
 

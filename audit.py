@@ -31,7 +31,7 @@ Entry = dict[str, str]
 
 def entry_of(trail: Trail) -> Entry | None:
     """Tell what of a request belongs into the audit; None for most."""
-    if trail.status == HTTPStatus.TOO_MANY_REQUESTS:
+    if trail.is_first_over_limit:
         action, detail = "limit", trail.route or ""
     elif trail.refused:
         action, detail = "refuse", trail.refused

@@ -17,7 +17,7 @@ from trail import tell
 
 log = logging.getLogger(__name__)
 
-POOL_CONNECT_TIMEOUT = 2  # seconds; the pool tries only where a probe has just succeeded
+POOL_CONNECT_TIMEOUT = 2  # seconds; where a server was lost, a probe has just succeeded
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
 REPLY_MARGIN = 2.0  # seconds that it gets beyond its own statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy

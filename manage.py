@@ -119,7 +119,7 @@ def run() -> None:
         api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
         environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
         settings = Settings.load(environ)
-        roles.grant(url, api_url)
+        roles.grant(url, api_url, settings.database_statement_timeout)
         code = serve(settings, environ)
     sys.exit(code)
 
@@ -217,8 +217,14 @@ def migrate() -> None:
     """Apply the pending migrations, then give the API's role its rights."""
     with database_url() as url:
         migrations.migrate(url)
-        if given := read_environ().get("DATABASE_URL"):
-            roles.grant(url, parse("database_url", given))
+        environ = read_environ()
+        if given := environ.get("DATABASE_URL"):
+            timeout = environ.get("DATABASE_STATEMENT_TIMEOUT")
+            roles.grant(
+                url,
+                parse("database_url", given),
+                parse("database_statement_timeout", timeout) if timeout else None,
+            )
 
 
 @commands.command()

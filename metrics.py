@@ -27,10 +27,11 @@ STATEMENTS = Histogram(
     ["query"],
     buckets=[0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5],
 )
-POOL_SIZE = Gauge("tasks_db_pool_size", "Connections", multiprocess_mode="livesum")
-POOL_AVAILABLE = Gauge("tasks_db_pool_available", "Free ones", multiprocess_mode="livesum")
+# Each process has a pool of its own, and one can be stuck alone.
+POOL_SIZE = Gauge("tasks_db_pool_size", "Connections", multiprocess_mode="liveall")
+POOL_AVAILABLE = Gauge("tasks_db_pool_available", "Free ones", multiprocess_mode="liveall")
 POOL_WAITING = Gauge(
-    "tasks_db_pool_waiting", "Requests that wait for a connection", multiprocess_mode="livesum"
+    "tasks_db_pool_waiting", "Requests that wait for a connection", multiprocess_mode="liveall"
 )
 CHECKS_FAILED = Counter(
     "tasks_db_checks_failed_total",
@@ -38,6 +39,7 @@ CHECKS_FAILED = Counter(
     ["check"],
 )
 RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["limit"])
+REDIS_LEFT = Counter("tasks_redis_left_total", "Times that Redis was found to be away")
 JWT_REFUSED = Counter("tasks_jwt_refused_total", "Tokens refused", ["reason"])
 JWKS_FETCHES = Counter("tasks_jwks_fetches_total", "Fetches of the issuer's keys", ["result"])
 # The time and not the age: that stays right while nobody writes it.
@@ -65,7 +67,7 @@ def count_request(trail: Trail) -> None:
     method: str = trail.environ["REQUEST_METHOD"]
     route = trail.route or "none"  # a path that does not exist is no label: there is no end of them
     known = method if method in METHODS else "other"
-    requests_of(route, known, f"{trail.status // 100}xx").observe(trail.seconds)
+    requests_of(route, known, f"{trail.status // 100}xx").observe(trail.begun)
     for run in trail.runs:
         runs_of(run.statement).observe(run.seconds)
     if trail.refused:
@@ -83,6 +85,8 @@ def count_event(event: Event, label: str, count: int) -> None:
             JWKS_FETCHED.set_to_current_time()
         case "rate_limited":
             RATE_LIMITED.labels(label).inc(count)
+        case "redis_left":
+            REDIS_LEFT.inc(count)
         case "tasks_created":
             TASKS_CREATED.inc(count)
         case "tasks_completed":

@@ -19,7 +19,6 @@ from connection import CONNECTION_OPTIONS, Connection
 log = logging.getLogger(__name__)
 
 MIGRATIONS_FOLDER = PROJECT / "migrations"
-SCHEMA_FILE = PROJECT / "schema.sql"
 DBMATE = Path(sys.executable).with_name("dbmate")
 LOCK_KEY = 0x7461736B73  # "tasks"
 LOCK_TIMEOUT = 300.0  # seconds to wait for another runner
@@ -53,11 +52,14 @@ def require_migrated(settings: Settings) -> None:
     """Refuse to start on a database that is behind the code; one that is away may still come.
 
     Raises:
-        ConfigError: migrations are pending.
+        ConfigError: migrations are pending, or the role has no rights.
     """
     try:
         with Connection.connect(settings.database_url, **CONNECTION_OPTIONS) as connection:
             pending = pending_migrations(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        message = f"The role of DATABASE_URL lacks rights ({error}): run `make migrate`."
+        raise ConfigError(message) from None
     except psycopg.Error as error:
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
         return
@@ -84,7 +86,7 @@ def rollback(url: str) -> None:
         run_dbmate(connection, "rollback")
 
 
-def dump_schema(url: str, bin_folder: Path, file: Path = SCHEMA_FILE) -> None:
+def dump_schema(url: str, bin_folder: Path, file: Path) -> None:
     """Write the schema to a file, with the pg_dump of `bin_folder`; raises as `migrate`."""
     with only_runner(url) as connection:
         path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -37,7 +37,7 @@ def observe(app: Flask, settings: Settings) -> None:
         CURRENT.set(trail)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            trail.seconds = perf_counter() - trail.started
+            trail.begun = trail.seconds = perf_counter() - trail.started
             trail.status = int(status[:3])
             request = environ.get("werkzeug.request")  # none where it was not let in
             if request and request.url_rule:
@@ -188,6 +188,8 @@ def fields_of(trail: Trail) -> dict[str, Any]:
 def cause_of(error: Exception, status: int) -> dict[str, str]:
     """Say why; of what PostgreSQL refuses to a client, its text would quote what was sent."""
     cause: dict[str, str] = {}
+    if status >= 500 and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     if isinstance(error, psycopg.Error) and error.sqlstate:
         cause["sqlstate"] = error.sqlstate
         if error.diag.constraint_name:

@@ -11,7 +11,7 @@ from typing import Any
 from config import Settings
 from errors import MESSAGE_OF_STATUS, ApiError
 from parsers import parse_rate
-from trail import rate_limited
+from trail import CURRENT, tell
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond, counts begin anew
 HEADERS = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
@@ -31,11 +31,10 @@ class RateLimits:
 
 
 class Limit:
-    """A quota that each caller has in a window; `refused` counts what was over it."""
+    """A quota that each caller has in a window."""
 
     def __init__(self, name: str, rate: str, shared: Any) -> None:
         self.name = name
-        self.refused = 0
         quota_and_seconds = parse_rate(rate)
         self.is_off = quota_and_seconds is None
         if quota_and_seconds is None:
@@ -67,10 +66,13 @@ class Limit:
         if used is None:
             used = self._own.add(window, caller, amount)
         rest, wait = max(self._quota - used, 0), self._seconds - elapsed
-        environ[HEADERS] = [self._policy, ("RateLimit", f'"{self.name}";r={rest};t={wait}')]
-        if used - amount >= self._quota:
-            self.refused += 1
-            rate_limited(self.name)
+        is_over = used - amount >= self._quota
+        if amount or is_over:
+            environ[HEADERS] = [self._policy, ("RateLimit", f'"{self.name}";r={rest};t={wait}')]
+        if is_over:
+            tell("rate_limited", self.name)
+            if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):
+                trail.is_first_over_limit = True
             raise ApiError(429, MESSAGE_OF_STATUS[429], headers={"Retry-After": str(wait)})
 
 
@@ -81,15 +83,27 @@ class Counts:
         self._lock = Lock()
         self._window = -1
         self._used: dict[str, int] = {}
+        self._refused: set[str] = set()
 
     def add(self, window: int, caller: str, amount: int) -> int:
         with self._lock:
-            if window != self._window or len(self._used) >= MOST_COUNTED:
-                self._window, self._used = window, {}
+            self._turn_to(window)
             used = self._used.get(caller, 0) + amount
             if amount:
                 self._used[caller] = used
             return used
+
+    def is_first_refusal(self, window: int, caller: str) -> bool:
+        """Tell it once a window: a caller that does not stop must not fill the audit."""
+        with self._lock:
+            self._turn_to(window)
+            is_first = caller not in self._refused
+            self._refused.add(caller)
+            return is_first
+
+    def _turn_to(self, window: int) -> None:
+        if window != self._window or len(self._used) + len(self._refused) >= MOST_COUNTED:
+            self._window, self._used, self._refused = window, {}, set()
 
 
 def caller_at(environ: dict[str, Any]) -> str:

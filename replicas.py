@@ -9,7 +9,7 @@ import psycopg
 
 from config import Settings
 from connection import Row, Value, rows_of
-from database import Database, DatabaseUnavailable
+from database import Database, DatabaseUnavailable, status_of
 from statements import QUERIES
 
 log = logging.getLogger(__name__)
@@ -30,19 +30,19 @@ class Reader:
         self._replica = Database(
             replace(settings, database_url=url, database_statement_timeout=timeout)
         )
-        self._is_away = False
+        self.is_away = False
         self._lock = Lock()
 
     def fetch(self, name: str, **values: Value) -> list[Row]:
         """Do what `Database.fetch` does."""
-        if name in LARGE_READS and not self._is_away and not self._replica.is_crowded():
+        if name in LARGE_READS and not self.is_away and not self._replica.is_crowded():
             rows = self._ask_replica(name, values)
             if rows is not None:
                 return rows
         return self._primary.fetch(name, **values)
 
     def close(self) -> None:
-        self._is_away = False
+        self.is_away = False
         self._replica.close()
 
     def _ask_replica(self, name: str, values: dict[str, Value]) -> list[Row] | None:
@@ -56,26 +56,28 @@ class Reader:
             with self._replica.connection() as connection:
                 replayed, read = connection.run_in_turn(["select_version", name], values)
         except (DatabaseUnavailable, psycopg.Error) as error:
+            if isinstance(error, psycopg.Error) and status_of(error) < 500:
+                raise  # the fault of what was asked
             self._leave(error)
             return None
         return rows_of(read) if version_of(rows_of(replayed)) >= version_of(written) else None
 
     def _leave(self, error: Exception) -> None:
         with self._lock:
-            if self._is_away:
+            if self.is_away:
                 return
-            self._is_away = True
+            self.is_away = True
         log.warning("the replica is away, the primary serves: %s", error)
         Thread(target=self._await_return, name="replica", daemon=True).start()
 
     def _await_return(self) -> None:
-        while self._is_away:
+        while self.is_away:
             sleep(PAUSE)
             try:
                 self._replica.fetch("select_version", user_id="")
             except (DatabaseUnavailable, psycopg.Error):
                 continue
-            self._is_away = False
+            self.is_away = False
             log.warning("the replica is back")
 
 

@@ -10,8 +10,10 @@ from connection import CONNECTION_OPTIONS, Connection, Value
 from database import IDLE_IN_TRANSACTION_TIMEOUT, LOCK_TIMEOUT
 
 
-def grant(owner_url: str, api_url: str) -> None:
+def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) -> None:
     """Let the role of `api_url` serve the API, as the owner of the tables; make it if need be.
+
+    `statement_timeout` is in milliseconds, and of a role that is made.
 
     Raises:
         CommandError: the database cannot be reached, or this owner may not do so.
@@ -28,7 +30,7 @@ def grant(owner_url: str, api_url: str) -> None:
             values: dict[str, Value] = {
                 "role": str(name),
                 "verifier": verifier.decode() if verifier else None,
-                "timeout": Settings().database_statement_timeout,
+                "timeout": statement_timeout or Settings().database_statement_timeout,
                 "lock_timeout": LOCK_TIMEOUT,
                 "idle_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
             }

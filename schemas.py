@@ -81,19 +81,21 @@ class Due(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise self.make_error("invalid")
+        due = value
         try:
             if self.DAY.fullmatch(value):
                 day = date.fromisoformat(value)
                 moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
             elif self.MOMENT.fullmatch(value):
                 moment = datetime.fromisoformat(value.upper())
+                due = moment.astimezone(UTC).isoformat()  # PostgreSQL reads no offset of 16 hours
             else:
                 raise self.make_error("invalid")
-        except ValueError:
+        except (ValueError, OverflowError):
             raise self.make_error("invalid") from None
         if not FIRST_DUE <= moment < END_OF_DUE:
             raise self.make_error("range")
-        return value
+        return due
 
 
 class Tags(fields.List[str]):

@@ -9,6 +9,8 @@ from typing import Any
 from redis import ConnectionPool
 from redis.exceptions import RedisError
 
+from trail import tell
+
 log = logging.getLogger(__name__)
 
 TIMEOUT = 0.05  # seconds that a request waits for Redis, once an outage
@@ -31,11 +33,10 @@ return used"""
 
 
 class SharedCounts:
-    """Counters in Redis. `outages` counts how often it went away, `is_away` tells that it is."""
+    """Counters in Redis. `is_away` tells that it cannot be asked."""
 
     def __init__(self, url: str) -> None:
         self.is_away = False
-        self.outages = 0
         self._lock = Lock()
         self._pool = ConnectionPool.from_url(url, **OPTIONS)
 
@@ -67,7 +68,7 @@ class SharedCounts:
             if self.is_away:
                 return
             self.is_away = True
-            self.outages += 1
+        tell("redis_left")
         log.warning("Redis is away, so each process counts for itself: %s", error)
         Thread(target=self._await_return, name="redis", daemon=True).start()
 

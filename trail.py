@@ -27,8 +27,10 @@ class Trail:
 
     __slots__ = (
         "backend",
+        "begun",
         "environ",
         "error",
+        "is_first_over_limit",
         "refused",
         "request_id",
         "route",
@@ -43,7 +45,8 @@ class Trail:
 
     def __init__(self, environ: Mapping[str, Any]) -> None:
         self.started = perf_counter()
-        self.seconds = 0.0
+        self.begun = 0.0  # seconds until the answer began
+        self.seconds = 0.0  # and until it was made, which is later where it is streamed
         self.environ = environ
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and SANE_ID.fullmatch(given) else new_request_id()
@@ -56,6 +59,7 @@ class Trail:
         self.runs: list[Run] = []
         self.backend: int | None = None  # the process at PostgreSQL, as its own log names it
         self.refused: str | None = None  # why a token is no good: a name of auth.MESSAGE_OF_REFUSAL
+        self.is_first_over_limit = False  # the caller's first 429 in a window
         self.error: Exception | None = None  # why the status is no success
 
     @property
@@ -90,6 +94,7 @@ Event = Literal[
     "jwks_fetched",
     "probe_failed",
     "rate_limited",
+    "redis_left",
     "tasks_completed",
     "tasks_created",
 ]
@@ -101,8 +106,3 @@ def tell(event: Event, label: str = "", count: int = 1) -> None:
     """Tell whoever counts what has happened, in a request or beside one."""
     for listener in LISTENERS:
         listener(event, label, count)
-
-
-def rate_limited(limit: str) -> None:
-    """Count a request that was over a limit; `limit` is its name, from a closed set."""
-    tell("rate_limited", limit)

@@ -57,7 +57,7 @@ class Throughput:
 def measure_throughput(url: str, url_of_peer: str, rounds: int, seconds: float) -> Throughput:
     """Load each server with each operation, in turns; take the median of the rounds.
 
-    The peer has a database of its own: without the index and the triggers that it has no use for.
+    The peer has a database of its own: without the indexes and the triggers that it has no use for.
     """
     with connect(url_of_peer) as connection:
         connection.execute(query("simplify_for_peer"))

@@ -41,8 +41,8 @@ def get_readiness() -> Response:
     try:
         with pool().connection() as connection:
             pending = pending_migrations(connection)
-    except (DatabaseUnavailable, Error):
-        raise ApiError(503, "The database cannot be reached.") from None
+    except (DatabaseUnavailable, Error) as error:
+        raise ApiError(503, "The database cannot be reached.") from error
     if pending:
         raise ApiError(503, "The database lacks migrations.")
     return json_response(b'{"status": "ready"}')

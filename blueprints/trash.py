@@ -1,9 +1,9 @@
 """What a user has deleted and may still have back: /api/{user_id}/trash."""
 
-from flask import Response, url_for
+from flask import Response
 from flask_smorest import Blueprint
 
-from blueprints import database, json_response, pool, refuse_unknown_parameters
+from blueprints import database, json_response, path_of, pool, refuse_unknown_parameters
 from blueprints.paging import page_parameters, read_page
 from blueprints.tasks import ETAG, task_response, write_task
 from converters import LARGEST_ID
@@ -45,7 +45,7 @@ def list_trash(user_id: str) -> Response:
     response = json_response(tasks)
     if has_more == b"t":
         cursor = write_position(Position(int(version), int(task_id)))
-        path = url_for("trash.list_trash", user_id=user_id, limit=limit, cursor=cursor)
+        path = path_of(user_id, f"trash?limit={limit}&cursor={cursor}")
         response.headers["Link"] = f'<{path}>; rel="next"'
     return response
 

@@ -273,10 +273,6 @@ FROM (
     ) AS task
 ) AS page;
 
--- name: select_task_counter
--- What every write of the user's moves: the version of all that they have. No row before the first.
-SELECT version FROM task_counters WHERE user_id = %(user_id)s;
-
 -- fragment: list_of_tasks
 WITH page AS (
     SELECT id, key, row_number() OVER (ORDER BY key <order>, id <order>) AS place

@@ -7,7 +7,9 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 from processes import as_url, copy_of_project, manage, wait_until
-from support import User
+from support import User, settings_for
+
+from app import create_app
 
 ID = {"X-Request-Id": "the-request"}
 
@@ -65,6 +67,16 @@ def test_refused_token_and_export_are_entered(
         ("alice", "refuse", [], "owner", "the-request"),
         ("alice", "export", [], "", "the-request"),
     ]
+
+
+def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg.Connection):
+    limited = create_app(settings_for(app.extensions["auditor"].url, rate_limit="1/day"))
+    alice = User(limited.test_client(), "alice")
+    statuses = [alice.call("GET", headers=ID).status_code for _ in range(5)]
+    assert statuses == [200, 429, 429, 429, 429]
+    limited.extensions["auditor"].close(10)
+    assert entries(postgresql) == [("alice", "limit", [], "/api/{user_id}/tasks", "the-request")]
+    limited.extensions["database"].close()
 
 
 @pytest.mark.parametrize(

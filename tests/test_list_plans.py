@@ -13,7 +13,7 @@ from statements import QUERIES
 
 OTHERS, TASKS, SHARE = 1000, 2000, 10
 LIMIT = 50
-PAGES_OF_INDEX = TASKS // 50  # entries of tasks_list on a page of 8 KiB, at least
+PAGES_OF_INDEX = TASKS // 50  # entries of an index on a page of 8 KiB, at least
 PAGES_OF_ROW = 4  # the primary key's levels and the row itself
 PAGES_OF_SHOWN = (LIMIT + 1) * PAGES_OF_ROW + 30
 
@@ -168,7 +168,7 @@ def test_list_with_words_reads_each_row_of_the_user_at_most_once(planned: psycop
 
 
 def test_version_of_a_list_is_one_row(planned: psycopg.Connection):
-    pages, ran = explain(planned, "select_task_counter")
+    pages, ran = explain(planned, "select_version")
     assert pages <= PAGES_OF_ROW
     assert "Seq Scan" not in ran
 

@@ -120,6 +120,17 @@ def test_probe_that_fails_is_a_line_with_its_cause(
     assert (line["level"], line["cause"]) == ("warning", "ApiError: The database lacks migrations.")
 
 
+def test_probe_that_postgresql_refuses_is_a_line_with_what_it_said(
+    app: Flask, lines: Lines, postgresql: psycopg.Connection
+):
+    postgresql.execute("REVOKE SELECT ON schema_migrations FROM tasks_api")
+    postgresql.commit()
+    assert app.test_client().get("/readyz").status_code == 503
+    [line] = lines()
+    assert (line["level"], line["sqlstate"]) == ("warning", "42501")
+    assert "permission denied" in line["cause"]
+
+
 def test_path_that_does_not_exist_is_logged_without_it(client: FlaskClient, lines: Lines):
     client.get("/private/alice")
     [line] = lines()

@@ -13,6 +13,7 @@ import generated
 from app import create_app
 from auth import PUBLIC_ENDPOINTS
 from config import PROJECT, SETTINGS
+from schemas import Task
 
 OPERATIONS = {
     "listTasks": ("get", "/api/{user_id}/tasks", "200"),
@@ -134,6 +135,11 @@ def test_generated_file_is_what_the_code_makes(path: Path):
 def test_setting_stands_in_the_readme_and_the_example(name: str):
     assert f"| `{name.upper()}` |" in README
     assert f"\n#{name.upper()}=" in (PROJECT / ".env.example").read_text()
+
+
+def test_first_answer_in_the_readme_is_a_task():
+    [answer] = re.findall(r'^{"id":.*}$', README, re.MULTILINE)
+    assert json.loads(answer).keys() == Task().fields.keys()
 
 
 def test_environment_is_read_in_config_alone():

@@ -13,8 +13,9 @@ from pglast.enums import A_Expr_Kind
 from pglast.visitors import Visitor
 
 from config import PROJECT, ConfigError
-from migrate import SCHEMA_FILE
 from statements import QUERIES, QUERIES_FOLDER, Query, load_queries
+
+SCHEMA = PROJECT / "schema.sql"
 
 NAME = re.compile(r"^-- name: (.*)$", re.MULTILINE)
 NAMED = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
@@ -25,9 +26,7 @@ OVER_USERS = {"select_trash_owners", "delete_expired_idempotency_keys", "delete_
 USER_TABLES = {
     statement.stmt.relation.relname
     for statement in parse_sql(
-        "\n".join(
-            re.findall(r"^CREATE TABLE .*?;$", SCHEMA_FILE.read_text(), re.MULTILINE | re.DOTALL)
-        )
+        "\n".join(re.findall(r"^CREATE TABLE .*?;$", SCHEMA.read_text(), re.MULTILINE | re.DOTALL))
     )
     if any(getattr(column, "colname", "") == "user_id" for column in statement.stmt.tableElts)
 }

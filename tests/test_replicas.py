@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import processes
+import psycopg
 import pytest
 from own_postgres import OwnPostgres, standby_of
 from processes import GREENLETS, Process, gunicorn, wait_until
+from support import settings_for
 
 import migrate
+from database import Database
+from replicas import Reader
+from statements import QUERIES
 
 AWAY = "the replica is away"
 BACK = "the replica is back"
@@ -162,6 +167,18 @@ def test_replica_that_fails_slows_one_request_and_fails_none_until_it_is_back(
     wait_until(lambda: api.output().count(BACK) == before[1] + 1)
     with told_apart(primary, replica, user):
         assert titles(api, user) == ["At the replica"]
+
+
+def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str) -> None:
+    settings = settings_for(database_url, database_replica_url=database_url)
+    primary = Database(settings)
+    reader = Reader(settings, primary)
+    asked = dict.fromkeys(QUERIES["select_listed_tasks_by_due_asc"].parameters)
+    with pytest.raises(psycopg.DataError):
+        reader.fetch("select_listed_tasks_by_due_asc", **asked | {"user_id": "x", "limit": "x"})
+    assert not reader.is_away
+    reader.close()
+    primary.close()
 
 
 def test_replica_without_the_tables_is_as_one_that_is_away(

@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 from processes import copy_of_project, database_on, manage
-from support import User
+from support import User, settings_for
 
 import roles
-from config import PROJECT, CommandError
+from config import PROJECT, CommandError, ConfigError
+from migrate import require_migrated
 from statements import QUERIES
 
 FORBIDDEN = [
@@ -84,16 +85,30 @@ def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
     role = f"api_{os.getpid()}"
     with database_on(server, f"roles {os.getpid()}") as owner_url:
         api_url = f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
-        environ = {"MIGRATION_DATABASE_URL": owner_url, "DATABASE_URL": api_url}
+        environ = {
+            "MIGRATION_DATABASE_URL": owner_url,
+            "DATABASE_URL": api_url,
+            "DATABASE_STATEMENT_TIMEOUT": "1234",
+        }
         project = copy_of_project(tmp_path)
         for _ in range(2):
             code, lines = manage(project, "migrate", **environ)
             assert code == 0, lines
         with psycopg.connect(api_url) as connection:
             assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
+            assert connection.execute("SHOW statement_timeout").fetchone() == ("1234ms",)
         with psycopg.connect(owner_url, autocommit=True) as connection:
             connection.execute(f'DROP OWNED BY "{role}"')
             connection.execute(f'DROP ROLE "{role}"')
+
+
+def test_start_in_a_role_without_rights_is_refused(
+    database_url: str, postgresql: psycopg.Connection
+):
+    postgresql.execute("REVOKE SELECT ON schema_migrations FROM tasks_api")
+    postgresql.commit()
+    with pytest.raises(ConfigError, match="make migrate"):
+        require_migrated(settings_for(database_url))
 
 
 def test_owner_that_may_make_no_role_is_told_so_in_one_line(database_url: str):
