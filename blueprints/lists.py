@@ -14,6 +14,7 @@ from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf, Range, Regexp
 
 from blueprints import database, is_fresh, json_response, query_pairs
+from blueprints.paging import LARGEST_PAGE
 from config import VERSION
 from connection import Value
 from errors import ApiError
@@ -28,7 +29,6 @@ from schemas import (
     TrimmedText,
 )
 
-MOST_LISTED = 1000
 LONGEST_SEARCH = 200  # characters
 COMPLETED_OF_STATUS = {"all": None, "pending": False, "completed": True}
 DEFAULTS = {"status": "all", "sort": "created", "order": "desc"}
@@ -87,8 +87,8 @@ class ListArguments(StrictSchema):
     )
     order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": "desc"})
     limit = WholeNumber(
-        validate=Range(1, MOST_LISTED),
-        metadata={"description": "How many tasks at most.", "default": MOST_LISTED},
+        validate=Range(1, LARGEST_PAGE),
+        metadata={"description": "How many tasks at most.", "default": LARGEST_PAGE},
     )
     cursor = fields.String(
         validate=Regexp("[A-Za-z0-9_-]+\\Z"),
@@ -157,7 +157,7 @@ def version_of(counter: bytes) -> str:
 def fetch_page(
     user_id: str, asked: Mapping[str, Any], after: tuple[Value, int | None]
 ) -> list[tuple[bytes, ...]]:
-    limit = asked.get("limit", MOST_LISTED)
+    limit = asked.get("limit", LARGEST_PAGE)
     if asked.keys() <= PLAIN_PARAMETERS:
         return database().fetch("select_tasks", user_id=user_id, limit=limit, after_id=after[1])
     return database().fetch(

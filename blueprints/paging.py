@@ -56,7 +56,7 @@ def parse_page(query: str, cursor: str, first: Position) -> tuple[Position, int]
         if name not in {cursor, "limit"}:
             faults[name] = ["Unknown parameter."]
         elif others:
-            faults[name] = ["Must not be given twice."]
+            faults[name] = ["Must be given once."]
         elif name == cursor:
             try:
                 position = read_position(text)

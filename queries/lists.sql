@@ -93,10 +93,8 @@ id {beyond_<order>} {after_id}
 
 -- fragment: is_beyond_updated
 (version, id) {beyond_<order>} (
-                CASE
-                    WHEN %(after_key)s::bigint IS NULL THEN {least_<order>} ELSE %(after_key)s
-                END,
-                {after_id}
+            CASE WHEN %(after_key)s::bigint IS NULL THEN {least_<order>} ELSE %(after_key)s END,
+            {after_id}
             )
 
 -- fragment: is_beyond_title
@@ -113,11 +111,10 @@ id {beyond_<order>} {after_id}
 
 -- fragment: is_beyond_dated
 (due_at, id) {beyond_<order>} (
-                CASE
-                    WHEN %(after_key)s::timestamptz IS NULL THEN {soonest_<order>}
-                    ELSE %(after_key)s
-                END,
-                {after_id}
+            CASE
+                WHEN %(after_key)s::timestamptz IS NULL THEN {soonest_<order>} ELSE %(after_key)s
+            END,
+            {after_id}
             )
 
 -- fragment: first_by_key
