@@ -182,3 +182,8 @@ def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: s
         _, ran = explain(planned, name, ids=ids, changes=changes)
     assert "tasks_pkey" in ran
     assert not ran & {"Seq Scan", "tasks_version", "tasks_due"}
+
+
+def test_export_reads_no_further_than_its_page(planned: psycopg.Connection):
+    _, ran = explain(planned, "select_exported_tasks", after_id=0)
+    assert not ran & {"Seq Scan", "Sort", "Bitmap Heap Scan"}
