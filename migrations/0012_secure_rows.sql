@@ -18,9 +18,10 @@ ALTER TABLE purged_tasks ENABLE ROW LEVEL SECURITY;
 -- migrate:down
 SET LOCAL lock_timeout = '2s';
 
-ALTER TABLE purged_tasks DISABLE ROW LEVEL SECURITY;
-DROP POLICY purged_tasks_owner ON purged_tasks;
-ALTER TABLE task_counters DISABLE ROW LEVEL SECURITY;
-DROP POLICY task_counters_owner ON task_counters;
+-- In the order in which writers lock them.
 ALTER TABLE tasks DISABLE ROW LEVEL SECURITY;
 DROP POLICY tasks_owner ON tasks;
+ALTER TABLE task_counters DISABLE ROW LEVEL SECURITY;
+DROP POLICY task_counters_owner ON task_counters;
+ALTER TABLE purged_tasks DISABLE ROW LEVEL SECURITY;
+DROP POLICY purged_tasks_owner ON purged_tasks;

@@ -1,10 +1,12 @@
 -- name: set_timeouts
--- What a fresh session is given, in milliseconds. No row, and nothing is set, behind a pooler: it
+-- What a fresh session is given, in milliseconds. To compile such short statements (jit) costs a
+-- hundred times what it saves. No row, and nothing is set, behind a pooler: it
 -- hands out pids of its own, and the session would be the next client's.
 SELECT
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
-    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false)
+    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
+    set_config('jit', 'off', false)
 WHERE pg_backend_pid() = %(backend_pid)s;
 
 -- name: select_pending_migrations
@@ -32,7 +34,8 @@ SELECT
     set_config('app.request_id', %(request_id)s, true),
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
-    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true);
+    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
+    set_config('jit', 'off', true);
 
 -- name: select_grants
 -- The statements that let a role serve the API and do nothing else, in their order. A role that

@@ -1,42 +1,3 @@
--- fragment: passes_listed
--- The filters; null is none. The indexes hold all that these read.
-deleted_at IS NULL
-            AND (%(completed)s::boolean IS NULL OR completed = %(completed)s)
-            AND (%(priority)s::task_priority IS NULL OR priority = %(priority)s)
-            AND (%(due_before)s::timestamptz IS NULL OR due_at < %(due_before)s)
-            AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
-
--- fragment: passes_tagged
--- And all the tags. The row is asked where the index's bits do not tell; as a join, that could
--- become one over all of the user's rows.
-{passes_listed}
-            AND {may_have_tags}
-            AND (
-                SELECT same.tags @> {tags}
-                FROM tasks AS same
-                WHERE same.user_id = %(user_id)s AND same.id = tasks.id
-            )
-
--- fragment: may_have_tags
--- False only where a tag is missing for certain.
-tag_bits & (SELECT bits_of_tags({tags})) = (SELECT bits_of_tags({tags}))
-
--- fragment: tags
-ARRAY(SELECT jsonb_array_elements_text(%(tags)s))
-
--- fragment: passes_found
--- And all the tags and words. Each of the LIKE patterns matches in title or description; without a
--- word's white space between the two, no word matches across them. In coalesce the planner takes
--- half of all rows to match, and so walks in the order asked for, instead of sorting everything.
-deleted_at IS NULL
-            AND coalesce(
-                {passes_listed}
-                AND tags @> {tags}
-                AND lower(title || E'\n' || coalesce(description, ''))
-                    LIKE ALL (ARRAY(SELECT lower(jsonb_array_elements_text(%(patterns)s)))),
-                false
-            )
-
 -- fragment: key_of_created
 -- By what lists are sorted, and then by id. No key is null, so that any two rows compare.
 id
@@ -69,11 +30,11 @@ key <order>, id <order>
 -- fragment: least_desc
 9223372036854775807
 
--- fragment: soonest_asc
-timestamptz '-infinity'
+-- fragment: least_due
+CASE WHEN %(due_after)s::timestamptz IS NULL THEN '-infinity' ELSE %(due_after)s END
 
--- fragment: soonest_desc
-timestamptz 'infinity'
+-- fragment: greatest_due
+CASE WHEN %(due_before)s::timestamptz IS NULL THEN 'infinity' ELSE %(due_before)s END
 
 -- fragment: never_asc
 -- The key of tasks without a due date, which come last in both directions.
@@ -109,13 +70,25 @@ id {beyond_<order>} {after_id}
                 OR (priority, id) {beyond_<order>} (%(after_key)s::task_priority, %(after_id)s)
             )
 
--- fragment: is_beyond_dated
-(due_at, id) {beyond_<order>} (
-            CASE
-                WHEN %(after_key)s::timestamptz IS NULL THEN {soonest_<order>} ELSE %(after_key)s
-            END,
-            {after_id}
+-- fragment: is_between_dues_asc
+-- One bound on either side, of which a walk begins at one and ends at the other: PostgreSQL may
+-- begin at the wrong one of two. Where the page begins is within the filters' bounds.
+(due_at, id) > (
+                CASE
+                    WHEN %(after_key)s::timestamptz IS NULL THEN {least_due} ELSE %(after_key)s
+                END,
+                CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
             )
+                AND (due_at, id) < ({greatest_due}, 0)
+
+-- fragment: is_between_dues_desc
+(due_at, id) < (
+                CASE
+                    WHEN %(after_key)s::timestamptz IS NULL THEN {greatest_due} ELSE %(after_key)s
+                END,
+                CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
+            )
+                AND (due_at, id) > ({least_due}, 0)
 
 -- fragment: first_by_key
 SELECT id, {key_of_<sort>} AS key
@@ -183,19 +156,7 @@ WITH dated AS (
             SELECT id, due_at AS key
             FROM tasks
             WHERE user_id = %(user_id)s
-                AND (due_at, id) >= (
-                    CASE
-                        WHEN %(due_after)s::timestamptz IS NULL THEN '-infinity' ELSE %(due_after)s
-                    END,
-                    0
-                )
-                AND (due_at, id) < (
-                    CASE
-                        WHEN %(due_before)s::timestamptz IS NULL THEN 'infinity' ELSE %(due_before)s
-                    END,
-                    0
-                )
-                AND {is_beyond_dated}
+                AND {is_between_dues_<order>}
                 AND {passes_<kind>}
             ORDER BY due_at <order>, id <order>
             LIMIT %(limit)s::bigint + 1

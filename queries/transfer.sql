@@ -1,15 +1,23 @@
 -- name: select_exported_tasks
 -- The next 500 of one user's tasks after an id, oldest first: JSON objects with a comma between
 -- each two, and the last one's id. NULLs after the end. An id stays, so a task is in one page only.
-SELECT string_agg(row_to_json(task)::text, ',' ORDER BY id), max(id)
+SELECT
+    string_agg(
+        (
+            SELECT row_to_json(task)::text
+            FROM (
+                SELECT {task_fields}
+                FROM tasks
+                WHERE user_id = %(user_id)s AND id = page.id
+            ) AS task
+        ),
+        ',' ORDER BY id
+    ),
+    max(id)
 FROM (
-    -- The walk needs the index alone, and so is never taken for dearer than a sort of everything.
-    SELECT id AS next_id
+    SELECT id
     FROM tasks
     WHERE user_id = %(user_id)s AND id > %(after_id)s AND deleted_at IS NULL
     ORDER BY id
     LIMIT 500
-) AS page
-CROSS JOIN LATERAL (
-    SELECT {task_fields} FROM tasks WHERE user_id = %(user_id)s AND id = next_id
-) AS task;
+) AS page;

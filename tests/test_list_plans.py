@@ -9,11 +9,12 @@ import pytest
 from psycopg import sql
 from pytest_postgresql import factories
 
+from schemas import PRIORITIES
 from statements import QUERIES
 
-OTHERS, TASKS, SHARE = 1000, 2000, 10
+OTHERS, TASKS, SHARE = 1000, 10_000, 10
 LIMIT = 50
-PAGES_OF_INDEX = TASKS // 50  # entries of an index on a page of 8 KiB, at least
+PAGES_OF_INDEX = TASKS // 20  # entries of an index on a page of 8 KiB, at least
 PAGES_OF_ROW = 4  # the primary key's levels and the row itself
 PAGES_OF_SHOWN = (LIMIT + 1) * PAGES_OF_ROW + 30
 
@@ -23,10 +24,10 @@ FOUND_WALKED = ("created", "updated", "due")
 WALKED = (*FOUND_WALKED, "priority")
 # The last place of a page in the middle of each order.
 POSITIONS = {
-    "created": 10_000,
-    "updated": 10_000,
-    "title": "task 1",
-    "due": "2027-02-15",
+    "created": 50_000,
+    "updated": 50_000,
+    "title": "task 5",
+    "due": "2031-09-15",
     "priority": "low",
 }
 VALUES: dict[str, Any] = dict.fromkeys(
@@ -35,7 +36,7 @@ VALUES: dict[str, Any] = dict.fromkeys(
 
 
 def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_: object) -> None:
-    """Have one user's 2,000 tasks, one in ten of all, lie among those of 1,000 others, settled."""
+    """Have one user's tasks, one in ten of all, lie anywhere among those of 1,000 others."""
     with psycopg.connect(
         host=host, port=port, user=user, dbname=dbname, password=password, autocommit=True
     ) as connection:
@@ -46,7 +47,7 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
             )
             SELECT
                 CASE n %% %(share)s WHEN 0 THEN 'heavy' ELSE 'other ' || n %% %(others)s END,
-                'Task ' || n, repeat('to be done ', 20),
+                'Task ' || n || repeat(' and so on', 10), repeat('to be done ', 20),
                 n %% 3 > 0, (enum_range(NULL::task_priority))[1 + n / %(share)s %% 4],
                 CASE
                     WHEN n %% 7 > 2 THEN timestamptz '2026-01-01 00:00+00' + n * interval '1 hour'
@@ -55,7 +56,8 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
                     WHEN 0 THEN '{rare}' WHEN 1 THEN '{}' ELSE '{common}'
                 END::text[],
                 n + 2
-            FROM generate_series(1, %(share)s * %(tasks)s) AS n
+            FROM generate_series(1, %(share)s * %(tasks)s::int) AS n
+            ORDER BY hashint4(n)
             """,
             {"others": OTHERS, "tasks": TASKS, "share": SHARE},
         )
@@ -63,7 +65,7 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
             """
             INSERT INTO task_counters (user_id, version, stored)
             SELECT 'other ' || n, 1, 0 FROM generate_series(1, 5000) AS n
-            UNION SELECT 'heavy', 20002, 2000
+            UNION SELECT 'heavy', 100002, 10000
             """
         )
         connection.execute("VACUUM (ANALYZE) tasks, task_counters")
@@ -97,7 +99,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def positions(name: str) -> list[dict[str, Any]]:
     sort = name.removeprefix("select_").partition("_by_")[2].partition("_")[0] or "created"
-    return [{}, {"after_key": POSITIONS[sort], "after_id": 10_000}]
+    return [{}, {"after_key": POSITIONS[sort], "after_id": 50_000}]
 
 
 @pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
@@ -149,7 +151,8 @@ def test_list_with_tags_reads_few_rows_in_vain(planned: psycopg.Connection, tag:
             continue
         for values in positions(name):
             pages, ran = explain(planned, name, tags=json.dumps([tag]), **values)
-            assert pages <= PAGES_OF_INDEX + 2 * PAGES_OF_SHOWN, name
+            walks = len(PRIORITIES) if "_by_priority_" in name else 1
+            assert pages <= walks * PAGES_OF_INDEX + 2 * PAGES_OF_SHOWN, name
             assert "Seq Scan" not in ran, name
 
 
@@ -176,7 +179,8 @@ def test_version_of_a_list_is_one_row(planned: psycopg.Connection):
 @pytest.mark.parametrize("planned", ["force_generic_plan"], indirect=True)
 @pytest.mark.parametrize("name", ["update_tasks", "delete_tasks"])
 def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: str):
-    ids = [10 * number for number in range(1, 101)]
+    query = "SELECT id FROM tasks WHERE user_id = 'heavy' AND id > 50000 ORDER BY id LIMIT 100"
+    ids = [task_id for (task_id,) in planned.execute(query)]
     changes = json.dumps([{"task_id": each, "fields": {"completed": True}} for each in ids])
     with planned.transaction(force_rollback=True):
         _, ran = explain(planned, name, ids=ids, changes=changes)
@@ -186,4 +190,5 @@ def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: s
 
 def test_export_reads_no_further_than_its_page(planned: psycopg.Connection):
     _, ran = explain(planned, "select_exported_tasks", after_id=0)
-    assert not ran & {"Seq Scan", "Sort", "Bitmap Heap Scan"}
+    assert "Index Only Scan" in ran
+    assert not ran & {"Seq Scan", "Bitmap Heap Scan"}
