@@ -5,6 +5,7 @@ from gevent import monkey  # type: ignore[import-untyped]
 
 monkey.patch_all()
 
+import gc
 import sys
 from functools import cache
 from http import HTTPStatus
@@ -46,6 +47,15 @@ forwarder_headers = ""
 sendfile = False  # a client's socket has a timeout, and os.sendfile knows of none
 if Path("/dev/shm").is_dir():
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
+
+
+def when_ready(_server):  # type: ignore[no-untyped-def]
+    """Have no collection look at what is there before the fork, nor look again and again at those
+    who wait in line: they are no garbage.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 AUDIT_TIMEOUT = 1.0  # seconds for what the audit has not written yet
