@@ -241,9 +241,7 @@ def run(*, quick: bool) -> tuple[str, list[str]]:
             with stage(folder / str(by_network), issuer, by_network=by_network) as on:
                 keys = heeds_keys(on)
                 if not by_network:
-                    loads = saturate(
-                        on, [16, 160] if quick else [16, 32, 160, 1600], 1 if quick else 3
-                    )
+                    loads = saturate(on, *(QUICK_LOADS if quick else LOADS))
                     print(load_table(loads), end="\n\n", flush=True)
                 for row in rows:
                     if row.by_network != by_network:
