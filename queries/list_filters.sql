@@ -6,8 +6,8 @@
             AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
 
 -- fragment: passes_listed
--- In coalesce the planner takes half of all rows to match, and so walks in the order asked for. Else
--- it expects next to none, and sorts what it finds in whichever index is smallest.
+-- In coalesce the planner takes half of all rows to match, and so walks in the order asked for.
+-- Else it expects next to none, and sorts what it finds in whichever index is smallest.
 deleted_at IS NULL
             AND coalesce({passes_filters}, false)
 

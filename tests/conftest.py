@@ -13,15 +13,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pytest_postgresql import factories
-from support import User, settings_for
+from support import API_ROLE, User, settings_for
 
 import embedded
 import migrate
 import roles
 from app import create_app
 from database import Database
-
-API_ROLE = {"user": "tasks_api", "password": "only for tests"}
 
 
 def load_migrations(

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from psycopg import sql
 from pytest_postgresql import factories
+from pytest_postgresql.executors.noop import NoopExecutor
+from support import API_ROLE
 
 from schemas import PRIORITIES
 from statements import QUERIES
@@ -71,9 +73,8 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
         connection.execute("VACUUM (ANALYZE) tasks, task_counters")
 
 
-# Filled once: each test's database is a copy.
+# Filled once; no test leaves anything behind in it.
 filled = factories.postgresql_noproc(depends_on="template", load=[fill])
-postgresql = factories.postgresql("filled")
 
 
 def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
@@ -103,12 +104,14 @@ def positions(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
-def planned(request: pytest.FixtureRequest, database_url: str) -> Iterator[psycopg.Connection]:
+def planned(request: pytest.FixtureRequest, filled: NoopExecutor) -> Iterator[psycopg.Connection]:
     """A connection in the API's role, whose plans row-level security has a part in.
 
     A prepared statement is planned for its values at first, later once for all of them.
     """
-    with psycopg.connect(database_url, autocommit=True, prepare_threshold=None) as connection:
+    address = {"host": filled.host, "port": filled.port, "dbname": filled.template_dbname}
+    with psycopg.connect(**address, **API_ROLE, autocommit=True) as connection:
+        connection.prepare_threshold = None
         connection.execute("SELECT set_config('app.user_id', 'heavy', false)")
         connection.execute(f"SET plan_cache_mode = {request.param}")
         yield connection
