@@ -298,10 +298,10 @@ CREATE INDEX tasks_trash ON public.tasks USING btree (user_id, version, id) INCL
 
 
 --
--- Name: tasks_version; Type: INDEX; Schema: public; Owner: -
+-- Name: tasks_updated; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX tasks_version ON public.tasks USING btree (user_id, version, id) INCLUDE (completed, priority, due_at, tag_bits, deleted_at);
+CREATE INDEX tasks_updated ON public.tasks USING btree (user_id, version, id) INCLUDE (completed, priority, due_at, tag_bits, deleted_at);
 
 
 --
@@ -438,4 +438,8 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0012'),
     ('0013'),
     ('0014'),
-    ('0015');
+    ('0015'),
+    ('0016'),
+    ('0017'),
+    ('0018'),
+    ('0019');

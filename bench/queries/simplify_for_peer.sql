@@ -6,6 +6,6 @@ DROP TRIGGER tasks_audit_update ON tasks;
 DROP TRIGGER tasks_audit_delete ON tasks;
 DROP TRIGGER tasks_tag_bits_insert ON tasks;
 DROP TRIGGER tasks_tag_bits_update ON tasks;
-DROP INDEX tasks_version;
+DROP INDEX tasks_updated;
 DROP INDEX tasks_due;
 ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id);

@@ -1,5 +1,5 @@
 -- migrate:up transaction:false
--- What 0014 tells the planner counts from here on.
+-- What 0018 tells the planner counts from here on.
 -- squawk-ignore require-lock-timeout, require-statement-timeout
 ANALYZE tasks;
 
