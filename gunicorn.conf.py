@@ -50,9 +50,7 @@ if Path("/dev/shm").is_dir():
 
 
 def when_ready(_server):  # type: ignore[no-untyped-def]
-    """Have no collection look at what is there before the fork, nor look again and again at those
-    who wait in line: they are no garbage.
-    """
+    """Keep collections off what was there before the fork, and mostly off who waits in line."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)

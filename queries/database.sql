@@ -1,7 +1,7 @@
 -- name: set_timeouts
--- What a fresh session is given, in milliseconds. To compile such short statements (jit) costs a
--- hundred times what it saves. No row, and nothing is set, behind a pooler: it
--- hands out pids of its own, and the session would be the next client's.
+-- What a fresh session is given, in milliseconds, and no jit: to compile such short statements
+-- takes far longer than to run them. No row, and nothing is set, behind a pooler: it hands out pids
+-- of its own, and the session would be the next client's.
 SELECT
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
