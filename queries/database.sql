@@ -1,11 +1,13 @@
 -- name: set_timeouts
--- What a fresh session is given, in milliseconds, and no jit: to compile such short statements
--- takes far longer than to run them. No row, and nothing is set, behind a pooler: it hands out pids
--- of its own, and the session would be the next client's.
+-- What a fresh session is given: limits in milliseconds; one plan for each statement, whatever its
+-- values, as else a list by tag is planned anew each time; no jit, which takes longer to compile
+-- such short statements than to run them. No row, and nothing is set, behind a pooler: it hands out
+-- pids of its own, and the session would be the next client's.
 SELECT
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
     set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
+    set_config('plan_cache_mode', 'force_generic_plan', false),
     set_config('jit', 'off', false)
 WHERE pg_backend_pid() = %(backend_pid)s;
 
@@ -35,6 +37,7 @@ SELECT
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
+    set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('jit', 'off', true);
 
 -- name: select_grants
