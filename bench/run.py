@@ -42,6 +42,8 @@ class Effort:
     cpu_rounds: int = 30
     cpu_count: int = 200
     feature_count: int = 50
+    batch_rounds: int = 10
+    batch_seconds: float = 0.5
     http_rounds: int = 3
     http_seconds: float = 4
     growth_rounds: int = 15
@@ -51,7 +53,7 @@ class Effort:
     list_tasks: int = 2_000_000
 
 
-QUICK = Effort(3, 100, 20, 1, 1, 3, 300, (10_000, 100_000), 20, 200_000)
+QUICK = Effort(3, 100, 20, 2, 0.2, 1, 1, 3, 300, (10_000, 100_000), 20, 200_000)
 
 
 def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
@@ -73,8 +75,8 @@ def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
             rounds, count = effort.cpu_rounds, effort.feature_count
             keep(features_section(measure_features(url, rounds, count)))
     if "batch" in parts:
-        with on_one_core(), running_server() as server, migrated_database(server, "batch") as url:
-            keep(batch_section(measure_batch(url, effort.cpu_rounds)))
+        with running_server() as server, migrated_database(server, "batch") as url:
+            keep(batch_section(measure_batch(url, effort.batch_rounds, effort.batch_seconds)))
     with running_server() as server:
         if "http" in parts:
             with (
