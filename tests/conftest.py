@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from processes import wait_until
 from pytest_postgresql import factories
 from support import API_ROLE, User, settings_for
 
@@ -19,7 +20,7 @@ import embedded
 import migrate
 import roles
 from app import create_app
-from database import Database
+from database import Database, DatabaseUnavailable
 
 
 def load_migrations(
@@ -119,8 +120,16 @@ def app(application: Flask, database_url: str) -> Iterator[Flask]:
     """The application on a database of this test's own."""
     application.extensions["database"] = database = Database(settings_for(database_url))
     application.extensions["auditor"].url = database_url
+    wait_until(lambda: is_reached(database))
     yield application
     database.close()
+
+
+def is_reached(database: Database) -> bool:
+    """Have a first connection: a busy machine may take longer for it than a request waits."""
+    with suppress(DatabaseUnavailable), database.connection():
+        return True
+    return False
 
 
 @pytest.fixture

@@ -340,6 +340,7 @@ def test_other_operations_take_no_parameters(alice: User):
 # Pages
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("filters", [{}, {"tag": "home"}, {"q": "a"}, {"status": "pending"}])
 def test_pages_meet_each_task_once_in_order(
     alice: User, many: list[dict[str, Any]], filters: dict[str, str]
@@ -353,6 +354,7 @@ def test_pages_meet_each_task_once_in_order(
             assert 0 < len(met[-1]) <= limit
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("sort", SORTS)
 def test_pages_meet_what_does_not_change_once_while_the_rest_does(
     alice: User, many: list[dict[str, Any]], sort: str

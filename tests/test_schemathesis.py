@@ -15,8 +15,11 @@ from support import settings_for
 from app import create_app
 from auth import bearer_token, token_verifier
 
-# schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
-pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+pytestmark = [
+    # schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
+    pytest.mark.no_cover,  # what this runs through is measured elsewhere, in a third of the time
+]
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support import User, assert_error
+
+pytestmark = pytest.mark.no_cover  # examples by the hundred, through what is measured elsewhere
 
 # The database of a test serves all of its examples: each leaves it as it was.
 examples = settings(

@@ -503,6 +503,7 @@ def store(owner_url: str, count: int, length: int) -> None:
 
 
 # tracemalloc makes Python ten times slower: what writes in Python gets fewer tasks.
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("content_type", "count"),
     [("application/json", 20_000), ("text/csv", 6_000), ("text/calendar", 1_000)],
