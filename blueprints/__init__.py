@@ -100,21 +100,28 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
 def read_body(req: Request) -> bytes:
     """Read the request body, chunked or not, up to the request's max_content_length.
 
-    werkzeug cuts a chunked body off at the limit without a word, so one byte more is asked for.
+    werkzeug cuts a chunked body off at the limit without a word, so one byte more is asked for. A
+    server hands on what it has when a client breaks off (RFC 9112, section 6.3: incomplete).
 
     Raises:
-        ApiError: 413 where it is larger.
+        ApiError: 413 where it is larger, 400 where its end is missing.
     """
-    limit = req.max_content_length or 0
+    limit, length = req.max_content_length or 0, req.content_length or 0
     body: bytes = b""
-    if (req.content_length or 0) <= limit:
+    if length <= limit:
         try:
             body = req.environ["wsgi.input"].read(limit + 1)
         except Exception:  # noqa: BLE001 - each server has its own for a broken chunk or a stall
-            raise ApiError(400, "The request body did not arrive whole.") from None
+            raise broken_off() from None
+        if len(body) < length:
+            raise broken_off()
         if len(body) <= limit:
             return body
     raise ApiError(413, f"The request body is larger than {limit} bytes.")
+
+
+def broken_off() -> ApiError:
+    return ApiError(400, "The request body did not arrive whole.")
 
 
 def require_merge_patch(req: Request) -> None:

@@ -151,6 +151,29 @@ def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
     assert_error(parse(send_raw(api, head.encode() + body)), status, error)
 
 
+@pytest.mark.parametrize(
+    ("path", "content_type", "sent"),
+    [("", "application/json", b'{"title": "Buy milk"}'), ("import", "text/csv", b"title\nOne\nTw")],
+)
+def test_body_that_breaks_off_is_400_and_nothing_is_done(
+    api: Process, path: str, content_type: str, sent: bytes
+) -> None:
+    user = f"broken-{content_type}"
+    head = (
+        f"POST {tasks_of(user, path)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+        f"Content-Type: {content_type}\r\nAuthorization: Bearer {token_for(user)}\r\n"
+        "Idempotency-Key: once\r\n\r\n"
+    ).encode()
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(head + sent)
+        client.shutdown(socket.SHUT_WR)
+        answer = parse(b"".join(iter(lambda: client.recv(4096), b"")))
+    assert_error(answer, 400, "bad_request", "The request body did not arrive whole.")
+    whole = {"body": sent, "headers": {"Content-Type": content_type, "Idempotency-Key": "once"}}
+    assert api.call("GET", user=user).json == []
+    assert api.call("POST", path, user=user, **whole).status_code == 201
+
+
 def test_chunked_body_under_the_limit_is_taken_whole(api: Process) -> None:
     body = json.dumps({"title": "Buy milk", "description": "x" * 5000}).encode()
     chunks = [body[start : start + 100] for start in range(0, len(body), 100)]
