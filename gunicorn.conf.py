@@ -11,6 +11,8 @@ from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
+import gunicorn.http.parser  # type: ignore[import-untyped]
+import gunicorn.http.unreader  # type: ignore[import-untyped]
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
 
@@ -110,4 +112,6 @@ def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-d
 gunicorn.util.write_error = write_error
 gunicorn.util.close = worker.close
 gunicorn.util.http_date = worker.http_date
+gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
+gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
 gunicorn.http.wsgi.WSGIErrorsWrapper = cache(gunicorn.http.wsgi.WSGIErrorsWrapper)

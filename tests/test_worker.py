@@ -6,8 +6,9 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import processes
@@ -67,13 +68,13 @@ def connect(api: Process) -> socket.socket:
 
 def assert_live(api: Process) -> None:
     """Expect a quick answer; the best of some, as other tests use the machine too."""
+    assert min(seconds_until_live(api) for _ in range(5)) < AT_ONCE
 
-    def seconds() -> float:
-        started = time.monotonic()
-        assert api.ask("GET", "/livez").status_code == 200
-        return time.monotonic() - started
 
-    assert min(seconds() for _ in range(5)) < AT_ONCE
+def seconds_until_live(api: Process) -> float:
+    started = time.monotonic()
+    assert api.ask("GET", "/livez").status_code == 200
+    return time.monotonic() - started
 
 
 def begun_body() -> bytes:
@@ -93,6 +94,36 @@ def test_stalled_clients_do_not_keep_others_out(api: Process, begun: bytes, clie
         for _ in range(clients):
             stack.enter_context(connect(api)).sendall(begun)
         assert_live(api)
+
+
+UNENDING = {
+    "requests": (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000),
+    "chunks": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10_000),
+    "body": (b"POST / HTTP/1.1\r\nContent-Length: 100000000000\r\n\r\n", b"x" * 64 * 1024),
+}
+
+
+@pytest.mark.parametrize("kind", UNENDING)
+def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind: str) -> None:
+    begun, more = UNENDING[kind]
+    done = Event()
+
+    def send() -> None:
+        while not done.is_set():
+            with suppress(OSError), connect(api) as client:
+                client.sendall(begun)
+                while not done.is_set():
+                    client.sendall(more)
+                    with suppress(BlockingIOError):
+                        client.recv(1024 * 1024, socket.MSG_DONTWAIT)
+
+    with ThreadPoolExecutor(3) as pool:
+        sending = [pool.submit(send) for _ in range(3)]
+        time.sleep(1)
+        waits = [seconds_until_live(api) for _ in range(10)]
+        done.set()
+        assert all(each.result() is None for each in sending)
+    assert sorted(waits)[5] < 1
 
 
 def test_body_that_stalls_is_400_and_the_connection_ends(api: Process) -> None:
