@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 import processes
 import psutil  # type: ignore[import-untyped]
+import psycopg
 import pytest
 import yaml
 from flask import Flask
@@ -22,7 +23,7 @@ from processes import GREENLETS, Process, free_port, gunicorn, wait_until, wait_
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
-from support import SECRET, User, token_for
+from support import SECRET, User, assert_error, token_for
 
 import metrics_server
 import migrate
@@ -226,6 +227,29 @@ def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: py
         limit.count({}, "alice")
     created = ("tasks_created", "", 2)
     assert heard == [created, created, ("rate_limited", "default", 1)]
+
+
+def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
+    alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    heard: list[str] = []
+    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
+    postgresql.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE 'refused'; END $$;"
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON tasks"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    postgresql.commit()
+    create = {"json": {"title": "Buy milk"}, "headers": {"Idempotency-Key": "create"}}
+    assert_error(alice.call("POST", **create), 500, "internal_error")
+    assert heard == []
+    postgresql.execute("DROP TRIGGER refuse ON tasks")
+    postgresql.commit()
+    for _ in range(2):
+        task = alice.call("POST", **create).json
+        alice.call("PATCH", f"{task['id']}/complete", headers={"Idempotency-Key": "complete"})
+    assert heard == ["tasks_created", "tasks_completed"]
 
 
 # What operators are given
