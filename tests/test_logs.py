@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import IncompleteRead
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -298,14 +299,15 @@ def test_streamed_answer_is_logged_when_it_is_over(streams: FlaskClient, lines: 
     assert (line["bytes"], line["route"], line["level"]) == (20, "/whole", "info")
 
 
-def test_streamed_answer_that_breaks_off_is_logged_with_its_cause(
+def test_streamed_answer_that_breaks_off_is_one_error_with_its_cause_and_traceback(
     streams: FlaskClient, lines: Lines
 ):
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(BrokenPipeError):
         streams.get("/broken", buffered=False).get_data()
     [line] = lines()
-    assert (line["bytes"], line["level"]) == (1, "warning")
+    assert (line["bytes"], line["level"], line["status"]) == (1, "error", 200)
     assert line["cause"].startswith("ZeroDivisionError")
+    assert line["exception"].startswith("Traceback")
 
 
 def test_server_timing_is_told_where_it_is_on(database_url: str):
@@ -364,6 +366,23 @@ def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
     assert any("Listening at" in line["event"] for line in lines)
     assert any(line["level"] == "warning" and "Invalid request" in line["event"] for line in lines)
     assert "eyJ" not in json.dumps(lines)
+
+
+def test_export_that_postgresql_ends_is_one_line_with_what_it_said(tmp_path: Path, url: str):
+    folder = processes.copy_of_project(tmp_path)
+    query = folder / "queries/transfer.sql"
+    fails_at_the_second_page = "(%(after_id)s / (1 - least(%(after_id)s, 1)))"
+    query.write_text(query.read_text().replace("%(after_id)s", fails_at_the_second_page))
+    with processes.gunicorn(folder, url) as api:
+        api.create()
+        with pytest.raises(IncompleteRead):
+            api.call("GET", "export")
+        wait_until(lambda: "/export" in api.output())
+        assert api.stop() == 0
+        [line] = [line for line in api.lines() if "exception" in line or "Traceback" in line]
+    line = json.loads(line)
+    assert (line["level"], line["status"], line["sqlstate"]) == ("error", 200, "22012")
+    assert line["cause"] == "DivisionByZero: division by zero"
 
 
 def test_text_is_for_people(tmp_path: Path, url: str):
