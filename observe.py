@@ -30,7 +30,7 @@ def observe(app: Flask, settings: Settings) -> None:
     """
     answer = app.wsgi_app
     app.extensions["auditor"] = auditor = Auditor(settings)
-    reports = [*reports_of(settings), auditor.report]
+    app.extensions["reports"] = reports = [*reports_of(settings), auditor.report]
     timing = settings.server_timing
 
     def answer_observed(environ: dict[str, Any], start_response: Any) -> Any:
@@ -118,8 +118,8 @@ def server_timing(trail: Trail) -> str:
 
 
 def is_our_fault(trail: Trail) -> bool:
-    """Tell of a 5xx, and of a success that broke off in the middle of its answer."""
-    return trail.status >= 500 or (trail.error is not None and trail.status < 400)
+    """Tell of a 5xx, but what a client alone can cause, and of a success that broke off."""
+    return trail.status in {500, 503} or (trail.error is not None and trail.status < 400)
 
 
 def level_of(trail: Trail) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
@@ -44,7 +44,7 @@ class Trail:
         "user",
     )
 
-    def __init__(self, environ: Mapping[str, Any]) -> None:
+    def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
         self.begun = 0.0  # seconds until the answer began
         self.seconds = 0.0  # and until it was made, which is later where it is streamed

@@ -153,6 +153,13 @@ def test_paths_and_methods_that_clients_make_up_are_no_labels(api: Metered):
     assert "made-up" not in str(api.scrape())
 
 
+def test_request_that_gunicorn_refuses_itself_is_counted(api: Metered):
+    unread = {"route": "none", "method": "other", "status": "4xx"}
+    before = api.total(f"{DURATION}_count", **unread)
+    assert api.ask("GET", "/", headers={"bad header": "x"}).status_code == 400
+    assert api.total(f"{DURATION}_count", **unread) - before == 1
+
+
 def test_metrics_are_not_on_the_public_port(api: Metered):
     assert api.ask("GET", "/metrics").status_code == 404
 
