@@ -137,7 +137,7 @@ class Database:
 
     def pool_stats(self) -> dict[str, int]:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
-        return self._pool.get_stats()
+        return self._pool.get_stats() | {"requests_waiting": len(self._waiting)}
 
     def is_crowded(self) -> bool:
         """Tell whether as many requests wait for a connection as keep them all busy."""

@@ -17,6 +17,7 @@ from flask.typing import ResponseReturnValue
 from blueprints import pool, read_body
 from connection import Connection, Value
 from errors import RETRY_AFTER, ApiError
+from trail import telling_at_the_end
 
 METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
 HEADER = "HTTP_IDEMPOTENCY_KEY"
@@ -57,7 +58,7 @@ def answer_once(
         "fingerprint": fingerprint_of(asked),
     }
     try:
-        with ExitStack() as running:
+        with telling_at_the_end(), ExitStack() as running:
 
             def begin() -> None:
                 db = running.enter_context(pool().transaction())

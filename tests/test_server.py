@@ -116,15 +116,41 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
             "request_header_fields_too_large",
         ),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, foo\r\n\r\n", 501, "not_implemented"),
+        (b"POST / HTTP/1.1\r\nExpect: garbage\r\n\r\n", 417, "expectation_failed"),
     ],
-    ids=["no HTTP", "no header", "two lengths", "long path", "long header", "unknown coding"],
+    ids=["no HTTP", "no header", "two lengths", "long path", "long header", "coding", "expected"],
 )
-def test_request_that_is_no_http_has_an_error_of_the_one_shape(
+def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     api: Process, request_: bytes, status: int, error: str
 ) -> None:
     answer = parse(send_raw(api, request_))
     assert_error(answer, status, error)
     assert {(name, answer.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
+    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    request_id = answer.headers["X-Request-Id"]
+    wait_until(lambda: request_id in api.output())
+    [line] = [json.loads(line) for line in api.lines() if request_id in line]
+    assert (line["event"], line["level"], line["status"]) == ("request", "info", status)
+    assert (line["method"], line["route"], line["bytes"]) == (None, None, len(answer.data))
+    assert line["cause"].startswith("ApiError: ")
+    assert "exception" not in line
+    assert not re.search("Invalid request|garbage|bad header|aaa", api.output())
+
+
+def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path, url: str) -> None:
+    folder = processes.copy_of_project(tmp_path)
+    asked = "body = answer(environ, start)"
+    fault = f'{asked} if environ["PATH_INFO"] == "/livez" else 1 / 0'
+    observe = folder / "observe.py"
+    observe.write_text(observe.read_text().replace(asked, fault))
+    with gunicorn(folder, url) as broken:
+        answer = broken.ask("GET", "/", headers={"X-Request-Id": "mine"})
+        assert_error(answer, 500, "internal_error")
+        assert answer.headers["X-Request-Id"] == "mine"
+        broken.wait_for_output("Traceback")
+        [line] = [json.loads(line) for line in broken.lines() if "Traceback" in line]
+    assert (line["request_id"], line["method"], line["status"]) == ("mine", "GET", 500)
+    assert (line["level"], line["cause"]) == ("error", "ZeroDivisionError: division by zero")
 
 
 # Bodies
