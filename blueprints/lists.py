@@ -5,6 +5,7 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -113,7 +114,7 @@ LIST_HEADERS = {
         "description": "Changes with the user's tasks, for If-None-Match.",
         "required": True,
         "schema": {"type": "string"},
-        "example": '"1.0.0-57"',
+        "example": '"1.0.0-c3f1e0-57"',
     },
     "Link": {
         "description": 'The next page, as `rel="next"` (RFC 8288), while there is one.',
@@ -150,8 +151,12 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
 
 
 def version_of(counter: bytes) -> str:
-    """Name the state of a user's lists: whatever changes one moves the user's counter."""
-    return f"{VERSION}-{counter.decode() or 0}"
+    """Name the state of a user's lists: whatever changes one moves the user's counter.
+
+    With it stands which key signed the cursor in `Link`: by another one, that leads nowhere.
+    """
+    key = sha256(current_app.config["CURSOR_KEY"]).hexdigest()[:6]
+    return f"{VERSION}-{key}-{counter.decode() or 0}"
 
 
 def fetch_page(

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from support import User, assert_error
 from werkzeug.test import TestResponse
 
+from config import VERSION
 from schemas import PRIORITIES
 
 SORTS = ["created", "updated", "title", "due", "priority"]
@@ -553,6 +554,22 @@ def test_every_write_changes_the_etag_and_no_other_users(alice: User, bob: User)
         seen.add(etag)
     assert ask(bob).headers["ETag"] == bobs
     assert alice.call("GET", headers={"If-None-Match": before}).status_code == 200
+
+
+def test_etag_from_before_another_secret_is_200_with_a_link_that_leads_on(
+    app: Flask, alice: User, cursor: str, monkeypatch: pytest.MonkeyPatch
+):
+    etag = ask(alice, limit=1).headers["ETag"]
+    monkeypatch.setitem(app.config, "CURSOR_KEY", b"another")
+    response = alice.call("GET", f"{alice.tasks}?limit=1", headers={"If-None-Match": etag})
+    assert response.status_code == 200
+    link = next_link(response)
+    assert link
+    assert alice.call("GET", link).status_code == 200
+
+
+def test_etag_names_the_version_of_the_api(alice: User):
+    assert ask(alice).headers["ETag"].startswith(f'"{VERSION}-')
 
 
 def test_bad_parameter_is_422_also_with_a_fresh_etag(alice: User):
