@@ -7,14 +7,14 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from flask import Response, current_app
 from flask.globals import request_ctx
 from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf, Range, Regexp
 
-from blueprints import database, is_fresh, json_response, query_pairs
+from blueprints import database, is_fresh, json_response, path_of, query_pairs
 from blueprints.paging import LARGEST_PAGE
 from config import VERSION
 from connection import Value
@@ -144,7 +144,8 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     [(counter, tasks, end, *counts)] = fetch_page(user_id, asked, after)
     response = json_response(tasks, ETag=f'"{version_of(counter)}"')
     if end:
-        response.headers["Link"] = f'<{next_page(make_cursor(user_id, asked, end))}>; rel="next"'
+        link = next_page(user_id, make_cursor(user_id, asked, end))
+        response.headers["Link"] = f'<{link}>; rel="next"'
     if "count" in asked:
         response.headers["X-Total-Count"] = counts[0].decode()
     return response
@@ -192,11 +193,11 @@ def like_pattern(word: str) -> str:
     return "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
 
 
-def next_page(cursor: str) -> str:
+def next_page(user_id: str, cursor: str) -> str:
     """Make the path of the next page: this one's parameters, with another cursor."""
-    asked = request_ctx.request
-    pairs = [pair for pair in query_pairs(asked.query_string) if pair[0] != "cursor"]
-    return f"{quote(asked.root_path + asked.path)}?{urlencode([*pairs, ('cursor', cursor)])}"
+    query = query_pairs(request_ctx.request.query_string)
+    pairs = [pair for pair in query if pair[0] != "cursor"]
+    return path_of(user_id, f"tasks?{urlencode([*pairs, ('cursor', cursor)])}")
 
 
 def make_cursor(user_id: str, asked: Mapping[str, Any], position: bytes) -> str:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
+from urllib.parse import urljoin
 
 import psycopg
 import pytest
@@ -420,6 +421,15 @@ def test_link_fits_a_request_line_with_the_longest_title(alice: User):
     assert link
     assert len(link) < 2000
     assert len(alice.call("GET", link).json) == 1
+
+
+def test_link_of_a_user_id_with_dot_segments_is_resolved_to_its_own_path(app: Flask):
+    odd = User(app.test_client(), "a/../b")
+    odd.create()
+    odd.create()
+    link = next_link(ask(odd, limit=1))
+    assert link
+    assert urljoin(f"http://localhost{odd.tasks}", link).startswith(f"http://localhost{odd.tasks}?")
 
 
 def test_link_works_below_a_prefix(alice: User):
