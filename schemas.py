@@ -111,6 +111,8 @@ class Tags(fields.List[str]):
 class StrictSchema(Schema):
     """An object without other fields than its own."""
 
+    error_messages = {"type": "Must be an object."}  # noqa: RUF012 - marshmallow's own form
+
     class Meta:
         unknown = RAISE
 

@@ -12,6 +12,7 @@ from flask import Request, Response, current_app, g
 from flask.ctx import AppContext
 from flask.globals import app_ctx, request_ctx
 from marshmallow import Schema, ValidationError, fields
+from marshmallow.exceptions import SCHEMA
 from webargs.flaskparser import FlaskParser
 
 from compression import SUFFIX
@@ -190,8 +191,10 @@ def first_fault(details: Any) -> str:
     path = []
     while isinstance(details, dict):
         key, details = next(iter(details.items()))
-        path.append(str(key))
-    return f"{'.'.join(path)}: {details[0]}"
+        if key != SCHEMA:  # a fault of the object itself
+            path.append(str(key))
+    place = f"{'.'.join(path)}: " if path else ""
+    return place + str(details[0])
 
 
 ENDPOINTS_WITH_PARAMETERS = {"tasks.list_tasks"}  # whose schemas refuse what they do not know
