@@ -48,7 +48,7 @@ def compress_answers(app: Flask) -> None:
         ):
             return response
         algorithms = STREAMING_ALGORITHMS if response.is_streamed else ALGORITHMS
-        if algorithm := asked.accept_encodings.best_match(algorithms):
+        if algorithm := asked.accept_encodings.best_match([*algorithms, "identity"]):
             asked.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 for a yes
             if close := getattr(response.response, "close", None):
                 response.call_on_close(close)  # also where nobody reads it to its end

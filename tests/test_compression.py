@@ -51,6 +51,10 @@ def test_large_answer_is_compressed_as_the_client_can_read_it(
         ("br;q=1.0, gzip;q=0.8, *;q=0.1", "br"),
         ("zstd;q=0, br ; q=0.2, gzip;q=0.5", "gzip"),
         ("*", "zstd"),
+        ("br;q=0, *", "zstd"),
+        ("zstd;q=0, *", "br"),
+        ("identity;q=0.5, gzip", "gzip"),
+        ("identity, gzip", "gzip"),
     ],
 )
 def test_the_clients_wish_decides_between_algorithms(
@@ -61,10 +65,14 @@ def test_the_clients_wish_decides_between_algorithms(
     assert json.loads(READ[chosen](response.data)) == task
 
 
-@pytest.mark.parametrize(
-    "accepted", ["", "identity", "compress", "br;q=0", "deflate", "gzip;q=0, *;q=0", ";;q=,"]
-)
-def test_client_that_can_read_none_of_it_gets_it_plain(alice: User, task: dict, accepted: str):
+PLAIN = ["", "identity", "compress", "br;q=0", "deflate", "gzip;q=0, *;q=0", ";;q=,"]
+PLAIN += ["identity, gzip;q=0.5", "identity;q=0.5, gzip;q=0.4, *;q=0.3"]
+
+
+@pytest.mark.parametrize("accepted", PLAIN)
+def test_client_that_can_read_none_of_it_or_would_rather_not_gets_it_plain(
+    alice: User, task: dict, accepted: str
+):
     response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
     assert "Content-Encoding" not in response.headers
     assert response.json == task
