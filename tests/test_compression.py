@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import brotli
+import flask_compress.flask_compress
 import pytest
 from flask import Flask, Response
+from flask.testing import FlaskClient
 from flask_compress.compat import compression as codecs
 from issuer import api_for
 from support import User, assert_error, token_for
@@ -150,6 +152,23 @@ def test_documents_are_compressed_and_not_sent_again(alice: User, path: str):
     again = alice.call("GET", path, headers=headers, buffered=True)
     assert (again.status_code, again.data) == (304, b"")
     assert again.headers["ETag"] == first.headers["ETag"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_asset_is_compressed_once(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, algorithm: str
+):
+    def bundle() -> TestResponse:
+        path, headers = "/docs/assets/swagger-ui-bundle.js", accepting(algorithm)
+        return client.get(path, headers=headers, buffered=True)
+
+    first = bundle()
+    assert first.headers["Content-Encoding"] == algorithm
+    for name in ["_compress_data", "_compress_chunks"]:
+        monkeypatch.setattr(flask_compress.flask_compress, name, None)
+    assert (bundle().data, bundle().headers["ETag"]) == (first.data, first.headers["ETag"])
+    plain = client.get("/docs/assets/swagger-ui-bundle.js", buffered=True)
+    assert READ[algorithm](first.data) == plain.data
 
 
 def test_part_of_a_file_is_a_part_of_it_as_it_is(alice: User):
