@@ -28,6 +28,7 @@ from schemas import (
     Due,
     StrictSchema,
     TrimmedText,
+    moment_of,
 )
 
 LONGEST_SEARCH = 200  # characters
@@ -61,7 +62,7 @@ class ListArguments(StrictSchema):
 
     status = fields.String(
         validate=OneOf(list(COMPLETED_OF_STATUS)),
-        metadata={"description": "Open tasks, done ones or all.", "default": "all"},
+        metadata={"description": "Open tasks, done ones or all.", "default": DEFAULTS["status"]},
     )
     priority = fields.String(validate=OneOf(PRIORITIES))
     tag = fields.List(
@@ -83,10 +84,10 @@ class ListArguments(StrictSchema):
         validate=OneOf(["created", "updated", "title", "due", "priority"]),
         metadata={
             "description": "Equal ones are sorted by id. Tasks without a due date come last.",
-            "default": "created",
+            "default": DEFAULTS["sort"],
         },
     )
-    order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": "desc"})
+    order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": DEFAULTS["order"]})
     limit = WholeNumber(
         validate=Range(1, LARGEST_PAGE),
         metadata={"description": "How many tasks at most.", "default": LARGEST_PAGE},
@@ -102,10 +103,8 @@ class ListArguments(StrictSchema):
 
     @post_load
     def place_days(self, asked: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Take a day for its midnight UTC, as it is stored."""
         for name in {"due_before", "due_after"} & asked.keys():
-            if "T" not in asked[name].upper():
-                asked[name] += "T00:00:00Z"
+            asked[name] = moment_of(asked[name])
         return asked
 
 
@@ -166,13 +165,14 @@ def fetch_page(
     limit = asked.get("limit", LARGEST_PAGE)
     if asked.keys() <= PLAIN_PARAMETERS:
         return database().fetch("select_tasks", user_id=user_id, limit=limit, after_id=after[1])
+    chosen = {**DEFAULTS, **asked}
     return database().fetch(
-        statement_of(asked),
+        statement_of(chosen),
         user_id=user_id,
         limit=limit,
         after_key=after[0],
         after_id=after[1],
-        completed=COMPLETED_OF_STATUS[asked.get("status", "all")],
+        completed=COMPLETED_OF_STATUS[chosen["status"]],
         priority=asked.get("priority"),
         due_before=asked.get("due_before"),
         due_after=asked.get("due_after"),
@@ -182,9 +182,9 @@ def fetch_page(
     )
 
 
-def statement_of(asked: Mapping[str, Any]) -> str:
-    sort, order = asked.get("sort", "created"), asked.get("order", "desc")
-    kind = "found" if "q" in asked else "tagged" if "tag" in asked else "listed"
+def statement_of(chosen: Mapping[str, Any]) -> str:
+    sort, order = chosen["sort"], chosen["order"]
+    kind = "found" if "q" in chosen else "tagged" if "tag" in chosen else "listed"
     return f"select_{kind}_tasks_by_{sort}_{order}"
 
 
