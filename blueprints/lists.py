@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 from flask import Response, current_app
 from flask.globals import request_ctx
 from marshmallow import fields, post_load
-from marshmallow.validate import Length, OneOf, Range, Regexp
+from marshmallow.validate import Length, OneOf, Regexp
 
 from blueprints import database, is_fresh, json_response, path_of, query_pairs
-from blueprints.paging import LARGEST_PAGE
+from blueprints.paging import LARGEST_PAGE, PageArguments
 from config import VERSION
 from connection import Value
 from errors import ApiError
@@ -26,7 +26,6 @@ from schemas import (
     PRIORITIES,
     TITLE_PATTERN,
     Due,
-    StrictSchema,
     TrimmedText,
     moment_of,
 )
@@ -40,25 +39,14 @@ PLAIN_PARAMETERS = {"cursor", "limit"}
 SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at least
 
 
-class WholeNumber(fields.Integer):
-    """An integer in its plain decimal form, where marshmallow's own takes " 5" and "1_000"."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not re.fullmatch("0|[1-9][0-9]{0,8}", value):
-            raise self.make_error("invalid", input=value)
-        return int(value)
-
-
 def due_bound(description: str) -> Due:
     text = f"{description} A moment (`+` in an offset is `%2B`), or a day: its midnight UTC."
     example = "2026-11-21"
     return Due(metadata={"description": text, "pattern": DUE_PATTERN, "examples": [example]})
 
 
-class ListArguments(StrictSchema):
-    """What a list may be asked for. Nothing is filled in, so that a plain list costs nothing."""
-
-    error_messages = {"unknown": "Unknown parameter."}  # noqa: RUF012 - marshmallow's own form
+class ListArguments(PageArguments):
+    """What a list may be asked for."""
 
     status = fields.String(
         validate=OneOf(list(COMPLETED_OF_STATUS)),
@@ -88,10 +76,6 @@ class ListArguments(StrictSchema):
         },
     )
     order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": DEFAULTS["order"]})
-    limit = WholeNumber(
-        validate=Range(1, LARGEST_PAGE),
-        metadata={"description": "How many tasks at most.", "default": LARGEST_PAGE},
-    )
     cursor = fields.String(
         validate=Regexp("[A-Za-z0-9_-]+\\Z"),
         metadata={"description": "Where the page begins; taken from `Link`, never made up."},
