@@ -12,6 +12,7 @@ from flask import Request, Response, current_app, g
 from flask.ctx import AppContext
 from flask.globals import app_ctx, request_ctx
 from marshmallow import Schema, ValidationError, fields
+from marshmallow.exceptions import SCHEMA
 from webargs.flaskparser import FlaskParser
 
 from compression import SUFFIX
@@ -143,9 +144,9 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
     return parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
 
 
-@lru_cache(256)
+@lru_cache(1024)
 def load_query(schema: Schema, query: bytes) -> Mapping[str, Any]:
-    """Read and check a query string; kept, as clients send few kinds and a schema takes longest.
+    """Read and check a query string; kept, as a schema takes longest and clients send few kinds.
 
     Raises:
         ValidationError: it breaks a rule, or gives a parameter twice that is no list.
@@ -197,11 +198,16 @@ def first_fault(details: Any) -> str:
     path = []
     while isinstance(details, dict):
         key, details = next(iter(details.items()))
-        path.append(str(key))
-    return f"{'.'.join(path)}: {details[0]}"
+        if key != SCHEMA:  # a fault of the object itself
+            path.append(str(key))
+    place = f"{'.'.join(path)}: " if path else ""
+    return place + str(details[0])
 
 
-ENDPOINTS_WITH_PARAMETERS = {"tasks.list_tasks"}  # whose schemas refuse what they do not know
+ENDPOINTS_WITH_PARAMETERS = {
+    "tasks.list_tasks",
+    "trash.list_trash",
+}  # whose schemas refuse what they do not know
 
 
 def refuse_unknown_parameters() -> None:
