@@ -29,6 +29,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["database"] = primary = Database(settings)
     app.extensions["reader"] = Reader(settings, primary) if settings.database_replica_url else None
     app.extensions["rate_limits"] = RateLimits(settings)
+    app.extensions["readiness"] = health.Readiness()
 
     keep_in_line(app)
     add_headers(app, settings)

@@ -49,8 +49,8 @@ class DatabaseUnavailable(Exception):
     """The database is away or overloaded; the same request may succeed a little later."""
 
 
-class UserBusy(DatabaseUnavailable):
-    """A user has as many connections as one may have."""
+class DatabaseBusy(DatabaseUnavailable):
+    """It answers, but others kept all connections, or the user as many as one may have."""
 
 
 def status_of(error: psycopg.Error) -> int:
@@ -170,7 +170,7 @@ class Database:
         if user is None:
             return self._take_any()
         if not self._shares.take(user, POOL_TIMEOUT):
-            raise UserBusy("its user has as many at once as one may have")
+            raise DatabaseBusy("its user has as many connections as one may have")
         try:
             connection = self._take_any()
         except BaseException:
@@ -194,10 +194,11 @@ class Database:
         for _ in range(self._pool.max_size + 1):
             try:
                 connection = self._wait_for_connection()
-            except PoolTimeout:  # overload, where others have just had their answers
-                if monotonic() - self._answered_at > POOL_TIMEOUT:
-                    self._suspect = True
-                raise DatabaseUnavailable("no connection was free in time") from None
+            except PoolTimeout:
+                if monotonic() - self._answered_at <= POOL_TIMEOUT:
+                    raise DatabaseBusy("no connection was free in time") from None
+                self._suspect = True
+                raise DatabaseUnavailable("no connection was free, and none answers") from None
             if not connection.is_stale():
                 return connection
             tell("connection_stale")

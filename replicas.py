@@ -9,7 +9,7 @@ import psycopg
 
 from config import Settings
 from connection import Row, Value, rows_of
-from database import Database, DatabaseUnavailable, UserBusy, status_of
+from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
 from statements import QUERIES
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Reader:
         self._replica.close()
 
     def _ask_replica(self, name: str, values: dict[str, Value]) -> list[Row] | None:
-        """Ask the replica; None where it fails, or lacks what the user has written.
+        """Ask the replica; None where it is busy or fails, or lacks what the user has written.
 
         Every write moves its user's version. The primary tells it first, the replica before it
         reads: so what it read is at least as new as this request.
@@ -55,8 +55,8 @@ class Reader:
         try:
             with self._replica.connection() as connection:
                 replayed, read = connection.run_in_turn(["select_version", name], values)
-        except UserBusy:
-            raise
+        except DatabaseBusy:
+            return None
         except (DatabaseUnavailable, psycopg.Error) as error:
             if isinstance(error, psycopg.Error) and status_of(error) < 500:
                 raise  # the fault of what was asked

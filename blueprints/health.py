@@ -1,12 +1,16 @@
 """Whether the process lives and can do its work, for load balancers and orchestrators."""
 
-from flask import Response
+from math import inf
+from threading import Lock
+from time import monotonic
+
+from flask import Response, current_app
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 from psycopg import Error
 
 from blueprints import json_response, pool
-from database import DatabaseUnavailable
+from database import DatabaseBusy, DatabaseUnavailable
 from errors import ApiError, ErrorSchema
 from migrate import pending_migrations
 
@@ -38,11 +42,41 @@ def get_liveness() -> Response:
 @blueprint.alt_response(503, schema=ErrorSchema)
 def get_readiness() -> Response:
     """Tell whether the database is reached and migrated"""
+    readiness: Readiness = current_app.extensions["readiness"]
+    readiness.require()
+    return json_response(b'{"status": "ready"}')
+
+
+Fault = tuple[str, Exception | None]  # a sentence, and its cause
+
+
+class Readiness:
+    """Asks for all who ask at once, by one connection: anybody may ask, as often as they like."""
+
+    def __init__(self) -> None:
+        self._asking = Lock()
+        self._asked_at = -inf
+        self._fault: Fault | None = None
+
+    def require(self) -> None:
+        """Raise ApiError, 503, unless the database is ready."""
+        wanted_at = monotonic()
+        with self._asking:
+            if self._asked_at < wanted_at:
+                self._asked_at = monotonic()
+                self._fault = find_fault()
+            fault = self._fault
+        if fault:
+            message, cause = fault
+            raise ApiError(503, message) from cause
+
+
+def find_fault() -> Fault | None:
     try:
         with pool().connection() as connection:
             pending = pending_migrations(connection)
+    except DatabaseBusy:
+        return None  # without this instance, the others would be busier still
     except (DatabaseUnavailable, Error) as error:
-        raise ApiError(503, "The database cannot be reached.") from error
-    if pending:
-        raise ApiError(503, "The database lacks migrations.")
-    return json_response(b'{"status": "ready"}')
+        return "The database cannot be reached.", error
+    return ("The database lacks migrations.", None) if pending else None

@@ -1,0 +1,61 @@
+"""What load balancers are told: of a database that is away, see test_outage.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from flask import Flask
+from processes import wait_until
+from support import assert_error, settings_for
+
+import database
+from app import create_app
+from blueprints import health
+from connection import Connection
+from database import Database
+from migrate import pending_migrations
+
+
+def ask(app: Flask) -> int:
+    return app.test_client().get("/readyz").status_code
+
+
+def test_readiness_is_asked_once_for_all_who_wait(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    begun: list[int] = []
+    asked: list[Connection] = []
+
+    def begin(number: int) -> int:
+        begun.append(number)
+        return ask(app)
+
+    def count(connection: Connection) -> list[str]:
+        wait_until(lambda: len(begun) == 20)
+        asked.append(connection)
+        return pending_migrations(connection)
+
+    monkeypatch.setattr(health, "pending_migrations", count)
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(begin, range(20))) == {200}
+    assert len(asked) <= 3  # some may have begun, and not have asked yet
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_busy_instance_is_ready_as_long_as_the_database_answers(
+    database_url: str, answers: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "POOL_TIMEOUT", 0.5)
+    app = create_app(settings_for(database_url, database_pool_size=1))
+    db: Database = app.extensions["database"]
+    with closing(db), ThreadPoolExecutor() as pool:
+        wait_until(lambda: ask(app) == 200)
+        with db.connection():
+            asked = pool.submit(ask, app)
+            while not asked.done():
+                db._answered_at = database.monotonic() if answers else 0
+        assert asked.result() == (200 if answers else 503)
+
+
+def test_database_behind_the_code_is_503(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(health, "pending_migrations", lambda _: ["9999"])
+    answer = app.test_client().get("/readyz")
+    assert_error(answer, 503, "unavailable", "The database lacks migrations.")
