@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -11,6 +13,7 @@ import pytest
 from processes import copy_of_project, database_on, manage
 from support import User, settings_for
 
+import migrate
 import roles
 from config import PROJECT, CommandError, ConfigError
 from migrate import require_migrated
@@ -79,27 +82,42 @@ def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone
     assert alice.all() == [mine]
 
 
-def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
-    server: SimpleNamespace, tmp_path: Path
-):
+@pytest.fixture
+def new_role(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
+    """The addresses of an empty database: its owner's, and that of a role which is not there."""
     role = f"api_{os.getpid()}"
     with database_on(server, f"roles {os.getpid()}") as owner_url:
-        api_url = f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
-        environ = {
-            "MIGRATION_DATABASE_URL": owner_url,
-            "DATABASE_URL": api_url,
-            "DATABASE_STATEMENT_TIMEOUT": "1234",
-        }
-        project = copy_of_project(tmp_path)
-        for _ in range(2):
-            code, lines = manage(project, "migrate", **environ)
-            assert code == 0, lines
-        with psycopg.connect(api_url) as connection:
-            assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
-            assert connection.execute("SHOW statement_timeout").fetchone() == ("1234ms",)
+        yield owner_url, f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
         with psycopg.connect(owner_url, autocommit=True) as connection:
             connection.execute(f'DROP OWNED BY "{role}"')
             connection.execute(f'DROP ROLE "{role}"')
+
+
+def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
+    new_role: tuple[str, str], tmp_path: Path
+):
+    owner_url, api_url = new_role
+    environ = {
+        "MIGRATION_DATABASE_URL": owner_url,
+        "DATABASE_URL": api_url,
+        "DATABASE_STATEMENT_TIMEOUT": "1234",
+    }
+    project = copy_of_project(tmp_path)
+    for _ in range(2):
+        code, lines = manage(project, "migrate", **environ)
+        assert code == 0, lines
+    with psycopg.connect(api_url) as connection:
+        assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("1234ms",)
+
+
+def test_runners_that_give_one_role_its_rights_at_once_all_succeed(new_role: tuple[str, str]):
+    owner_url, api_url = new_role
+    migrate.migrate(owner_url)
+    with ThreadPoolExecutor(8) as threads:
+        for run in [threads.submit(roles.grant, owner_url, api_url) for _ in range(8)]:
+            run.result()
+    require_migrated(settings_for(api_url))
 
 
 def test_start_in_a_role_without_rights_is_refused(
