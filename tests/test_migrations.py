@@ -14,14 +14,18 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import processes
 import psycopg
 import pytest
 from processes import manage
+from support import API_ROLE, User, settings_for
 
 import embedded
 import migrate
+import roles
+from app import create_app
 from config import PROJECT
 from connection import Connection
 from database import LOCK_TIMEOUT
@@ -153,13 +157,22 @@ def test_migrating_again_changes_nothing(url: str) -> None:
         assert applied(url) == known_migrations()
 
 
-def test_options_of_the_address_hold_for_the_migrations_too(new_database: NewDatabase) -> None:
-    url = new_database()
-    with psycopg.connect(url) as connection:
+def test_options_of_the_address_hold_for_the_migrations_and_the_api(
+    new_database: NewDatabase,
+) -> None:
+    plain = new_database()
+    with psycopg.connect(plain) as connection:
         connection.execute("CREATE SCHEMA apart")
-    migrate.migrate(f"{url}&options=-csearch_path%3Dapart")
-    with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT count(*) FROM apart.tasks").fetchone() == (0,)
+    url = f"{plain}&options=-csearch_path%3Dapart"
+    api_url = f"{url}&{urlencode(API_ROLE)}"
+    migrate.migrate(url)
+    roles.grant(url, api_url)
+    migrate.require_migrated(settings_for(api_url))
+    app = create_app(settings_for(api_url))
+    task = User(app.test_client(), "alice").create()
+    app.extensions["database"].close()
+    with psycopg.connect(plain) as connection:
+        assert connection.execute("SELECT id FROM apart.tasks").fetchall() == [(task["id"],)]
 
 
 # Beside the release before

@@ -44,6 +44,38 @@ def test_api_role_can_change_no_table(api: psycopg.Connection, statement: str):
         api.execute(statement)
 
 
+def test_old_rights_of_the_api_role_are_taken_back(
+    owner_url: str, database_url: str, postgresql: psycopg.Connection
+):
+    postgresql.execute(
+        "GRANT SELECT, INSERT, UPDATE, DELETE"
+        " ON tasks, task_counters, purged_tasks, idempotency_keys TO tasks_api"
+    )
+    postgresql.commit()
+    roles.grant(owner_url, database_url)
+    rights = postgresql.execute(
+        "SELECT table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type)"
+        " FROM information_schema.role_table_grants WHERE grantee = 'tasks_api' GROUP BY table_name"
+    )
+    assert dict(rights.fetchall()) == {
+        "tasks": "DELETE INSERT SELECT UPDATE",
+        "task_counters": "INSERT SELECT UPDATE",
+        "idempotency_keys": "INSERT SELECT UPDATE",
+        "purged_tasks": "INSERT SELECT",
+        "audit_log": "INSERT",
+        "schema_migrations": "SELECT",
+    }
+
+
+def test_table_that_would_take_the_entries_of_the_audit_is_refused(
+    owner_url: str, database_url: str, api: psycopg.Connection
+):
+    """A temporary table hides the one of its name, also from triggers."""
+    roles.grant(owner_url, database_url)  # a copied database lacks the rights of its template
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        api.execute("CREATE TEMP TABLE audit_log (user_id text, action text, task_ids bigint[])")
+
+
 def test_api_role_has_bounds_for_every_wait(api: psycopg.Connection):
     for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]:
         assert api.execute(f"SHOW {name}").fetchone() not in {("0",), None}
