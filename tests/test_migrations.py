@@ -297,6 +297,32 @@ def test_unreachable_database_is_told_in_one_line(project: Path) -> None:
     assert line.startswith("Error: The database cannot be reached: ")
 
 
+def test_wrong_address_is_refused_under_the_name_of_its_setting(project: Path) -> None:
+    code, [line] = manage(project, "migrate", MIGRATION_DATABASE_URL="mysql://db/tasks")
+    assert code == 1
+    assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
+
+
+def test_database_of_another_encoding_is_refused_in_one_line(url: str, project: Path) -> None:
+    name = f"latin {os.getpid()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        options = "ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        connection.execute(f'CREATE DATABASE "{name}" {options}')
+        other = processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
+        code, [line] = manage(project, "migrate", DATABASE_URL=other)
+        connection.execute(f'DROP DATABASE "{name}"')
+    assert code == 1
+    assert line.startswith("Error: The database holds text as LATIN1: ")
+
+
+def test_late_file_with_a_lower_number_is_refused(url: str, project: Path) -> None:
+    migrations = project / "migrations"
+    for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:
+        (migrations / name).write_text(f"{UP}\nSELECT 1;\n\n{DOWN}\nSELECT 1;\n")
+        assert manage(project, "migrate", DATABASE_URL=url)[0] == code
+    assert applied(url) == [*known_migrations(), "9002"]
+
+
 def test_runner_gives_up_on_a_lock_that_is_never_free(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
