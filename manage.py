@@ -74,9 +74,10 @@ def embedded_server(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]
 def database_url() -> Iterator[str]:
     """Yield the address of the database's owner; the embedded server's, started if need be."""
     environ = read_environ()
-    if given := environ.get("MIGRATION_DATABASE_URL") or environ.get("DATABASE_URL"):
-        yield parse("database_url", given)
-        return
+    for name in ("migration_database_url", "database_url"):
+        if given := environ.get(name.upper()):
+            yield parse(name, given)
+            return
     import embedded
 
     if url := embedded.url_of_running(DATABASE_FOLDER):
