@@ -295,6 +295,15 @@ def test_expired_key_may_be_used_for_another_request(alice: User, postgresql: ps
     assert_replayed(post(alice, title="Another"), second)
 
 
+def test_answer_that_is_kept_is_not_written_over_before_it_expires(app: Flask, alice: User):
+    """As when another request has used the key between the claim's snapshot and its lock."""
+    first = post(alice)
+    other = {"fingerprint": "\\x00", "status": 200, "headers": "{}", "body": "another"}
+    key = {"user_id": "alice", "key": KEY["Idempotency-Key"].strip('"')}
+    assert app.extensions["database"].fetch("insert_idempotent_answer", **key, **other) == []
+    assert_replayed(post(alice), first)
+
+
 @pytest.fixture
 def owner(postgresql: psycopg.Connection) -> Iterator[Database]:
     """The database as the owner of its tables, who purges."""

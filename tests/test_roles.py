@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
-from processes import copy_of_project, database_on, manage
+from processes import copy_of_project, database_on, manage, wait_until
 from support import User, settings_for
 
 import migrate
@@ -149,6 +149,20 @@ def test_runners_that_give_one_role_its_rights_at_once_all_succeed(new_role: tup
     with ThreadPoolExecutor(8) as threads:
         for run in [threads.submit(roles.grant, owner_url, api_url) for _ in range(8)]:
             run.result()
+    require_migrated(settings_for(api_url))
+
+
+def test_role_that_another_database_makes_meanwhile_gets_its_rights(new_role: tuple[str, str]):
+    owner_url, api_url = new_role
+    migrate.migrate(owner_url)
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(owner_url) as other:
+        name = psycopg.conninfo.conninfo_to_dict(api_url)["user"]
+        other.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'secret'")
+        grant = thread.submit(roles.grant, owner_url, api_url)
+        wait_until(lambda: other.execute(waiting).fetchall())
+        other.commit()
+        grant.result()
     require_migrated(settings_for(api_url))
 
 
