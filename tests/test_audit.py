@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from processes import as_url, copy_of_project, gunicorn, manage, wait_until
 from support import User, assert_error, settings_for
@@ -14,6 +15,14 @@ from support import User, assert_error, settings_for
 from app import create_app
 
 ID = {"X-Request-Id": "the-request"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_other_tests(app: Flask, postgresql: psycopg.Connection) -> None:
+    """Have what they left to the auditor written now, and forget it."""
+    app.extensions["auditor"].close(10)
+    postgresql.execute("DELETE FROM audit_log")
+    postgresql.commit()
 
 
 def entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
