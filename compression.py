@@ -8,7 +8,7 @@ import re
 
 from flask import Flask, Response
 from flask.globals import request_ctx
-from flask_compress import Compress
+from flask_compress import Compress, DictCache
 
 ALGORITHMS = ["zstd", "br", "gzip"]  # by what a saved byte costs
 STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli keeps megabytes to itself before it writes
@@ -35,7 +35,9 @@ def compress_answers(app: Flask) -> None:
         "COMPRESS_MIN_SIZE": SMALLEST,
         "COMPRESS_REGISTER": False,
     }
-    compress = Compress(app)
+    compress, compress_asset = Compress(app), Compress(app)
+    compress_asset.cache = DictCache()  # a megabyte takes 70 ms, for each request without a token
+    compress_asset.cache_key = lambda asked: asked.path
 
     def compress_large(response: Response) -> Response:
         asked, status = request_ctx.request, response.status_code
@@ -48,11 +50,12 @@ def compress_answers(app: Flask) -> None:
         ):
             return response
         algorithms = STREAMING_ALGORITHMS if response.is_streamed else ALGORITHMS
-        if algorithm := asked.accept_encodings.best_match(algorithms):
+        if algorithm := asked.accept_encodings.best_match([*algorithms, "identity"]):
             asked.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 for a yes
             if close := getattr(response.response, "close", None):
                 response.call_on_close(close)  # also where nobody reads it to its end
-            response = compress.after_request(response)
+            is_asset = asked.endpoint == "docs.get_asset"
+            response = (compress_asset if is_asset else compress).after_request(response)
             response.vary.discard("Accept-Encoding")  # every answer has it: headers.py
         return response
 

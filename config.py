@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dotenv import dotenv_values
+from psycopg.conninfo import conninfo_to_dict
 
 from parsers import (
     integer,
@@ -209,8 +210,13 @@ class Settings:
 
     @property
     def cursor_key(self) -> bytes:
-        """What cursors of lists are signed with: the same in all processes of one deployment."""
-        return sha256(f"cursor {self.better_auth_secret} {self.database_url}".encode()).digest()
+        """What cursors of lists are signed with: the same in all processes of one deployment.
+
+        Made of the secret; without one, of where the database is, as its passwords change.
+        """
+        address = conninfo_to_dict(self.database_url)
+        place = [address.get(name) for name in ("host", "port", "dbname")]
+        return sha256(f"cursor {self.better_auth_secret or place}".encode()).digest()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:

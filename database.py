@@ -13,7 +13,8 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from config import Settings
 from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
-from trail import tell
+from shares import Shares
+from trail import CURRENT, tell
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ STATUS_OF_SQLSTATE = {
 
 class DatabaseUnavailable(Exception):
     """The database is away or overloaded; the same request may succeed a little later."""
+
+
+class UserBusy(DatabaseUnavailable):
+    """A user has as many connections as one may have."""
 
 
 def status_of(error: psycopg.Error) -> int:
@@ -83,6 +88,7 @@ class Database:
             # Reconnecting is the probe's work: the pool's own attempts back off for seconds.
             reconnect_timeout=0,
         )
+        self._shares = Shares(max(1, settings.database_pool_size // 2))
         self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf
         self._suspect = False  # a connection was lost, or none was free: the next request asks
@@ -108,7 +114,7 @@ class Database:
             self._answered_at = monotonic()
             return rows
         finally:
-            self._pool.putconn(connection)
+            self._give_back(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -131,7 +137,7 @@ class Database:
 
     def pool_stats(self) -> dict[str, int]:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
-        return self._pool.get_stats()
+        return self._pool.get_stats() | {"requests_waiting": len(self._waiting)}
 
     def is_crowded(self) -> bool:
         """Tell whether as many requests wait for a connection as keep them all busy."""
@@ -149,7 +155,7 @@ class Database:
             self._note_failure(connection, error)
             raise
         finally:
-            self._pool.putconn(connection)
+            self._give_back(connection)
 
     def _note_failure(self, connection: Connection, error: psycopg.Error) -> None:
         if connection.closed:
@@ -158,6 +164,28 @@ class Database:
             self._discard(connection)
 
     def _take(self) -> Connection:
+        """Take one of the connections that the request's user may have."""
+        trail = CURRENT.get()
+        user = trail.user if trail else None
+        if user is None:
+            return self._take_any()
+        if not self._shares.take(user, POOL_TIMEOUT):
+            raise UserBusy("its user has as many at once as one may have")
+        try:
+            connection = self._take_any()
+        except BaseException:
+            self._shares.give_back(user)
+            raise
+        connection.user = user
+        return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        user, connection.user = connection.user, None
+        self._pool.putconn(connection)
+        if user is not None:
+            self._shares.give_back(user)
+
+    def _take_any(self) -> Connection:
         """Take a connection from the pool; one whose server has gone is no reason to fail."""
         if self._pool.closed:
             self._pool.open()

@@ -7,19 +7,25 @@ monkey.patch_all()
 
 import gc
 import sys
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
+import gunicorn.http.parser  # type: ignore[import-untyped]
+import gunicorn.http.unreader  # type: ignore[import-untyped]
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
 
 import metrics_server
 import worker
 from config import ConfigError, Settings
-from errors import error_body
+from cors import cors_headers
+from errors import ApiError, error_body
 from headers import ERROR_HEADERS
-from trail import new_request_id
+from observe import finish
+from trail import CURRENT, Trail
 
 try:
     settings = Settings.load()
@@ -73,6 +79,7 @@ def on_starting(server):  # type: ignore[no-untyped-def]
 
 
 def post_worker_init(started):  # type: ignore[no-untyped-def]
+    gunicorn.util.write_error = partial(write_error, started.wsgi.extensions["reports"])
     if settings.metrics_port:
         import metrics
 
@@ -92,22 +99,36 @@ def on_exit(server):  # type: ignore[no-untyped-def]
         metrics_server.stop(server.metrics_server)
 
 
-def write_error(client, status, _reason, _message):  # type: ignore[no-untyped-def]
-    """Answer what gunicorn refuses itself in the shape of every other error."""
-    phrase = HTTPStatus(status).phrase
-    request_id = new_request_id()
-    body = error_body(status, request_id=request_id)
+# Of what it could not read, gunicorn tells nothing: where one origin is allowed, it was that.
+UNREAD: dict[str, Any] = {"REQUEST_METHOD": None}
+if len(settings.cors_origins) == 1:
+    UNREAD["HTTP_ORIGIN"] = settings.cors_origins[0]
+allowed = cors_headers(settings.cors_origins)
+
+
+def write_error(reports, client, status, _reason, _message):  # type: ignore[no-untyped-def]
+    """Answer and report what gunicorn refuses itself, or what failed below Flask, as all else."""
+    trail = CURRENT.get() or Trail(UNREAD)
+    trail.status = status
+    trail.begun = trail.seconds = perf_counter() - trail.started
+    error: Any = sys.exc_info()[1]
+    # A client's fault by its name alone: the text quotes what was sent.
+    trail.error = error if status == 500 else ApiError(status, type(error).__name__)
+    body = error_body(status, request_id=trail.request_id)
+    trail.size = len(body)
+    headers = [("X-Request-Id", trail.request_id), *ERROR_HEADERS, *allowed(trail.environ)]
+    finish(trail, reports)
     head = (
-        f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        f"X-Request-Id: {request_id}\r\n"
-        + "".join(f"{name}: {value}\r\n" for name, value in ERROR_HEADERS)
+        + "".join(f"{name}: {value}\r\n" for name, value in headers)
         + "\r\n"
     )
     gunicorn.util.write_nonblock(client, head.encode("latin-1") + body)
 
 
-gunicorn.util.write_error = write_error
 gunicorn.util.close = worker.close
 gunicorn.util.http_date = worker.http_date
+gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
+gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
 gunicorn.http.wsgi.WSGIErrorsWrapper = cache(gunicorn.http.wsgi.WSGIErrorsWrapper)

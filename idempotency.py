@@ -17,6 +17,7 @@ from flask.typing import ResponseReturnValue
 from blueprints import pool, read_body
 from connection import Connection, Value
 from errors import RETRY_AFTER, ApiError
+from trail import telling_at_the_end
 
 METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
 HEADER = "HTTP_IDEMPOTENCY_KEY"
@@ -57,7 +58,7 @@ def answer_once(
         "fingerprint": fingerprint_of(asked),
     }
     try:
-        with ExitStack() as running:
+        with telling_at_the_end(), ExitStack() as running:
 
             def begin() -> None:
                 db = running.enter_context(pool().transaction())
@@ -123,11 +124,10 @@ def parse_key(header: str) -> str:
 
 
 def fingerprint_of(asked: Request) -> str:
-    """Tell one request from another by method, path, query and body; a bytea for PostgreSQL."""
+    """Tell one request from another by method, path and body; a bytea for PostgreSQL."""
     body = read_body(asked)
     asked.environ["wsgi.input"] = BytesIO(body)  # for the view
-    line = json.dumps([asked.method, asked.path, asked.query_string.decode("latin-1")])
-    digest = sha256(line.encode())
+    digest = sha256(json.dumps([asked.method, asked.path]).encode())
     digest.update(body)  # no copy: a file to import is large
     return f"\\x{digest.hexdigest()}"
 

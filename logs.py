@@ -4,7 +4,6 @@ import json
 import logging
 import logging.config
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,8 +22,8 @@ Render = Callable[[Any, str, Any], Any]  # structlog's processors; the last one 
 
 # What a terminal or a reader of lines would take for more than text: C0, C1, line separators.
 CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-# gunicorn quotes what it could not read, which may hold a token, and addresses with their query.
-SENT_BY_CLIENT = re.compile(r"(?:\?|['\"]).*", re.DOTALL)
+# What gunicorn says of a request that gunicorn.conf.py reports; it quotes what was sent.
+REPORTED = ("Invalid request from ", "Error handling request ")
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -45,6 +44,11 @@ def set_up_logging(settings: Settings) -> None:
             },
         }
     )
+    logging.getLogger("gunicorn.error").addFilter(is_not_reported)
+
+
+def is_not_reported(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(REPORTED)
 
 
 class LineFormatter(ProcessorFormatter):
@@ -105,10 +109,7 @@ def head_of(record: logging.LogRecord) -> Line:
 def arrange(_: object, __: str, event: Any) -> Line:
     """Write the line of any library: what it says, and the request that it says it in."""
     record = event["_record"]
-    text = event["event"]
-    if record.name == "gunicorn.error" and ("request" in text):
-        text = SENT_BY_CLIENT.sub("…", text)
-    line = head_of(record) | {"event": text, "logger": record.name}
+    line = head_of(record) | {"event": event["event"], "logger": record.name}
     if trail := CURRENT.get():
         line["request_id"] = trail.request_id
     if exc_info := event.get("exc_info"):

@@ -27,12 +27,6 @@ STATEMENTS = Histogram(
     ["query"],
     buckets=[0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5],
 )
-# Each process has a pool of its own, and one can be stuck alone.
-POOL_SIZE = Gauge("tasks_db_pool_size", "Connections", multiprocess_mode="liveall")
-POOL_AVAILABLE = Gauge("tasks_db_pool_available", "Free ones", multiprocess_mode="liveall")
-POOL_WAITING = Gauge(
-    "tasks_db_pool_waiting", "Requests that wait for a connection", multiprocess_mode="liveall"
-)
 CHECKS_FAILED = Counter(
     "tasks_db_checks_failed_total",
     "Connections found stale, and times that the server let nobody in",
@@ -42,11 +36,11 @@ RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["li
 REDIS_LEFT = Counter("tasks_redis_left_total", "Times that Redis was found to be away")
 JWT_REFUSED = Counter("tasks_jwt_refused_total", "Tokens refused", ["reason"])
 JWKS_FETCHES = Counter("tasks_jwks_fetches_total", "Fetches of the issuer's keys", ["result"])
-# The time and not the age: that stays right while nobody writes it.
+# The time and not the age: that stays right while nobody writes it, also after its process.
 JWKS_FETCHED = Gauge(
     "tasks_jwks_fetched_timestamp_seconds",
     "When the issuer's keys were last fetched; 0: never",
-    multiprocess_mode="livemax",
+    multiprocess_mode="max",
 )
 TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
 TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a toggle completed")
@@ -96,19 +90,21 @@ def count_event(event: Event, label: str, count: int) -> None:
 LISTENERS.append(count_event)
 
 
-def sample_pool(database: Database) -> None:
-    stats = database.pool_stats()
-    POOL_SIZE.set(stats.get("pool_size", 0))
-    POOL_AVAILABLE.set(stats.get("pool_available", 0))
-    POOL_WAITING.set(stats.get("requests_waiting", 0))
-
-
 def watch_pool(database: Database) -> None:
     """Look at the pool from time to time, also while no request comes to an end; per process."""
+    # One each, as one can be stuck alone; made here, as the master's would tell of a pool of 0.
+    size = Gauge("tasks_db_pool_size", "Connections", multiprocess_mode="liveall")
+    available = Gauge("tasks_db_pool_available", "Free ones", multiprocess_mode="liveall")
+    waiting = Gauge(
+        "tasks_db_pool_waiting", "Requests that wait for a connection", multiprocess_mode="liveall"
+    )
 
     def watch() -> None:
         while True:
-            sample_pool(database)
+            stats = database.pool_stats()
+            size.set(stats.get("pool_size", 0))
+            available.set(stats.get("pool_available", 0))
+            waiting.set(stats["requests_waiting"])
             Flag().wait(SAMPLE_INTERVAL)
 
     Thread(target=watch, name="metrics", daemon=True).start()

@@ -19,13 +19,14 @@ def prepare(settings: Settings) -> None:
     Before anything imports prometheus_client, and once a start: a reload must not empty it.
 
     Raises:
-        ConfigError: the folder is somebody else's.
+        ConfigError: the port is taken, or the folder is somebody else's.
     """
     memory = Path("/dev/shm")
     parent = memory if memory.is_dir() else Path(tempfile.gettempdir())
     folder = parent / f"tasks-metrics-{os.geteuid()}-{settings.metrics_port}"
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR") == str(folder):
         return
+    refuse_taken_port(settings)  # whoever has it uses what is in the folder
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise ConfigError(f"{folder} is not this user's; set another METRICS_PORT.")
@@ -40,6 +41,14 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
     Raises:
         ConfigError: the port is taken.
     """
+    refuse_taken_port(settings)
+    return subprocess.Popen(
+        [sys.executable, __file__, settings.metrics_host, str(settings.metrics_port)],
+        preexec_fn=end_with_parent(signal.SIGTERM),
+    )
+
+
+def refuse_taken_port(settings: Settings) -> None:
     host, port = settings.metrics_host, settings.metrics_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -49,10 +58,6 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
             f"Cannot listen on {host} port {port}: {error.strerror}."
             " Set METRICS_PORT or METRICS_HOST."
         ) from None
-    return subprocess.Popen(
-        [sys.executable, __file__, host, str(port)],
-        preexec_fn=end_with_parent(signal.SIGTERM),
-    )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

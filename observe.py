@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from errno import EPIPE
 from functools import cache
 from time import perf_counter, time
 from typing import Any
@@ -29,7 +30,7 @@ def observe(app: Flask, settings: Settings) -> None:
     """
     answer = app.wsgi_app
     app.extensions["auditor"] = auditor = Auditor(settings)
-    reports = [*reports_of(settings), auditor.report]
+    app.extensions["reports"] = reports = [*reports_of(settings), auditor.report]
     timing = settings.server_timing
 
     def answer_observed(environ: dict[str, Any], start_response: Any) -> Any:
@@ -81,7 +82,12 @@ def finish(trail: Trail, reports: list[Report]) -> None:
 
 
 def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iterator[bytes]:
-    """Pass on an answer of unknown length; it is over when its last part has gone."""
+    """Pass on an answer of unknown length; it is over when its last part has gone.
+
+    Raises:
+        BrokenPipeError: it broke off for a fault of ours, which the request's line tells in full.
+            gunicorn ends the connection at that, without a line of its own.
+    """
     trail.size = 0
     try:
         for part in body:
@@ -89,6 +95,8 @@ def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iter
             yield part
     except Exception as error:
         trail.error = error
+        if trail.size:  # else the server can still answer 500
+            raise BrokenPipeError(EPIPE, "The answer broke off.") from error
         raise
     finally:
         trail.seconds = perf_counter() - trail.started
@@ -109,11 +117,14 @@ def server_timing(trail: Trail) -> str:
     return f"db;dur={database:.2f}, total;dur={total:.2f}"
 
 
+def is_our_fault(trail: Trail) -> bool:
+    """Tell of a 5xx, but what a client alone can cause, and of a success that broke off."""
+    return trail.status in {500, 503} or (trail.error is not None and trail.status < 400)
+
+
 def level_of(trail: Trail) -> int:
-    if trail.status >= 500:
+    if is_our_fault(trail):
         return logging.WARNING if trail.status == 503 else logging.ERROR
-    if trail.error and trail.status < 400:  # broke off in the middle of its answer
-        return logging.WARNING
     return logging.DEBUG if trail.route in PROBES else logging.INFO
 
 
@@ -181,19 +192,19 @@ def fields_of(trail: Trail) -> dict[str, Any]:
     if trail.refused:
         fields["refused"] = trail.refused
     if trail.error:
-        fields |= cause_of(trail.error, trail.status)
+        fields |= cause_of(trail.error, is_our_fault(trail))
     return fields
 
 
-def cause_of(error: Exception, status: int) -> dict[str, str]:
+def cause_of(error: Exception, is_ours: bool) -> dict[str, str]:
     """Say why; of what PostgreSQL refuses to a client, its text would quote what was sent."""
     cause: dict[str, str] = {}
-    if status >= 500 and isinstance(error.__cause__, Exception):
+    if is_ours and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if isinstance(error, psycopg.Error) and error.sqlstate:
         cause["sqlstate"] = error.sqlstate
         if error.diag.constraint_name:
             cause["constraint"] = error.diag.constraint_name
-    if status >= 500 or "sqlstate" not in cause:
+    if is_ours or "sqlstate" not in cause:
         cause["cause"] = f"{type(error).__name__}: {error}"
     return cause

@@ -9,7 +9,7 @@ import psycopg
 
 from config import Settings
 from connection import Row, Value, rows_of
-from database import Database, DatabaseUnavailable, status_of
+from database import Database, DatabaseUnavailable, UserBusy, status_of
 from statements import QUERIES
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class Reader:
         try:
             with self._replica.connection() as connection:
                 replayed, read = connection.run_in_turn(["select_version", name], values)
+        except UserBusy:
+            raise
         except (DatabaseUnavailable, psycopg.Error) as error:
             if isinstance(error, psycopg.Error) and status_of(error) < 500:
                 raise  # the fault of what was asked

@@ -18,7 +18,7 @@ FIRST_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 
 # What only the server writes.
-SERVER_FIELDS = {"id", "user_id", "created_at", "updated_at", "completed_at", "version"}
+SERVER_FIELDS = ("id", "user_id", "created_at", "updated_at", "completed_at", "version")
 
 # PostgreSQL's text holds no NUL, and UTF-8 no half of a surrogate pair.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -98,6 +98,11 @@ class Due(fields.String):
         return due
 
 
+def moment_of(due: str) -> str:
+    """Take a day for its midnight UTC, as it is stored."""
+    return due if "T" in due else f"{due}T00:00:00Z"
+
+
 class Tags(fields.List[str]):
     """A list without doubles, in the client's order."""
 
@@ -110,6 +115,8 @@ class Tags(fields.List[str]):
 
 class StrictSchema(Schema):
     """An object without other fields than its own."""
+
+    error_messages = {"type": "Must be an object."}  # noqa: RUF012 - marshmallow's own form
 
     class Meta:
         unknown = RAISE
@@ -156,11 +163,11 @@ class TaskFields(StrictSchema):
 
     @post_load
     def mark_day(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Store a day as midnight UTC, and that it is one."""
+        """Store a day as its midnight, and that it is one."""
         if "due_at" in data:
-            data["due_all_day"] = "T" not in (data["due_at"] or "T").upper()
-            if data["due_all_day"]:
-                data["due_at"] += "T00:00:00Z"
+            due = data["due_at"]
+            data["due_at"] = due and moment_of(due)
+            data["due_all_day"] = data["due_at"] != due
         return data
 
 
@@ -195,19 +202,14 @@ class TaskPatch(TaskFields):
     completed = StrictBoolean(metadata={"examples": [True]})
 
 
-def ignored_field() -> fields.Raw:
-    return fields.Raw(allow_none=True, metadata={"description": "Passed over."})
-
-
 class TaskImport(TaskUpdate):
     """A task to be imported. It may have what only the server writes, as an export does."""
 
-    id = ignored_field()
-    user_id = ignored_field()
-    created_at = ignored_field()
-    updated_at = ignored_field()
-    completed_at = ignored_field()
-    version = ignored_field()
+    class Meta(StrictSchema.Meta):
+        include = {  # noqa: RUF012 - marshmallow's own form
+            name: fields.Raw(allow_none=True, metadata={"description": "Passed over."})
+            for name in SERVER_FIELDS
+        }
 
     @post_load
     def drop_ignored(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def record_spans(tracer: Tracer, trail: Trail) -> None:
     Names are those of https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and of
     https://opentelemetry.io/docs/specs/semconv/database/postgresql/.
     """
-    method = trail.environ["REQUEST_METHOD"]
+    method = trail.environ["REQUEST_METHOD"] or "_OTHER"  # the convention's, where none was read
     offset = time_ns() - int(perf_counter() * 1e9)
     began = offset + int(trail.started * 1e9)
     attributes = {"http.request.method": method, "http.response.status_code": trail.status}

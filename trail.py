@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -43,7 +44,7 @@ class Trail:
         "user",
     )
 
-    def __init__(self, environ: Mapping[str, Any]) -> None:
+    def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
         self.begun = 0.0  # seconds until the answer began
         self.seconds = 0.0  # and until it was made, which is later where it is streamed
@@ -100,9 +101,27 @@ Event = Literal[
 ]
 Listener = Callable[[Event, str, int], None]
 LISTENERS: list[Listener] = []  # none, unless metrics are on
+UNTOLD: ContextVar[list[tuple[Event, str, int]] | None] = ContextVar("untold", default=None)
 
 
 def tell(event: Event, label: str = "", count: int = 1) -> None:
     """Tell whoever counts what has happened, in a request or beside one."""
+    untold = UNTOLD.get() if event in {"tasks_created", "tasks_completed"} else None
+    if untold is not None:
+        untold.append((event, label, count))
+        return
     for listener in LISTENERS:
         listener(event, label, count)
+
+
+@contextmanager
+def telling_at_the_end() -> Iterator[None]:
+    """Keep what is told of tasks until the block has ended; if it fails, nothing came of it."""
+    untold: list[tuple[Event, str, int]] = []
+    UNTOLD.set(untold)
+    try:
+        yield
+    finally:
+        UNTOLD.set(None)
+    for told in untold:
+        tell(*told)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO, TextIOWrapper
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo, available_timezones
 
 from icalendar import vCategory, vDate, vDatetime, vText
@@ -28,10 +28,11 @@ PRIORITY_OF_DIGIT = (
     {"0": "none", "5": "medium"} | dict.fromkeys("1234", "high") | dict.fromkeys("6789", "low")
 )
 
-# iCalendar's text has no control characters, and the library takes \N for a line break: a text
-# with one is percent-encoded, and a parameter says so. Another tells what DUE has no room for.
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|\\N")
-ENCODED = re.compile(r"[%\\\x00-\x08\x0b-\x1f\x7f]")
+# iCalendar's text has no control characters, and the library takes \N for a line break and drops a
+# byte order mark in front: a text with one is percent-encoded, and a parameter says so. Another
+# tells what DUE has no room for.
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]|\\N")
+ENCODED = re.compile(r"[%\\\x00-\x08\x0b-\x1f\x7f\ufeff]")
 ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
 MICROSECOND = "X-TASKS-MICROSECOND"
 
@@ -99,7 +100,7 @@ def to_text(texts: list[str | None]) -> vCategory | None:
     """Write texts with commas between."""
     given = [text for text in texts if text is not None]
     if any(map(UNSAFE.search, given)):
-        given = [ENCODED.sub(lambda found: f"%{ord(found[0]):02X}", text) for text in given]
+        given = [ENCODED.sub(lambda found: quote(found[0], safe=""), text) for text in given]
         return vCategory(given, params=ESCAPED)
     return vCategory(given) if given else None
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from marshmallow import ValidationError
 
+from schemas import SERVER_FIELDS
+
 NAME = "CSV"
 FILE_NAME = "tasks.csv"
 CONTENT_TYPE = "text/csv; charset=utf-8; header=present"
 
 WRITABLE = ("title", "description", "priority", "due_at", "tags", "completed")
 COLUMNS = (*WRITABLE, "id", "created_at", "updated_at", "completed_at")
-IGNORED = {*COLUMNS, "user_id", "version"} - {*WRITABLE}
 BOOLEANS = {"": False, "false": False, "0": False, "true": True, "1": True}
 LONGEST_ROW = 64 * 1024  # characters
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # without it, Excel takes UTF-8 for the country's own encoding
@@ -109,7 +110,7 @@ def read(body: bytes) -> Iterator[Row]:
 
 
 def check_header(names: list[str]) -> list[str]:
-    wrong = sorted({*names} - {*WRITABLE} - IGNORED)
+    wrong = sorted({*names} - {*WRITABLE, *SERVER_FIELDS})
     if wrong or "title" not in names or len({*names}) < len(names):
         message = f"{wrong[0]}: unknown column." if wrong else "Must have title, and none twice."
         raise ValidationError({"header": [message]})

@@ -10,6 +10,8 @@ from typing import Any
 import gevent  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
+from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
+from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
@@ -19,6 +21,10 @@ CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor re
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of it without a byte
+MOST_UNREAD = 64 * 1024  # bytes of a body that nobody reads, before its connection is closed
+TURN = 0.01  # seconds in which a client may send without a pause, before others have their turn
+PAUSE = 0.001  # seconds for them; with 0, gevent looks at its sockets only after fifty turns
+WAITED = 0.0005  # seconds; a read that takes as long had to wait, and others had their turn
 
 
 class Server(StreamServer):  # type: ignore[misc]
@@ -87,6 +93,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         finally:
             sock.settimeout(None)
             self.waiting_since[sock] = monotonic()
+        if req.unreader.buf.tell():  # the next request is there already
+            gevent.sleep(0)
 
     def end_idle_connections(self) -> None:
         """Have them read their client's end; what has arrived before it is still answered."""
@@ -98,6 +106,27 @@ class Worker(GeventWorker):  # type: ignore[misc]
                     socket.fromfd(client.fileno(), client.family, client.type) as twin,
                 ):
                     twin.shutdown(socket.SHUT_RD)
+
+
+finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
+
+
+def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
+    """Read the rest of a body, to find the next request behind it, unless it is too long."""
+    return bool(finish_body(parser, deadline, MOST_UNREAD))
+
+
+def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
+    """Read what a client has sent; one that never has us wait would keep all others waiting."""
+    asked = monotonic()
+    data: bytes = read_chunk(unreader, size_hint)
+    now = monotonic()
+    if now - asked > WAITED:
+        unreader.turn_began = now
+    elif now - unreader.__dict__.setdefault("turn_began", asked) > TURN:
+        gevent.sleep(PAUSE)
+        unreader.turn_began = monotonic()
+    return data
 
 
 def http_date(timestamp: float | None = None) -> str:
@@ -122,4 +151,5 @@ def close(client: socket.socket) -> None:
             client.settimeout(min(seconds, LINGER_TIMEOUT))
             if not client.recv(64 * 1024):
                 break
+            gevent.sleep(PAUSE)
     client.close()

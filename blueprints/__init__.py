@@ -12,6 +12,7 @@ from flask import Request, Response, current_app, g
 from flask.ctx import AppContext
 from flask.globals import app_ctx, request_ctx
 from marshmallow import Schema, ValidationError, fields
+from marshmallow.exceptions import SCHEMA
 from webargs.flaskparser import FlaskParser
 
 from compression import SUFFIX
@@ -100,21 +101,28 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
 def read_body(req: Request) -> bytes:
     """Read the request body, chunked or not, up to the request's max_content_length.
 
-    werkzeug cuts a chunked body off at the limit without a word, so one byte more is asked for.
+    werkzeug cuts a chunked body off at the limit without a word, so one byte more is asked for. A
+    server hands on what it has when a client breaks off (RFC 9112, section 6.3: incomplete).
 
     Raises:
-        ApiError: 413 where it is larger.
+        ApiError: 413 where it is larger, 400 where its end is missing.
     """
-    limit = req.max_content_length or 0
+    limit, length = req.max_content_length or 0, req.content_length or 0
     body: bytes = b""
-    if (req.content_length or 0) <= limit:
+    if length <= limit:
         try:
             body = req.environ["wsgi.input"].read(limit + 1)
         except Exception:  # noqa: BLE001 - each server has its own for a broken chunk or a stall
-            raise ApiError(400, "The request body did not arrive whole.") from None
+            raise broken_off() from None
+        if len(body) < length:
+            raise broken_off()
         if len(body) <= limit:
             return body
     raise ApiError(413, f"The request body is larger than {limit} bytes.")
+
+
+def broken_off() -> ApiError:
+    return ApiError(400, "The request body did not arrive whole.")
 
 
 def require_merge_patch(req: Request) -> None:
@@ -136,9 +144,9 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
     return parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
 
 
-@lru_cache(256)
+@lru_cache(1024)
 def load_query(schema: Schema, query: bytes) -> Mapping[str, Any]:
-    """Read and check a query string; kept, as clients send few kinds and a schema takes longest.
+    """Read and check a query string; kept, as a schema takes longest and clients send few kinds.
 
     Raises:
         ValidationError: it breaks a rule, or gives a parameter twice that is no list.
@@ -190,11 +198,16 @@ def first_fault(details: Any) -> str:
     path = []
     while isinstance(details, dict):
         key, details = next(iter(details.items()))
-        path.append(str(key))
-    return f"{'.'.join(path)}: {details[0]}"
+        if key != SCHEMA:  # a fault of the object itself
+            path.append(str(key))
+    place = f"{'.'.join(path)}: " if path else ""
+    return place + str(details[0])
 
 
-ENDPOINTS_WITH_PARAMETERS = {"tasks.list_tasks"}  # whose schemas refuse what they do not know
+ENDPOINTS_WITH_PARAMETERS = {
+    "tasks.list_tasks",
+    "trash.list_trash",
+}  # whose schemas refuse what they do not know
 
 
 def refuse_unknown_parameters() -> None:

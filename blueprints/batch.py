@@ -174,9 +174,9 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
             | change(db, "update_tasks", user_id, operations, "patch", "complete")
             | change(db, "delete_tasks", user_id, operations, "delete")
         )
-        for number, operation in enumerate(operations):
+        for number in range(len(operations)):
             if number not in results:
-                raise reason(db, user_id, number, operation)
+                raise reason(db, user_id, operations, number)
     tell("tasks_created", count=len(numbers_of(operations, "create")))
     return json_response(b'{"results": [%b]}' % b", ".join(results[n] for n in sorted(results)))
 
@@ -188,8 +188,7 @@ def numbers_of(operations: list[Operation], *names: str) -> list[int]:
 def create(db: Connection, user_id: str, operations: list[Operation]) -> dict[int, bytes]:
     """Do the create operations, by one statement; return the tasks by their operations' numbers.
 
-    Raises:
-        ApiError: 409, they would be more than the user may have.
+    None is done where the user would have more than there may be.
     """
     numbers = numbers_of(operations, "create")
     if not numbers:
@@ -197,10 +196,7 @@ def create(db: Connection, user_id: str, operations: list[Operation]) -> dict[in
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     tasks = json.dumps([operations[number]["task"] for number in numbers])
     rows = db.fetch("insert_tasks", user_id=user_id, tasks=tasks, max_stored=most)
-    if not rows:
-        message = f"You would have more than {most} tasks, the most there can be."
-        raise failure(409, message, *numbers)
-    return {number: task for number, (_, task, _) in zip(numbers, rows, strict=True)}
+    return {number: task for number, (_, task, _) in zip(numbers, rows, strict=False)}
 
 
 def change(
@@ -223,8 +219,13 @@ def change_of(operation: Operation) -> dict[str, Any]:
     return {"task_id": operation["id"], "expected": operation.get("version"), "fields": written}
 
 
-def reason(db: Connection, user_id: str, number: int, operation: Operation) -> ApiError:
+def reason(db: Connection, user_id: str, operations: list[Operation], number: int) -> ApiError:
     """Find out why an operation was not done; its statement has decided that already."""
+    operation = operations[number]
+    if operation["op"] == "create":
+        most = current_app.config["MAX_TASKS_PER_USER"]
+        message = f"You would have more than {most} tasks, the most there can be."
+        return failure(409, message, *numbers_of(operations, "create"))
     task_id: int = operation["id"]
     if "version" in operation and db.fetch("select_task", user_id=user_id, task_id=task_id):
         return failure(412, "The task has changed since you got it; get it again.", number)

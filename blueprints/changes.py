@@ -1,16 +1,26 @@
 """What a user changed since a client last asked: /api/{user_id}/tasks/changes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flask import Response
-from flask_smorest import Blueprint
 
 from blueprints import database, json_response
-from blueprints.paging import page_parameters, read_page
+from blueprints.paging import LARGEST_PAGE, PageArguments, place
+from blueprints.tasks import TasksBlueprint
 from converters import LARGEST_ID
 from errors import ApiError
 from positions import START, Position, write_position
 from schemas import Changes
 
-blueprint = Blueprint(
+
+class ChangesArguments(PageArguments):
+    """Which changes are asked for."""
+
+    since = place("`next` of the answer before; left out, everything is sent from the start.")
+
+
+blueprint = TasksBlueprint(
     "changes",
     __name__,
     url_prefix="/api/<user_id:user_id>/tasks/changes",
@@ -19,13 +29,9 @@ blueprint = Blueprint(
 
 
 @blueprint.get("")
+@blueprint.arguments(ChangesArguments(), location="query")
 @blueprint.response(200, Changes)
-@blueprint.doc(
-    parameters=page_parameters(
-        "since", "`next` of the answer before; left out, everything is sent from the start."
-    )
-)
-def list_changes(user_id: str) -> Response:
+def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     """List what changed since a cursor, deletions too
 
     Each task that was created, changed or deleted since then stands there once, as it is now; one
@@ -33,7 +39,7 @@ def list_changes(user_id: str) -> Response:
     left out. While `more` is true, ask on with `next` as `since`. The first page without `since`
     has no deleted tasks; those of later pages are no task that the client needs.
     """
-    position, limit = read_page("since", START)
+    position = asked.get("since", START)
     # Most who ask have missed nothing, and learn it from one row.
     rows = database().fetch("select_version", user_id=user_id)
     newest = int(rows[0][0]) if rows else START.version
@@ -47,7 +53,7 @@ def list_changes(user_id: str) -> Response:
         user_id=user_id,
         version=position.version,
         task_id=position.task_id,
-        max_rows=limit,
+        max_rows=asked.get("limit", LARGEST_PAGE),
         largest_id=LARGEST_ID,
     )
     return changes_response(

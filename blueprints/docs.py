@@ -73,7 +73,10 @@ def get_asset(name: str) -> Response:
     """Serve a file that the pages load"""
     if name not in FOLDER_OF_ASSET:
         abort(404)
-    return send_from_directory(FOLDER_OF_ASSET[name], name)
+    response = send_from_directory(FOLDER_OF_ASSET[name], name)
+    response.direct_passthrough = False
+    response.make_sequence()  # as what is no stream, it is compressed once
+    return response
 
 
 @lru_cache(maxsize=1)

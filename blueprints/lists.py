@@ -5,16 +5,17 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from flask import Response, current_app
 from flask.globals import request_ctx
 from marshmallow import fields, post_load
-from marshmallow.validate import Length, OneOf, Range, Regexp
+from marshmallow.validate import Length, OneOf, Regexp
 
-from blueprints import database, is_fresh, json_response, query_pairs
-from blueprints.paging import LARGEST_PAGE
+from blueprints import database, is_fresh, json_response, path_of, query_pairs
+from blueprints.paging import LARGEST_PAGE, PageArguments
 from config import VERSION
 from connection import Value
 from errors import ApiError
@@ -25,8 +26,8 @@ from schemas import (
     PRIORITIES,
     TITLE_PATTERN,
     Due,
-    StrictSchema,
     TrimmedText,
+    moment_of,
 )
 
 LONGEST_SEARCH = 200  # characters
@@ -38,29 +39,18 @@ PLAIN_PARAMETERS = {"cursor", "limit"}
 SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at least
 
 
-class WholeNumber(fields.Integer):
-    """An integer in its plain decimal form, where marshmallow's own takes " 5" and "1_000"."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not re.fullmatch("0|[1-9][0-9]{0,8}", value):
-            raise self.make_error("invalid", input=value)
-        return int(value)
-
-
 def due_bound(description: str) -> Due:
     text = f"{description} A moment (`+` in an offset is `%2B`), or a day: its midnight UTC."
     example = "2026-11-21"
     return Due(metadata={"description": text, "pattern": DUE_PATTERN, "examples": [example]})
 
 
-class ListArguments(StrictSchema):
-    """What a list may be asked for. Nothing is filled in, so that a plain list costs nothing."""
-
-    error_messages = {"unknown": "Unknown parameter."}  # noqa: RUF012 - marshmallow's own form
+class ListArguments(PageArguments):
+    """What a list may be asked for."""
 
     status = fields.String(
         validate=OneOf(list(COMPLETED_OF_STATUS)),
-        metadata={"description": "Open tasks, done ones or all.", "default": "all"},
+        metadata={"description": "Open tasks, done ones or all.", "default": DEFAULTS["status"]},
     )
     priority = fields.String(validate=OneOf(PRIORITIES))
     tag = fields.List(
@@ -82,14 +72,10 @@ class ListArguments(StrictSchema):
         validate=OneOf(["created", "updated", "title", "due", "priority"]),
         metadata={
             "description": "Equal ones are sorted by id. Tasks without a due date come last.",
-            "default": "created",
+            "default": DEFAULTS["sort"],
         },
     )
-    order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": "desc"})
-    limit = WholeNumber(
-        validate=Range(1, LARGEST_PAGE),
-        metadata={"description": "How many tasks at most.", "default": LARGEST_PAGE},
-    )
+    order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": DEFAULTS["order"]})
     cursor = fields.String(
         validate=Regexp("[A-Za-z0-9_-]+\\Z"),
         metadata={"description": "Where the page begins; taken from `Link`, never made up."},
@@ -101,10 +87,8 @@ class ListArguments(StrictSchema):
 
     @post_load
     def place_days(self, asked: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Take a day for its midnight UTC, as it is stored."""
         for name in {"due_before", "due_after"} & asked.keys():
-            if "T" not in asked[name].upper():
-                asked[name] += "T00:00:00Z"
+            asked[name] = moment_of(asked[name])
         return asked
 
 
@@ -113,7 +97,7 @@ LIST_HEADERS = {
         "description": "Changes with the user's tasks, for If-None-Match.",
         "required": True,
         "schema": {"type": "string"},
-        "example": '"1.0.0-57"',
+        "example": '"1.0.0-c3f1e0-57"',
     },
     "Link": {
         "description": 'The next page, as `rel="next"` (RFC 8288), while there is one.',
@@ -143,15 +127,20 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     [(counter, tasks, end, *counts)] = fetch_page(user_id, asked, after)
     response = json_response(tasks, ETag=f'"{version_of(counter)}"')
     if end:
-        response.headers["Link"] = f'<{next_page(make_cursor(user_id, asked, end))}>; rel="next"'
+        link = next_page(user_id, make_cursor(user_id, asked, end))
+        response.headers["Link"] = f'<{link}>; rel="next"'
     if "count" in asked:
         response.headers["X-Total-Count"] = counts[0].decode()
     return response
 
 
 def version_of(counter: bytes) -> str:
-    """Name the state of a user's lists: whatever changes one moves the user's counter."""
-    return f"{VERSION}-{counter.decode() or 0}"
+    """Name the state of a user's lists: whatever changes one moves the user's counter.
+
+    With it stands which key signed the cursor in `Link`: by another one, that leads nowhere.
+    """
+    key = sha256(current_app.config["CURSOR_KEY"]).hexdigest()[:6]
+    return f"{VERSION}-{key}-{counter.decode() or 0}"
 
 
 def fetch_page(
@@ -160,13 +149,14 @@ def fetch_page(
     limit = asked.get("limit", LARGEST_PAGE)
     if asked.keys() <= PLAIN_PARAMETERS:
         return database().fetch("select_tasks", user_id=user_id, limit=limit, after_id=after[1])
+    chosen = {**DEFAULTS, **asked}
     return database().fetch(
-        statement_of(asked),
+        statement_of(chosen),
         user_id=user_id,
         limit=limit,
         after_key=after[0],
         after_id=after[1],
-        completed=COMPLETED_OF_STATUS[asked.get("status", "all")],
+        completed=COMPLETED_OF_STATUS[chosen["status"]],
         priority=asked.get("priority"),
         due_before=asked.get("due_before"),
         due_after=asked.get("due_after"),
@@ -176,9 +166,9 @@ def fetch_page(
     )
 
 
-def statement_of(asked: Mapping[str, Any]) -> str:
-    sort, order = asked.get("sort", "created"), asked.get("order", "desc")
-    kind = "found" if "q" in asked else "tagged" if "tag" in asked else "listed"
+def statement_of(chosen: Mapping[str, Any]) -> str:
+    sort, order = chosen["sort"], chosen["order"]
+    kind = "found" if "q" in chosen else "tagged" if "tag" in chosen else "listed"
     return f"select_{kind}_tasks_by_{sort}_{order}"
 
 
@@ -187,11 +177,11 @@ def like_pattern(word: str) -> str:
     return "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
 
 
-def next_page(cursor: str) -> str:
+def next_page(user_id: str, cursor: str) -> str:
     """Make the path of the next page: this one's parameters, with another cursor."""
-    asked = request_ctx.request
-    pairs = [pair for pair in query_pairs(asked.query_string) if pair[0] != "cursor"]
-    return f"{quote(asked.root_path + asked.path)}?{urlencode([*pairs, ('cursor', cursor)])}"
+    query = query_pairs(request_ctx.request.query_string)
+    pairs = [pair for pair in query if pair[0] != "cursor"]
+    return path_of(user_id, f"tasks?{urlencode([*pairs, ('cursor', cursor)])}")
 
 
 def make_cursor(user_id: str, asked: Mapping[str, Any], position: bytes) -> str:

@@ -1,71 +1,50 @@
-"""What is read in pages: the parameters that name a page, and how OpenAPI describes them."""
+"""What is read in pages: the parameters that name a page."""
 
 import re
-from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qs
 
-from flask.globals import request_ctx
+from marshmallow import ValidationError, fields
+from marshmallow.validate import Range
 
-from blueprints import first_fault
-from errors import ApiError
 from positions import CURSOR_PATTERN, Position, read_position, write_position
+from schemas import StrictSchema
 
 LARGEST_PAGE = 1000
-REMEMBERED_PAGES = 1024
-LIMIT_PATTERN = re.compile("[1-9][0-9]{0,3}")
-EXAMPLE = write_position(Position(57, 12))
 
 
-def page_parameters(cursor: str, text: str) -> list[dict[str, Any]]:
-    """Describe `limit` and a cursor of this name."""
-    limit = {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": LARGEST_PAGE}
-    return [
-        {
-            "in": "query",
-            "name": "limit",
-            "description": "How many there are on a page at most.",
-            "schema": limit,
-        },
-        {
-            "in": "query",
-            "name": cursor,
-            "description": text,
-            "schema": {"type": "string", "pattern": CURSOR_PATTERN},
-            "example": EXAMPLE,
-        },
-    ]
+class WholeNumber(fields.Integer):
+    """An integer in its plain decimal form, where marshmallow's own takes " 5" and "1_000"."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", value):
+            raise self.make_error("invalid", input=value)
+        return int(value)
 
 
-def read_page(cursor: str, first: Position) -> tuple[Position, int]:
-    """Read where a page begins, `first` where the cursor is left out, and how long it may be.
+class Place(fields.String):
+    """The cursor of a Position."""
 
-    Raises:
-        ApiError: 422 for a parameter that is malformed, unknown or given twice.
-    """
-    return parse_page(request_ctx.request.environ.get("QUERY_STRING", ""), cursor, first)
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return read_position(value)
+        except ValueError:
+            message = "Must be the cursor of an answer; start again without it."
+            raise ValidationError(message) from None
 
 
-# To load two parameters with a schema costs as much as a statement, and a client that polls sends
-# the same ones until something has changed.
-@lru_cache(REMEMBERED_PAGES)
-def parse_page(query: str, cursor: str, first: Position) -> tuple[Position, int]:
-    position, limit = first, LARGEST_PAGE
-    faults = {}
-    for name, [text, *others] in parse_qs(query, keep_blank_values=True).items():
-        if name not in {cursor, "limit"}:
-            faults[name] = ["Unknown parameter."]
-        elif others:
-            faults[name] = ["Must be given once."]
-        elif name == cursor:
-            try:
-                position = read_position(text)
-            except ValueError:
-                faults[name] = ["Must be the cursor of an answer; start again without it."]
-        elif LIMIT_PATTERN.fullmatch(text) and int(text) <= LARGEST_PAGE:
-            limit = int(text)
-        else:
-            faults[name] = [f"Must be a whole number from 1 to {LARGEST_PAGE}."]
-    if faults:
-        raise ApiError(422, first_fault(faults), faults)
-    return position, limit
+def place(description: str) -> Place:
+    example = write_position(Position(57, 12))
+    return Place(
+        metadata={"description": description, "pattern": CURSOR_PATTERN, "examples": [example]}
+    )
+
+
+class PageArguments(StrictSchema):
+    """How long a page may be. Nothing is filled in, so that no parameter costs nothing."""
+
+    error_messages = {"unknown": "Unknown parameter."}  # noqa: RUF012 - marshmallow's own form
+
+    limit = WholeNumber(
+        validate=Range(1, LARGEST_PAGE),
+        metadata={"description": "How many there are on a page at most.", "default": LARGEST_PAGE},
+    )

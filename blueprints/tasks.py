@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, current_app
+from flask.globals import request_ctx
 from flask_smorest import Blueprint
 
 from blueprints import (
@@ -65,13 +66,20 @@ def task_response(version: bytes, task: bytes, status: int = 200) -> Response:
 def write_task(
     statement: str, user_id: str, task_id: int, *, found_by: str = "select_task", **values: Value
 ) -> tuple[bytes, bytes]:
-    """Run a statement that changes one task, where it has the version that If-Match names.
+    """Run a statement that changes one task, where If-Match and If-None-Match let it.
 
-    `found_by` names the statement that tells whether the task is there at all.
+    `found_by` names the statement that tells the version, if the task is there at all.
 
     Raises:
-        ApiError: 404, or 412 where it has another version; then nothing was written.
+        ApiError: 404, or 412 where it has a wrong version; then nothing was written.
     """
+    if "HTTP_IF_NONE_MATCH" in request_ctx.request.environ:
+        # Asked before: a version that a client has seen and that is gone never comes back.
+        found = database().fetch(found_by, user_id=user_id, task_id=task_id)
+        if not found:
+            raise missing_task(task_id)
+        if is_fresh(found[0][0].decode()):
+            raise ApiError(412, "If-None-Match rules out the task as it is.")
     versions = expected_versions()
     rows = database().fetch(
         statement, user_id=user_id, task_id=task_id, versions=versions, **values

@@ -1,11 +1,13 @@
 """What a user has deleted and may still have back: /api/{user_id}/trash."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flask import Response
-from flask_smorest import Blueprint
 
 from blueprints import database, json_response, path_of, pool, refuse_unknown_parameters
-from blueprints.paging import page_parameters, read_page
-from blueprints.tasks import ETAG, task_response, write_task
+from blueprints.paging import LARGEST_PAGE, PageArguments, place
+from blueprints.tasks import ETAG, TasksBlueprint, task_response, write_task
 from converters import LARGEST_ID
 from positions import END, Position, write_position
 from purge import purge_trash
@@ -18,23 +20,31 @@ LINK = {
     }
 }
 
-blueprint = Blueprint(
+
+class TrashArguments(PageArguments):
+    """Which page of the trash is asked for."""
+
+    cursor = place("Where the page begins; from a `Link`.")
+
+
+blueprint = TasksBlueprint(
     "trash",
     __name__,
     url_prefix="/api/<user_id:user_id>/trash",
     description="What a user has deleted, until it is deleted for good.",
 )
+blueprint.before_request(refuse_unknown_parameters)
 
 
 @blueprint.get("")
+@blueprint.arguments(TrashArguments(), location="query")
 @blueprint.response(200, TrashedTask(many=True), headers=LINK)
-@blueprint.doc(parameters=page_parameters("cursor", "Where the page begins; from a `Link`."))
-def list_trash(user_id: str) -> Response:
+def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
     """List the tasks in the trash, last deleted first
 
     They are deleted for good after a time that the operator sets, 30 days by default.
     """
-    position, limit = read_page("cursor", END)
+    position, limit = asked.get("cursor", END), asked.get("limit", LARGEST_PAGE)
     [(tasks, has_more, version, task_id)] = database().fetch(
         "select_trash",
         user_id=user_id,
@@ -54,7 +64,6 @@ def list_trash(user_id: str) -> Response:
 @blueprint.response(204)
 def empty_trash(user_id: str) -> Response:
     """Delete all tasks in the trash for good"""
-    refuse_unknown_parameters()
     purge_trash(pool(), user_id)
     return Response(status=204)
 
@@ -66,7 +75,6 @@ def restore_task(user_id: str, task_id: int) -> Response:
 
     It is as it was when it was deleted, but for `version` and `updated_at`.
     """
-    refuse_unknown_parameters()
     return task_response(
         *write_task("restore_task", user_id, task_id, found_by="select_trashed_task")
     )
@@ -76,7 +84,6 @@ def restore_task(user_id: str, task_id: int) -> Response:
 @blueprint.response(204)
 def purge_task(user_id: str, task_id: int) -> Response:
     """Delete a task in the trash for good"""
-    refuse_unknown_parameters()
     write_task(
         "delete_trashed_tasks",
         user_id,

@@ -6,18 +6,15 @@ SELECT version FROM task_counters WHERE user_id = %(user_id)s;
 -- What one user changed after a position, in the order of the commits: a JSON array of at most
 -- max_rows, whether there are more, and the position of the array's last, or of the user's newest
 -- change where there are none. Whoever stands at version 0 has nothing, and gets nothing deleted.
-WITH counter AS (
-    -- From the snapshot that the changes come from: all up to this version are in it, none beyond.
-    SELECT version FROM task_counters WHERE user_id = %(user_id)s
-),
-changed AS (
+-- Every write takes the counter first and holds it until it commits: so a statement's snapshot has
+-- all changes up to the counter's version, and none beyond.
+WITH changed AS (
     (
         SELECT version, id, row_to_json(task) AS change
         FROM (
             SELECT {task_fields}, deleted_at IS NOT NULL AS deleted
             FROM tasks
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
-                AND version <= (SELECT version FROM counter)
                 AND (deleted_at IS NULL OR %(version)s > 0)
             ORDER BY version, id
             LIMIT %(max_rows)s + 1
@@ -30,7 +27,6 @@ changed AS (
             SELECT id, user_id, version, true AS deleted
             FROM purged_tasks
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
-                AND version <= (SELECT version FROM counter)
                 AND %(version)s > 0
             ORDER BY version, id
             LIMIT %(max_rows)s + 1
@@ -47,7 +43,7 @@ SELECT
     count(*) > %(max_rows)s,
     CASE
         WHEN count(*) > %(max_rows)s THEN max(version) FILTER (WHERE place = %(max_rows)s)
-        ELSE (SELECT version FROM counter)
+        ELSE (SELECT version FROM task_counters WHERE user_id = %(user_id)s)
     END,
     CASE
         WHEN count(*) > %(max_rows)s THEN max(id) FILTER (WHERE place = %(max_rows)s)

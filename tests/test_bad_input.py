@@ -99,9 +99,22 @@ def test_every_broken_field_is_named_at_once(alice: User):
         assert details.keys() == {"title", "description", "zz"}
 
 
-def test_json_that_is_no_object_is_422(alice: User):
+def test_json_that_is_no_object_is_422_in_words_of_ours(alice: User):
     for body in ["[]", "null", "3", '"x"', "true", '[{"title": "x"}]']:
-        assert_error(alice.call("POST", data=body, headers=JSON), 422, "validation_error")
+        response = alice.call("POST", data=body, headers=JSON)
+        assert_error(response, 422, "validation_error", "Must be an object.")
+    for path, body, message in [
+        ("import", [{"title": "x"}, [1]], "entry 2: Must be an object."),
+        ("batch", [], "Must be an object."),
+        ("batch", {"operations": [5]}, "operation 0: Must be an object."),
+        (
+            "batch",
+            {"operations": [{"op": "create", "task": 5}]},
+            "operation 0: task: Must be an object.",
+        ),
+    ]:
+        response = alice.call("POST", path, json=body)
+        assert_error(response, 422, "validation_error", message)
     assert alice.all() == []
 
 

@@ -215,6 +215,21 @@ def test_tasks_past_the_quota_are_409_and_nothing_is_done(
     assert_error(batch(alice, CREATE), 409, "conflict")
 
 
+def test_operation_before_those_past_the_quota_decides_the_error(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(alice.client.application.config, "MAX_TASKS_PER_USER", 1)
+    task = alice.create()
+    missing = {"op": "patch", "id": 999_999, "task": {}}
+    stale = {"op": "delete", "id": task["id"], "version": 1}
+    for fault, status, error in [(missing, 404, "not_found"), (stale, 412, "precondition_failed")]:
+        details = assert_error(batch(alice, fault, CREATE), status, error)
+        assert details["operations"].keys() == {"0"}
+        details = assert_error(batch(alice, CREATE, fault), 409, "conflict")
+        assert details["operations"].keys() == {"0"}
+    assert alice.all() == [task]
+
+
 # Many at once
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import brotli
+import flask_compress.flask_compress
 import pytest
 from flask import Flask, Response
+from flask.testing import FlaskClient
 from flask_compress.compat import compression as codecs
 from issuer import api_for
 from support import User, assert_error, token_for
@@ -51,6 +53,10 @@ def test_large_answer_is_compressed_as_the_client_can_read_it(
         ("br;q=1.0, gzip;q=0.8, *;q=0.1", "br"),
         ("zstd;q=0, br ; q=0.2, gzip;q=0.5", "gzip"),
         ("*", "zstd"),
+        ("br;q=0, *", "zstd"),
+        ("zstd;q=0, *", "br"),
+        ("identity;q=0.5, gzip", "gzip"),
+        ("identity, gzip", "gzip"),
     ],
 )
 def test_the_clients_wish_decides_between_algorithms(
@@ -61,10 +67,14 @@ def test_the_clients_wish_decides_between_algorithms(
     assert json.loads(READ[chosen](response.data)) == task
 
 
-@pytest.mark.parametrize(
-    "accepted", ["", "identity", "compress", "br;q=0", "deflate", "gzip;q=0, *;q=0", ";;q=,"]
-)
-def test_client_that_can_read_none_of_it_gets_it_plain(alice: User, task: dict, accepted: str):
+PLAIN = ["", "identity", "compress", "br;q=0", "deflate", "gzip;q=0, *;q=0", ";;q=,"]
+PLAIN += ["identity, gzip;q=0.5", "identity;q=0.5, gzip;q=0.4, *;q=0.3"]
+
+
+@pytest.mark.parametrize("accepted", PLAIN)
+def test_client_that_can_read_none_of_it_or_would_rather_not_gets_it_plain(
+    alice: User, task: dict, accepted: str
+):
     response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
     assert "Content-Encoding" not in response.headers
     assert response.json == task
@@ -142,6 +152,23 @@ def test_documents_are_compressed_and_not_sent_again(alice: User, path: str):
     again = alice.call("GET", path, headers=headers, buffered=True)
     assert (again.status_code, again.data) == (304, b"")
     assert again.headers["ETag"] == first.headers["ETag"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_asset_is_compressed_once(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, algorithm: str
+):
+    def bundle() -> TestResponse:
+        path, headers = "/docs/assets/swagger-ui-bundle.js", accepting(algorithm)
+        return client.get(path, headers=headers, buffered=True)
+
+    first = bundle()
+    assert first.headers["Content-Encoding"] == algorithm
+    for name in ["_compress_data", "_compress_chunks"]:
+        monkeypatch.setattr(flask_compress.flask_compress, name, None)
+    assert (bundle().data, bundle().headers["ETag"]) == (first.data, first.headers["ETag"])
+    plain = client.get("/docs/assets/swagger-ui-bundle.js", buffered=True)
+    assert READ[algorithm](first.data) == plain.data
 
 
 def test_part_of_a_file_is_a_part_of_it_as_it_is(alice: User):

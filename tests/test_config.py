@@ -137,6 +137,23 @@ def test_ssl_of_asyncpg_is_sslmode_of_libpq():
     assert settings.database_url == "postgresql://h/d?sslmode=require"
 
 
+def cursor_key(url: str, **environ: str) -> bytes:
+    return Settings.load({"DATABASE_URL": url, "BETTER_AUTH_URL": "http://a"} | environ).cursor_key
+
+
+def test_cursor_key_stays_with_another_role_and_password_of_the_database():
+    urls = ["postgresql://a:one@db:5433/tasks", "postgresql://b:two@db:5433/tasks?sslmode=require"]
+    for environ in [{}, {"BETTER_AUTH_SECRET": SECRET}]:
+        assert len({cursor_key(url, **environ) for url in urls}) == 1
+
+
+def test_cursor_key_is_another_with_another_secret_or_without_one_another_database():
+    urls = ["postgresql://db/tasks", "postgresql://db:5433/tasks", "postgresql://db/others"]
+    keys = {cursor_key(url) for url in urls}
+    keys |= {cursor_key(urls[0], BETTER_AUTH_SECRET=secret) for secret in [SECRET, SECRET + "2"]}
+    assert len(keys) == 5
+
+
 def test_environment_outranks_the_env_file_and_an_empty_variable_counts_as_unset(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ):

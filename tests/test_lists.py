@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
+from urllib.parse import urljoin
 
 import psycopg
 import pytest
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 from support import User, assert_error
 from werkzeug.test import TestResponse
 
+from config import VERSION
 from schemas import PRIORITIES
 
 SORTS = ["created", "updated", "title", "due", "priority"]
@@ -421,6 +423,15 @@ def test_link_fits_a_request_line_with_the_longest_title(alice: User):
     assert len(alice.call("GET", link).json) == 1
 
 
+def test_link_of_a_user_id_with_dot_segments_is_resolved_to_its_own_path(app: Flask):
+    odd = User(app.test_client(), "a/../b")
+    odd.create()
+    odd.create()
+    link = next_link(ask(odd, limit=1))
+    assert link
+    assert urljoin(f"http://localhost{odd.tasks}", link).startswith(f"http://localhost{odd.tasks}?")
+
+
 def test_link_works_below_a_prefix(alice: User):
     alice.create()
     alice.create()
@@ -553,6 +564,22 @@ def test_every_write_changes_the_etag_and_no_other_users(alice: User, bob: User)
         seen.add(etag)
     assert ask(bob).headers["ETag"] == bobs
     assert alice.call("GET", headers={"If-None-Match": before}).status_code == 200
+
+
+def test_etag_from_before_another_secret_is_200_with_a_link_that_leads_on(
+    app: Flask, alice: User, cursor: str, monkeypatch: pytest.MonkeyPatch
+):
+    etag = ask(alice, limit=1).headers["ETag"]
+    monkeypatch.setitem(app.config, "CURSOR_KEY", b"another")
+    response = alice.call("GET", f"{alice.tasks}?limit=1", headers={"If-None-Match": etag})
+    assert response.status_code == 200
+    link = next_link(response)
+    assert link
+    assert alice.call("GET", link).status_code == 200
+
+
+def test_etag_names_the_version_of_the_api(alice: User):
+    assert ask(alice).headers["ETag"].startswith(f'"{VERSION}-')
 
 
 def test_bad_parameter_is_422_also_with_a_fresh_etag(alice: User):

@@ -3,25 +3,34 @@
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.request import urlopen
 
 import processes
 import psutil  # type: ignore[import-untyped]
+import psycopg
 import pytest
 import yaml
+from flask import Flask
 from processes import GREENLETS, Process, free_port, gunicorn, wait_until, wait_until_gone
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
-from support import SECRET, User, token_for
+from support import SECRET, User, assert_error, token_for
 
 import metrics_server
 import migrate
 import trail
 from auth import MESSAGE_OF_REFUSAL
 from config import PROJECT, ConfigError, Settings
+from database import DatabaseUnavailable
 from errors import ApiError
 from rate_limits import Limit
 
@@ -112,16 +121,11 @@ def test_requests_are_counted_over_all_workers_and_their_replacements(api: Meter
 
 
 def test_pool_is_that_of_the_living_workers(api: Metered):
-    pids = {api.pid, *(worker.pid for worker in workers(api))}
+    def told() -> set[str]:
+        return {labels["pid"] for labels, _ in api.scrape().get("tasks_db_pool_size", [])}
+
+    wait_until(lambda: told() == {str(worker.pid) for worker in workers(api)})
     wait_until(lambda: api.total("tasks_db_pool_size") >= 1)
-    folder = Path(f"/dev/shm/tasks-metrics-{os.geteuid()}-{api.metrics_port}")
-    if folder.is_dir():
-        wait_until(
-            lambda: (
-                {file.stem.rpartition("_")[2] for file in folder.glob("gauge_live*")}
-                <= {str(pid) for pid in pids}
-            )
-        )
     assert "tasks_db_pool_waiting" in api.scrape()
     assert api.total("tasks_db_pool_available") <= api.total("tasks_db_pool_size")
 
@@ -149,20 +153,69 @@ def test_paths_and_methods_that_clients_make_up_are_no_labels(api: Metered):
     assert "made-up" not in str(api.scrape())
 
 
+def test_request_that_gunicorn_refuses_itself_is_counted(api: Metered):
+    unread = {"route": "none", "method": "other", "status": "4xx"}
+    before = api.total(f"{DURATION}_count", **unread)
+    assert api.ask("GET", "/", headers={"bad header": "x"}).status_code == 400
+    assert api.total(f"{DURATION}_count", **unread) - before == 1
+
+
 def test_metrics_are_not_on_the_public_port(api: Metered):
     assert api.ask("GET", "/metrics").status_code == 404
 
 
-def test_taken_port_is_refused_in_one_line(api: Metered):
+def test_second_start_on_the_port_is_refused_and_leaves_the_first_ones_numbers(api: Metered):
     settings = Settings(metrics_port=api.metrics_port)
-    with pytest.raises(ConfigError, match="METRICS_PORT"):
-        metrics_server.start(settings)
+    for begin in (metrics_server.prepare, metrics_server.start):
+        with pytest.raises(ConfigError, match="METRICS_PORT"):
+            begin(settings)
+    assert api.total(f"{DURATION}_count") >= 1
+
+
+def test_time_of_the_last_fetch_of_keys_outlives_the_worker_that_did_it(tmp_path: Path):
+    program = (
+        "import metrics, os; metrics.count_event('jwks_fetched', '', 1);"
+        " from prometheus_client.multiprocess import mark_process_dead as end; end(os.getpid())"
+    )
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, env=environment, check=True)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, tmp_path)
+    assert time.time() - registry.get_sample_value("tasks_jwks_fetched_timestamp_seconds") < 60
+
+
+def test_time_until_an_answer_begins_has_nothing_of_a_slow_download(api: Metered):
+    body = [{"title": "x", "description": "😀" * 5000}] * 300
+    for _ in range(3):
+        assert api.call("POST", "import", json=body, user="carol").status_code == 201
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", api.port))
+        client.sendall(
+            b"GET /api/carol/tasks/export HTTP/1.1\r\nConnection: close\r\n"
+            b"Authorization: Bearer %b\r\n\r\n" % token_for("carol").encode()
+        )
+        time.sleep(1)
+        while client.recv(1 << 20):
+            pass
+    export = "/api/{user_id}/tasks/export"
+    wait_until(lambda: api.total(f"{DURATION}_count", route=export))
+    assert api.total(f"{DURATION}_sum", route=export) < 1
 
 
 def test_port_of_clients_is_refused_for_metrics():
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET, "METRICS_PORT": "8000"}
     with pytest.raises(ConfigError, match="METRICS_PORT"):
         Settings.load(given)
+
+
+def test_request_that_gave_up_waiting_for_a_connection_waits_no_more(app: Flask):
+    database = app.extensions["database"]
+    with ExitStack() as held:
+        with suppress(DatabaseUnavailable):
+            while True:
+                held.enter_context(database.connection())
+        assert database.pool_stats()["requests_waiting"] == 0
 
 
 def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: pytest.MonkeyPatch):
@@ -180,6 +233,24 @@ def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: py
         limit.count({}, "alice")
     created = ("tasks_created", "", 2)
     assert heard == [created, created, ("rate_limited", "default", 1)]
+
+
+def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
+    alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    heard: list[str] = []
+    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
+    postgresql.execute("ALTER TABLE tasks ADD UNIQUE (title) DEFERRABLE INITIALLY DEFERRED")
+    postgresql.commit()
+    alice.create()
+    create = {"json": {"title": "Buy milk"}, "headers": {"Idempotency-Key": "create"}}
+    assert_error(alice.call("POST", **create), 409, "conflict")
+    postgresql.execute("ALTER TABLE tasks DROP CONSTRAINT tasks_title_key")
+    postgresql.commit()
+    for _ in range(2):
+        task = alice.call("POST", **create).json
+        alice.call("PATCH", f"{task['id']}/complete", headers={"Idempotency-Key": "complete"})
+    assert heard == ["tasks_created", "tasks_created", "tasks_completed"]
 
 
 # What operators are given

@@ -28,6 +28,7 @@ from database import Database, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
 
 THREADS = 4
+POOL_SIZE = 2 * THREADS  # of which a user has half at most
 STATEMENT_TIMEOUT = 1000  # milliseconds
 
 
@@ -59,7 +60,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
 @pytest.fixture(scope="module")
 def served(own: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("served"))
-    settings = {"DATABASE_POOL_SIZE": THREADS, "DATABASE_STATEMENT_TIMEOUT": STATEMENT_TIMEOUT}
+    settings = {"DATABASE_POOL_SIZE": POOL_SIZE, "DATABASE_STATEMENT_TIMEOUT": STATEMENT_TIMEOUT}
     with processes.gunicorn(folder, own.url, **settings) as process:
         yield process
 
@@ -67,7 +68,7 @@ def served(own: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def in_process(own: OwnPostgres) -> Iterator[Api]:
     settings = settings_for(
-        own.url, database_pool_size=THREADS, database_statement_timeout=STATEMENT_TIMEOUT
+        own.url, database_pool_size=POOL_SIZE, database_statement_timeout=STATEMENT_TIMEOUT
     )
     app = create_app(settings)
     yield InProcess(app)
@@ -118,7 +119,7 @@ def fill_pool(api: Api, own: OwnPostgres) -> None:
 def wait_until_all_are_free(db: Database) -> None:
     def all_are_free() -> bool:
         stats = db._pool.get_stats()
-        assert stats["pool_size"] <= THREADS
+        assert stats["pool_size"] <= POOL_SIZE
         return stats["pool_available"] == stats["pool_size"] and stats["requests_waiting"] == 0
 
     wait_until(all_are_free, 5)
@@ -376,7 +377,7 @@ def test_more_threads_than_connections_wait_their_turn(own: OwnPostgres) -> None
 def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
     own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "POOL_TIMEOUT", 0.1)
+    monkeypatch.setattr(database, "POOL_TIMEOUT", 0.5)
     db = Database(settings_for(own.url, database_pool_size=1))
     task_id = insert(db)
     with ThreadPoolExecutor(1) as pool, own.locked(task_id):

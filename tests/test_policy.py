@@ -54,6 +54,19 @@ def test_every_post_and_patch_heeds_an_idempotency_key(application: Flask, clien
             assert "Idempotency-Key" in response.json["message"], rule
 
 
+def test_every_route_of_users_refuses_a_query_parameter_that_it_does_not_have(
+    application: Flask, client: FlaskClient
+):
+    """So no two requests that differ in it alone can have one Idempotency-Key."""
+    alice = User(client, "alice")
+    for rule in application.url_map.iter_rules():
+        path = re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
+        for method in METHODS & rule.methods if "user_id" in rule.arguments else ():
+            body = {"title": "x"} if method in {"POST", "PUT", "PATCH"} else None
+            response = alice.call(method, f"{path}?zz=1", json=body)
+            assert assert_error(response, 422, "validation_error") == {"zz": ["Unknown parameter."]}
+
+
 def test_every_post_and_patch_describes_its_idempotency_key():
     for path, item in openapi()["paths"].items():
         for operation in (item[method] for method in ["post", "patch"] if method in item):

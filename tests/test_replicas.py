@@ -14,9 +14,10 @@ from processes import GREENLETS, Process, gunicorn, wait_until
 from support import settings_for
 
 import migrate
-from database import Database
+from database import Database, UserBusy
 from replicas import Reader
 from statements import QUERIES
+from trail import CURRENT, Trail
 
 AWAY = "the replica is away"
 BACK = "the replica is back"
@@ -177,6 +178,23 @@ def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str) -> No
     with pytest.raises(psycopg.DataError):
         reader.fetch("select_listed_tasks_by_due_asc", **asked | {"user_id": "x", "limit": "x"})
     assert not reader.is_away
+    reader.close()
+    primary.close()
+
+
+def test_user_who_has_no_connection_left_does_not_put_the_replica_aside(database_url: str) -> None:
+    settings = settings_for(database_url, database_replica_url=database_url, database_pool_size=2)
+    primary = Database(settings)
+    reader = Reader(settings, primary)
+    trail = Trail({})
+    trail.user = "alice"
+    token = CURRENT.set(trail)
+    asked = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
+    with reader._replica.connection(), pytest.raises(UserBusy):
+        reader.fetch("select_tasks", **asked)
+    assert not reader.is_away
+    assert reader.fetch("select_tasks", **asked)
+    CURRENT.reset(token)
     reader.close()
     primary.close()
 

@@ -116,15 +116,41 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
             "request_header_fields_too_large",
         ),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, foo\r\n\r\n", 501, "not_implemented"),
+        (b"POST / HTTP/1.1\r\nExpect: garbage\r\n\r\n", 417, "expectation_failed"),
     ],
-    ids=["no HTTP", "no header", "two lengths", "long path", "long header", "unknown coding"],
+    ids=["no HTTP", "no header", "two lengths", "long path", "long header", "coding", "expected"],
 )
-def test_request_that_is_no_http_has_an_error_of_the_one_shape(
+def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     api: Process, request_: bytes, status: int, error: str
 ) -> None:
     answer = parse(send_raw(api, request_))
     assert_error(answer, status, error)
     assert {(name, answer.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
+    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    request_id = answer.headers["X-Request-Id"]
+    wait_until(lambda: request_id in api.output())
+    [line] = [json.loads(line) for line in api.lines() if request_id in line]
+    assert (line["event"], line["level"], line["status"]) == ("request", "info", status)
+    assert (line["method"], line["route"], line["bytes"]) == (None, None, len(answer.data))
+    assert line["cause"].startswith("ApiError: ")
+    assert "exception" not in line
+    assert not re.search("Invalid request|garbage|bad header|aaa", api.output())
+
+
+def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path, url: str) -> None:
+    folder = processes.copy_of_project(tmp_path)
+    asked = "body = answer(environ, start)"
+    fault = f'{asked} if environ["PATH_INFO"] == "/livez" else 1 / 0'
+    observe = folder / "observe.py"
+    observe.write_text(observe.read_text().replace(asked, fault))
+    with gunicorn(folder, url) as broken:
+        answer = broken.ask("GET", "/", headers={"X-Request-Id": "mine"})
+        assert_error(answer, 500, "internal_error")
+        assert answer.headers["X-Request-Id"] == "mine"
+        broken.wait_for_output("Traceback")
+        [line] = [json.loads(line) for line in broken.lines() if "Traceback" in line]
+    assert (line["request_id"], line["method"], line["status"]) == ("mine", "GET", 500)
+    assert (line["level"], line["cause"]) == ("error", "ZeroDivisionError: division by zero")
 
 
 # Bodies
@@ -149,6 +175,29 @@ def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
     )
     status, error = (413, "payload_too_large") if user == "alice" else (401, "unauthorized")
     assert_error(parse(send_raw(api, head.encode() + body)), status, error)
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "sent"),
+    [("", "application/json", b'{"title": "Buy milk"}'), ("import", "text/csv", b"title\nOne\nTw")],
+)
+def test_body_that_breaks_off_is_400_and_nothing_is_done(
+    api: Process, path: str, content_type: str, sent: bytes
+) -> None:
+    user = f"broken-{content_type}"
+    head = (
+        f"POST {tasks_of(user, path)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+        f"Content-Type: {content_type}\r\nAuthorization: Bearer {token_for(user)}\r\n"
+        "Idempotency-Key: once\r\n\r\n"
+    ).encode()
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(head + sent)
+        client.shutdown(socket.SHUT_WR)
+        answer = parse(b"".join(iter(lambda: client.recv(4096), b"")))
+    assert_error(answer, 400, "bad_request", "The request body did not arrive whole.")
+    whole = {"body": sent, "headers": {"Content-Type": content_type, "Idempotency-Key": "once"}}
+    assert api.call("GET", user=user).json == []
+    assert api.call("POST", path, user=user, **whole).status_code == 201
 
 
 def test_chunked_body_under_the_limit_is_taken_whole(api: Process) -> None:

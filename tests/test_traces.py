@@ -133,6 +133,10 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             span, _ = collector.of_request("third")
             assert span.status.code == 2
             assert attributes(span)["error.type"] == "UndefinedColumn"
+
+            unread = api.ask("GET", "/", headers={"bad header": "x"})
+            span, _ = collector.of_request(unread.headers["X-Request-Id"])
+            assert attributes(span)["http.request.method"] == "_OTHER"
             assert "zoe" not in str(collector.spans)
 
 

@@ -88,7 +88,7 @@ LONG = {"title": "😀" * 200, "description": "\r😀=\\N" * 1000, "tags": [";\r
 AWKWARD = [
     DEFAULTS | {"title": title, "description": title * 2, "tags": [title]}
     for title in ["'", "''", "'=", "=1", "@x", "-", "x;=1;", 'x\n"=1"', "a\r\nb", "\\N\\n%0A", "%"]
-]
+] + [DEFAULTS | {"title": title, "tags": [title, "x"]} for title in ["\ufeff", "\ufeff\ufeffabc"]]
 
 
 def new_user(client: FlaskClient) -> User:

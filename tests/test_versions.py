@@ -17,9 +17,9 @@ WRITES = {
 NO_MATCH = ['"1"', '"9999"', '"abc"', "", "2", '"2', '"x", "y"', f'"{10**30}"', '"-1"']
 
 
-def write(user: User, name: str, task: dict, if_match: str | None = None):
+def write(user: User, name: str, task: dict, if_match: str | None = None, header: str = "If-Match"):
     path, body = WRITES[name]
-    headers = {} if if_match is None else {"If-Match": if_match.format(task["version"])}
+    headers = {} if if_match is None else {header: if_match.format(task["version"])}
     method = "PATCH" if name == "toggle" else name
     return user.call(method, path.format(task["id"]), json=body, headers=headers)
 
@@ -66,6 +66,27 @@ def test_if_match_of_another_version_is_412_and_nothing_is_written(
 @pytest.mark.parametrize("name", WRITES)
 def test_if_match_on_a_missing_task_is_404(alice: User, bob: User, task: dict, name: str):
     assert_error(write(bob, name, task, '"{}"'), 404, "not_found")
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_if_none_match_of_the_version_is_412_and_nothing_is_written(
+    alice: User, task: dict, name: str
+):
+    for tag in ["*", '"{}"', 'W/"{}"', '"{}:br"', '"x", "{}"']:
+        response = write(alice, name, task, tag, "If-None-Match")
+        assert_error(response, 412, "precondition_failed")
+        assert alice.all() == [task]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_if_none_match_of_other_versions_writes(alice: User, task: dict, name: str):
+    assert write(alice, name, task, '"1", "x"', "If-None-Match").status_code in {200, 204}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_if_none_match_on_a_missing_task_is_404(alice: User, bob: User, task: dict, name: str):
+    for tag in ["*", '"1"']:
+        assert_error(write(bob, name, task, tag, "If-None-Match"), 404, "not_found")
 
 
 @pytest.mark.parametrize("tag", ['"{}"', 'W/"{}"', "*", '"x", "{}"'])
