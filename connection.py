@@ -21,6 +21,7 @@ REPLY_TIMEOUT = 10.0  # seconds to wait for a server that says nothing, not even
 # A dead link is noticed while sending by tcp_user_timeout, and while waiting by keepalives.
 CONNECTION_OPTIONS: dict[str, Any] = {
     "autocommit": True,
+    "client_encoding": "UTF8",  # a role or a database may be set to another
     "connect_timeout": CONNECT_TIMEOUT,
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -24,7 +24,7 @@ import psycopg
 
 from postgres_programs import EmbeddedError, Programs, stop
 
-__all__ = ["EmbeddedError", "binaries", "running", "url_of_running"]
+__all__ = ["EmbeddedError", "binaries", "has_ended", "running", "url_of_running"]
 
 MAJOR = "18"
 NAME = "tasks"  # of the superuser and of the database
@@ -58,6 +58,15 @@ def url_of_running(folder: Path) -> str | None:
     """Return the URL of the server that is ready on `folder`, whoever runs it; None without one."""
     pid, url = _postmaster(folder.resolve())
     return url if pid and _refusal(url) is None else None
+
+
+def has_ended(folder: Path) -> bool:
+    """Tell whether the server that this process has started on `folder` runs no more."""
+    pid, _ = _postmaster(folder.resolve())
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
 
 
 def binaries() -> Path:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from math import inf
 from socket import SHUT_RDWR, socket
+from ssl import create_default_context
 from threading import Lock, Thread, Timer
 from time import monotonic
 from typing import Any
@@ -59,31 +60,40 @@ def fetch(url: str) -> bytes:
         OSError, HTTPException, ValueError: it cannot be reached, or its answer is no good.
     """
     parts = urlsplit(url)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    with closing(kind(parts.hostname or "", parts.port, timeout=FETCH_TIMEOUT)) as connection:
-        connection.connect()
-        # The socket's timeout is one of each read: a server that drips would outlive it.
-        deadline = Timer(FETCH_TIMEOUT, cut, [connection.sock])
-        deadline.daemon = True
-        deadline.start()
-        try:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", target, headers=HEADERS)
-            with connection.getresponse() as response:
-                if response.status != HTTPStatus.OK:
-                    raise HTTPException(f"it answered with status {response.status}")
-                body = response.read(LARGEST_KEY_SET + 1)
-        finally:
-            deadline.cancel()
+    host = parts.hostname or ""
+    tls = create_default_context() if parts.scheme == "https" else None
+    with closing(
+        HTTPSConnection(host, parts.port, timeout=FETCH_TIMEOUT, context=tls)
+        if tls
+        else HTTPConnection(host, parts.port, timeout=FETCH_TIMEOUT)
+    ) as connection:
+        HTTPConnection.connect(connection)
+        # The socket's timeout is one of each read: a server that drips would outlive it, also in
+        # the handshake. TLS takes the socket for itself, so that the deadline has a copy.
+        with connection.sock.dup() as twin:
+            deadline = Timer(FETCH_TIMEOUT, cut, [twin])
+            deadline.daemon = True
+            deadline.start()
+            try:
+                if tls:
+                    connection.sock = tls.wrap_socket(connection.sock, server_hostname=host)
+                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                connection.request("GET", target, headers=HEADERS)
+                with connection.getresponse() as response:
+                    if response.status != HTTPStatus.OK:
+                        raise HTTPException(f"it answered with status {response.status}")
+                    body = response.read(LARGEST_KEY_SET + 1)
+            finally:
+                deadline.cancel()
     if len(body) > LARGEST_KEY_SET:
         raise HTTPException(f"it is larger than {LARGEST_KEY_SET} bytes")
     return body
 
 
-def cut(connection: socket) -> None:
-    """End a connection under its reader. SSLSocket.shutdown would let that go on in plain text."""
+def cut(twin: socket) -> None:
+    """End a connection under its reader, who would go on in plain text after SSLSocket.shutdown."""
     with suppress(OSError):
-        socket.shutdown(connection, SHUT_RDWR)
+        twin.shutdown(SHUT_RDWR)
 
 
 def parse_key_set(body: bytes) -> dict[KeyName, Any]:

@@ -34,6 +34,7 @@ API_ROLE = "tasks_api"  # of the embedded server
 
 TOKEN_LIFETIME = 12 * 3600  # seconds
 START_TIMEOUT = 30.0  # seconds
+WATCH_INTERVAL = 0.2  # seconds
 
 MIGRATION_TEMPLATE = """\
 -- migrate:up
@@ -74,9 +75,10 @@ def embedded_server(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]
 def database_url() -> Iterator[str]:
     """Yield the address of the database's owner; the embedded server's, started if need be."""
     environ = read_environ()
-    if given := environ.get("MIGRATION_DATABASE_URL") or environ.get("DATABASE_URL"):
-        yield parse("database_url", given)
-        return
+    for name in ("migration_database_url", "database_url"):
+        if given := environ.get(name.upper()):
+            yield parse(name, given)
+            return
     import embedded
 
     if url := embedded.url_of_running(DATABASE_FOLDER):
@@ -120,7 +122,7 @@ def run() -> None:
         environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
         settings = Settings.load(environ)
         roles.grant(url, api_url, settings.database_statement_timeout)
-        code = serve(settings, environ)
+        code = serve(settings, environ, DATABASE_FOLDER)
     sys.exit(code)
 
 
@@ -141,8 +143,8 @@ def require_free_port(settings: Settings) -> None:
         raise CommandError(f"Cannot listen on {place}. Set API_PORT or API_HOST.") from None
 
 
-def serve(settings: Settings, environ: dict[str, str]) -> int:
-    """Run gunicorn until it ends or this process is told to; return its exit code."""
+def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None = None) -> int:
+    """Run gunicorn until it ends, or this process is told to, or the embedded server has gone."""
     gunicorn = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "wsgi:application"],
         cwd=PROJECT,
@@ -153,6 +155,14 @@ def serve(settings: Settings, environ: dict[str, str]) -> int:
     on_stop(lambda *_: gunicorn.terminate())
     if wait_until_live(settings, gunicorn):
         click.echo(banner(settings))
+    while embedded_on and gunicorn.poll() is None:
+        import embedded
+
+        if embedded.has_ended(embedded_on):
+            gunicorn.terminate()
+            gunicorn.wait()
+            raise CommandError(f"PostgreSQL has ended by itself, see {embedded_on}.log.")
+        time.sleep(WATCH_INTERVAL)
     return gunicorn.wait()
 
 

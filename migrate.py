@@ -74,9 +74,14 @@ def migrate(url: str) -> None:
     """Apply all pending migrations.
 
     Raises:
-        MigrationError: a migration failed, or the database cannot be reached.
+        MigrationError: a migration failed, or the database cannot be reached or used.
     """
     with only_runner(url) as connection:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise MigrationError(
+                f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."
+            )
         run_dbmate(connection, "migrate")
 
 

@@ -6,8 +6,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from config import CommandError, Settings
-from connection import CONNECTION_OPTIONS, Connection, Value
+from connection import Connection, Value
 from database import IDLE_IN_TRANSACTION_TIMEOUT, LOCK_TIMEOUT
+from migrate import only_runner
 
 
 def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) -> None:
@@ -20,26 +21,26 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
     """
     given = conninfo_to_dict(api_url)
     name, password = given.get("user"), given.get("password")
-    try:
-        with Connection.connect(owner_url, **CONNECTION_OPTIONS) as connection:
-            if name in (None, connection.info.user):
-                return
-            verifier = password and connection.pgconn.encrypt_password(
-                str(password).encode(), str(name).encode(), b"scram-sha-256"
-            )
-            values: dict[str, Value] = {
-                "role": str(name),
-                "verifier": verifier.decode() if verifier else None,
-                "timeout": statement_timeout or Settings().database_statement_timeout,
-                "lock_timeout": LOCK_TIMEOUT,
-                "idle_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
-            }
+    with only_runner(owner_url) as connection:  # two at once would fail on the same tables
+        if name in (None, connection.info.user):
+            return
+        verifier = password and connection.pgconn.encrypt_password(
+            str(password).encode(), str(name).encode(), b"scram-sha-256"
+        )
+        values: dict[str, Value] = {
+            "role": str(name),
+            "verifier": verifier.decode() if verifier else None,
+            "timeout": statement_timeout or Settings().database_statement_timeout,
+            "lock_timeout": LOCK_TIMEOUT,
+            "idle_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
+        }
+        try:
             with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 run_grants(connection, values)
                 return
-            run_grants(connection, values)  # another runner has made the role in between
-    except psycopg.Error as error:
-        raise CommandError(f"The role {name} cannot be given its rights: {error}") from None
+            run_grants(connection, values)  # another database's runner has just made the role
+        except psycopg.Error as error:
+            raise CommandError(f"The role {name} cannot be given its rights: {error}") from None
 
 
 def run_grants(connection: Connection, values: dict[str, Value]) -> None:

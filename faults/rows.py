@@ -13,11 +13,11 @@ import psycopg
 from issuer import Behaviour, Issuer, answer_keys, answer_with, drip, hang
 from own_postgres import OwnPostgres
 from processes import Process, wait_until
+from proxy import Proxy, Weather
 from support import token_for
 
 from config import SETTINGS
 from faults.clients import TokenOf
-from faults.proxy import Proxy, Weather
 
 HOLD = 2.0  # seconds that a fault lasts which could last for ever
 OTHERS = 90  # connections that somebody else takes at most

@@ -20,12 +20,12 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 from issuer import Issuer, make_key
 from own_postgres import OwnPostgres
 from processes import copy_of_project, free_port, gunicorn
+from proxy import in_front_of
 from support import token_for
 
 import migrate
 from config import SETTINGS
 from faults.clients import Crowd
-from faults.proxy import in_front_of
 from faults.rows import Row, Stage, all_rows
 from faults.saturation import Load, measure
 

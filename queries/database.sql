@@ -41,9 +41,10 @@ SELECT
     set_config('jit', 'off', true);
 
 -- name: select_grants
--- The statements that let a role serve the API and do nothing else, in their order. A role that
--- exists keeps its password and its timeouts. Timeouts stand at the role as a pooler such as
--- PgBouncer drops those of a session.
+-- The statements that let a role serve the API and do nothing else, in their order; what earlier
+-- releases gave beyond that is taken back last. A role that exists keeps its password and its
+-- timeouts. Timeouts stand at the role as a pooler such as PgBouncer drops those of a session.
+-- A temporary table would hide the one of its name from the triggers, the audit's among them.
 SELECT statement
 FROM
     (SELECT %(role)s::text AS role) AS given,
@@ -57,14 +58,17 @@ FROM
                 role, %(idle_timeout)s::int
             )),
             (5, false, format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role)),
-            (6, false, format('GRANT USAGE ON SCHEMA public TO %I', role)),
+            (6, false, format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role)),
             (7, false, format('GRANT SELECT ON schema_migrations TO %I', role)),
-            (9, false, format('GRANT INSERT ON audit_log TO %I', role)),
-            (8, false, format(
-                'GRANT SELECT, INSERT, UPDATE, DELETE'
-                ' ON tasks, task_counters, purged_tasks, idempotency_keys TO %I',
-                role
-            ))
+            (8, false, format('GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO %I', role)),
+            (9, false, format(
+                'GRANT SELECT, INSERT, UPDATE ON task_counters, idempotency_keys TO %I', role
+            )),
+            (10, false, format('GRANT SELECT, INSERT ON purged_tasks TO %I', role)),
+            (11, false, format('GRANT INSERT ON audit_log TO %I', role)),
+            (12, false, format('REVOKE DELETE ON task_counters, idempotency_keys FROM %I', role)),
+            (13, false, format('REVOKE UPDATE, DELETE ON purged_tasks FROM %I', role)),
+            (14, false, format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()))
     ) AS grants (position, is_for_new_role, statement)
 WHERE NOT is_for_new_role OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
 ORDER BY position;

@@ -1,17 +1,28 @@
 """The audit: who did what, when, and for which request; the API adds to it and cannot read it."""
 
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psycopg
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
-from processes import as_url, copy_of_project, manage, wait_until
-from support import User, settings_for
+from processes import as_url, copy_of_project, gunicorn, manage, wait_until
+from support import User, assert_error, settings_for
 
 from app import create_app
 
 ID = {"X-Request-Id": "the-request"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_other_tests(app: Flask, postgresql: psycopg.Connection) -> None:
+    """Have what they left to the auditor written now, and forget it."""
+    app.extensions["auditor"].close(10)
+    postgresql.execute("DELETE FROM audit_log")
+    postgresql.commit()
 
 
 def entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
@@ -77,6 +88,33 @@ def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg
     limited.extensions["auditor"].close(10)
     assert entries(postgresql) == [("alice", "limit", [], "/api/{user_id}/tasks", "the-request")]
     limited.extensions["database"].close()
+
+
+def test_entries_beyond_those_that_may_wait_fail_no_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("audit.MOST_WAITING", 1)
+    app = create_app(settings_for("postgresql://"))
+    app.extensions["auditor"]._writer = Thread()  # which takes none
+    for _ in range(2):
+        assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
+    assert "the audit lost an entry" in caplog.text
+
+
+def test_entries_that_wait_at_a_stop_are_written(
+    database_url: str, postgresql: psycopg.Connection, tmp_path: Path
+):
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'audit_log'::regclass"
+    with gunicorn(copy_of_project(tmp_path), as_url(database_url)) as process:
+        postgresql.execute("LOCK TABLE audit_log IN EXCLUSIVE MODE")
+        assert process.ask("GET", "/api/alice/tasks").status_code == 401
+        wait_until(lambda: postgresql.execute(waiting).fetchall())
+        assert process.ask("GET", "/api/alice/tasks").status_code == 401
+        process.popen.terminate()
+        time.sleep(0.3)
+        postgresql.rollback()
+        assert process.wait() == 0
+    assert len(entries(postgresql)) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ import json
 import select
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,7 @@ from jwt.algorithms import ECAlgorithm
 from support import assert_error, token_for
 
 import jwks
+from config import PROJECT
 
 LACKS_KEY = "The token is signed with a key that its issuer lacks."
 NOT_ACCEPTED = "The token is signed with an algorithm that is not accepted."
@@ -515,17 +519,38 @@ def test_fetch_over_tls_ends_in_time(
     assert time.monotonic() - started < 5
 
 
+GREENLET = """
+from gevent import monkey
+monkey.patch_all()
+import jwks
+jwks.FETCH_TIMEOUT = 0.5
+jwks.fetch("https://localhost:{port}")
+"""
+
+
+def test_fetch_whose_handshake_drips_ends_in_time(issuer: Issuer, monkeypatch: pytest.MonkeyPatch):
+    """As in production: Python itself has a time limit for handshakes, gevent one for each read."""
+    record = b"\x16\x03\x03\x40\x00"  # the head of one of a handshake, of 16 KiB
+    monkeypatch.setattr(issuer, "serve", partial(drip(record), issuer))
+    program = [sys.executable, "-c", GREENLET.format(port=issuer.port)]
+    done = subprocess.run(
+        program, check=False, cwd=PROJECT, timeout=10, capture_output=True, text=True
+    )
+    assert "EOF occurred" in done.stderr.splitlines()[-1]
+
+
 def test_fetch_that_is_cut_off_does_not_go_on_in_plain_text(tls_issuer: Issuer, certificate: Path):
     """Or whoever stands between could add what the issuer never said."""
     tls_issuer.behave = lambda _, connection: socket.socket.sendall(connection, b"in plain text")
     context = ssl.create_default_context(cafile=certificate)
     with (
         socket.create_connection(("localhost", tls_issuer.port)) as plain,
+        plain.dup() as twin,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         select.select([connection], [], [], 5)
-        jwks.cut(connection)
+        jwks.cut(twin)
         with suppress(OSError):
             assert connection.recv(100) == b""
 

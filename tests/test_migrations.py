@@ -14,14 +14,18 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import processes
 import psycopg
 import pytest
 from processes import manage
+from support import API_ROLE, User, settings_for
 
 import embedded
 import migrate
+import roles
+from app import create_app
 from config import PROJECT
 from connection import Connection
 from database import LOCK_TIMEOUT
@@ -153,13 +157,22 @@ def test_migrating_again_changes_nothing(url: str) -> None:
         assert applied(url) == known_migrations()
 
 
-def test_options_of_the_address_hold_for_the_migrations_too(new_database: NewDatabase) -> None:
-    url = new_database()
-    with psycopg.connect(url) as connection:
+def test_options_of_the_address_hold_for_the_migrations_and_the_api(
+    new_database: NewDatabase,
+) -> None:
+    plain = new_database()
+    with psycopg.connect(plain) as connection:
         connection.execute("CREATE SCHEMA apart")
-    migrate.migrate(f"{url}&options=-csearch_path%3Dapart")
-    with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT count(*) FROM apart.tasks").fetchone() == (0,)
+    url = f"{plain}&options=-csearch_path%3Dapart"
+    api_url = f"{url}&{urlencode(API_ROLE)}"
+    migrate.migrate(url)
+    roles.grant(url, api_url)
+    migrate.require_migrated(settings_for(api_url))
+    app = create_app(settings_for(api_url))
+    task = User(app.test_client(), "alice").create()
+    app.extensions["database"].close()
+    with psycopg.connect(plain) as connection:
+        assert connection.execute("SELECT id FROM apart.tasks").fetchall() == [(task["id"],)]
 
 
 # Beside the release before
@@ -282,6 +295,32 @@ def test_unreachable_database_is_told_in_one_line(project: Path) -> None:
     code, [line] = manage(project, "migrate", DATABASE_URL=url)
     assert code == 1
     assert line.startswith("Error: The database cannot be reached: ")
+
+
+def test_wrong_address_is_refused_under_the_name_of_its_setting(project: Path) -> None:
+    code, [line] = manage(project, "migrate", MIGRATION_DATABASE_URL="mysql://db/tasks")
+    assert code == 1
+    assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
+
+
+def test_database_of_another_encoding_is_refused_in_one_line(url: str, project: Path) -> None:
+    name = f"latin {os.getpid()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        options = "ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        connection.execute(f'CREATE DATABASE "{name}" {options}')
+        other = processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
+        code, [line] = manage(project, "migrate", DATABASE_URL=other)
+        connection.execute(f'DROP DATABASE "{name}"')
+    assert code == 1
+    assert line.startswith("Error: The database holds text as LATIN1: ")
+
+
+def test_late_file_with_a_lower_number_is_refused(url: str, project: Path) -> None:
+    migrations = project / "migrations"
+    for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:
+        (migrations / name).write_text(f"{UP}\nSELECT 1;\n\n{DOWN}\nSELECT 1;\n")
+        assert manage(project, "migrate", DATABASE_URL=url)[0] == code
+    assert applied(url) == [*known_migrations(), "9002"]
 
 
 def test_runner_gives_up_on_a_lock_that_is_never_free(

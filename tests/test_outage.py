@@ -14,6 +14,7 @@ from typing import Any
 import processes
 import psycopg
 import pytest
+from conftest import is_reached
 from flask import Flask
 from own_postgres import OwnPostgres
 from processes import wait_until
@@ -22,6 +23,7 @@ from support import User, assert_error, settings_for
 import database
 import migrate
 from app import create_app
+from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
 from database import Database, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
 
@@ -289,6 +291,40 @@ def test_connections_at_hand_are_used_while_the_server_has_no_others(
     with all_connections_taken(own):
         assert insert(db)
         assert insert(db)
+
+
+def test_requests_on_a_suspect_server_await_the_answer_of_the_one_that_asks(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert(db)
+    timeouts, connect = [], Connection.connect
+
+    def connect_slowly(url: str, **options: Any) -> Connection:
+        timeouts.append(options["connect_timeout"])
+        time.sleep(0.3)
+        return connect(url, **options)
+
+    monkeypatch.setattr(Connection, "connect", connect_slowly)
+    db._suspect = True
+    assert len(at_once(THREADS, lambda: insert(db))) == THREADS
+    assert timeouts.count(CONNECT_TIMEOUT) == 1
+
+
+def test_silent_server_is_asked_again_only_after_as_long_a_pause(
+    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
+    insert(db)
+    db._suspect = True
+    with own.frozen():
+        with pytest.raises(DatabaseUnavailable):
+            insert(db)
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="just now"):
+            insert(db)
+        assert time.monotonic() - started < 1
+    wait_until(lambda: is_reached(db))
+    assert time.monotonic() - started > 1
 
 
 def test_lost_connections_are_replaced_without_a_storm(db: Database, own: OwnPostgres) -> None:

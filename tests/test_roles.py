@@ -2,15 +2,18 @@
 
 import os
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import psycopg
 import pytest
-from processes import copy_of_project, database_on, manage
+from processes import copy_of_project, database_on, manage, wait_until
 from support import User, settings_for
 
+import migrate
 import roles
 from config import PROJECT, CommandError, ConfigError
 from migrate import require_migrated
@@ -39,6 +42,38 @@ def api(database_url: str):
 def test_api_role_can_change_no_table(api: psycopg.Connection, statement: str):
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         api.execute(statement)
+
+
+def test_old_rights_of_the_api_role_are_taken_back(
+    owner_url: str, database_url: str, postgresql: psycopg.Connection
+):
+    postgresql.execute(
+        "GRANT SELECT, INSERT, UPDATE, DELETE"
+        " ON tasks, task_counters, purged_tasks, idempotency_keys TO tasks_api"
+    )
+    postgresql.commit()
+    roles.grant(owner_url, database_url)
+    rights = postgresql.execute(
+        "SELECT table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type)"
+        " FROM information_schema.role_table_grants WHERE grantee = 'tasks_api' GROUP BY table_name"
+    )
+    assert dict(rights.fetchall()) == {
+        "tasks": "DELETE INSERT SELECT UPDATE",
+        "task_counters": "INSERT SELECT UPDATE",
+        "idempotency_keys": "INSERT SELECT UPDATE",
+        "purged_tasks": "INSERT SELECT",
+        "audit_log": "INSERT",
+        "schema_migrations": "SELECT",
+    }
+
+
+def test_table_that_would_take_the_entries_of_the_audit_is_refused(
+    owner_url: str, database_url: str, api: psycopg.Connection
+):
+    """A temporary table hides the one of its name, also from triggers."""
+    roles.grant(owner_url, database_url)  # a copied database lacks the rights of its template
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        api.execute("CREATE TEMP TABLE audit_log (user_id text, action text, task_ids bigint[])")
 
 
 def test_api_role_has_bounds_for_every_wait(api: psycopg.Connection):
@@ -79,27 +114,56 @@ def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone
     assert alice.all() == [mine]
 
 
-def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
-    server: SimpleNamespace, tmp_path: Path
-):
+@pytest.fixture
+def new_role(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
+    """The addresses of an empty database: its owner's, and that of a role which is not there."""
     role = f"api_{os.getpid()}"
     with database_on(server, f"roles {os.getpid()}") as owner_url:
-        api_url = f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
-        environ = {
-            "MIGRATION_DATABASE_URL": owner_url,
-            "DATABASE_URL": api_url,
-            "DATABASE_STATEMENT_TIMEOUT": "1234",
-        }
-        project = copy_of_project(tmp_path)
-        for _ in range(2):
-            code, lines = manage(project, "migrate", **environ)
-            assert code == 0, lines
-        with psycopg.connect(api_url) as connection:
-            assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
-            assert connection.execute("SHOW statement_timeout").fetchone() == ("1234ms",)
+        yield owner_url, f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
         with psycopg.connect(owner_url, autocommit=True) as connection:
             connection.execute(f'DROP OWNED BY "{role}"')
             connection.execute(f'DROP ROLE "{role}"')
+
+
+def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
+    new_role: tuple[str, str], tmp_path: Path
+):
+    owner_url, api_url = new_role
+    environ = {
+        "MIGRATION_DATABASE_URL": owner_url,
+        "DATABASE_URL": api_url,
+        "DATABASE_STATEMENT_TIMEOUT": "1234",
+    }
+    project = copy_of_project(tmp_path)
+    for _ in range(2):
+        code, lines = manage(project, "migrate", **environ)
+        assert code == 0, lines
+    with psycopg.connect(api_url) as connection:
+        assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("1234ms",)
+
+
+def test_runners_that_give_one_role_its_rights_at_once_all_succeed(new_role: tuple[str, str]):
+    owner_url, api_url = new_role
+    migrate.migrate(owner_url)
+    with ThreadPoolExecutor(8) as threads:
+        for run in [threads.submit(roles.grant, owner_url, api_url) for _ in range(8)]:
+            run.result()
+    require_migrated(settings_for(api_url))
+
+
+def test_role_that_another_database_makes_meanwhile_gets_its_rights(new_role: tuple[str, str]):
+    owner_url, api_url = new_role
+    migrate.migrate(owner_url)
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(owner_url) as other:
+        name = psycopg.conninfo.conninfo_to_dict(api_url)["user"]
+        other.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'secret'")
+        grant = thread.submit(roles.grant, owner_url, api_url)
+        wait_until(lambda: other.execute(waiting).fetchall())
+        other.commit()
+        grant.result()
+    require_migrated(settings_for(api_url))
 
 
 def test_start_in_a_role_without_rights_is_refused(

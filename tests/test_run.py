@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from processes import GREENLETS, Process, as_url, free_port, manage_run, wait_until, wait_until_gone
-from support import SECRET, assert_error
+from support import SECRET
 
 import config
 import embedded
@@ -177,19 +177,21 @@ def hang_up_is_heard() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hang_up_is_heard")
-def test_killed_database_is_503_and_the_stop_is_still_clean(project: Path) -> None:
-    with manage_run(project, BETTER_AUTH_SECRET=SECRET) as process:
-        task_id = process.create()
-        pid = int((project / ".data/postgres/postmaster.pid").read_text().split()[0])
-        server = [postmaster := psutil.Process(pid), *postmaster.children()]
-        postmaster.kill()
-        wait_until_gone(server, DEADLINE)  # its children answer until they notice
-        for _ in range(5):
-            assert_error(process.call("GET", task_id), 503, "unavailable")
-        assert process.ask("GET", "/livez").status_code == 200
-        assert_error(process.ask("GET", "/readyz"), 503, "unavailable")
-        process.popen.send_signal(signal.SIGHUP)  # as a terminal does that is closed
+def test_closed_terminal_is_a_clean_stop(project: Path) -> None:
+    with manage_run(project) as process:
+        process.popen.send_signal(signal.SIGHUP)
         assert process.wait() == 0
+
+
+def test_killed_database_ends_the_api_with_one_line(project: Path) -> None:
+    with manage_run(project) as process:
+        family = process.family()
+        pid = int((project / ".data/postgres/postmaster.pid").read_text().split()[0])
+        psutil.Process(pid).kill()
+        assert process.wait(DEADLINE) == 1
+        assert process.lines()[-1].startswith("Error: PostgreSQL has ended")
+        assert "Traceback" not in process.output()
+        wait_until_gone(family, DEADLINE)
 
 
 # Refusals

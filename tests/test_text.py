@@ -3,10 +3,13 @@
 import json
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support import User, assert_error
+from support import User, assert_error, settings_for
+
+from app import create_app
 
 pytestmark = pytest.mark.no_cover  # examples by the hundred, through what is measured elsewhere
 
@@ -166,3 +169,18 @@ def test_any_user_id_finds_its_tasks(alice: User, user_id: str):
     assert_error(alice.call("GET", location), 401, "unauthorized")
     assert user.call("DELETE", location).status_code == 204
     assert user.all() == []
+
+
+def test_text_is_utf_8_whatever_encoding_the_role_is_set_to(
+    database_url: str, postgresql: psycopg.Connection
+):
+    database = postgresql.info.dbname
+    postgresql.execute(
+        f"ALTER ROLE tasks_api IN DATABASE \"{database}\" SET client_encoding = 'LATIN1'"
+    )
+    postgresql.commit()
+    app = create_app(settings_for(database_url))
+    alice = User(app.test_client(), "alice")
+    assert alice.create("Grüße 🐄")["title"] == "Grüße 🐄"
+    assert [task["title"] for task in alice.all()] == ["Grüße 🐄"]
+    app.extensions["database"].close()

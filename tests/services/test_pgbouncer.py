@@ -84,6 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
     migrate.migrate(server.url)
     roles.grant(server.url, make_conninfo(server.url, user="tasks_api"))
     server.execute(f"ALTER ROLE tasks_api SET statement_timeout = '{PATIENCE}'")
+    server.execute("ALTER ROLE tasks_api SET client_encoding = 'LATIN1'")
     yield server
     server.stop()
 
@@ -112,10 +113,10 @@ def test_users_at_once_see_their_own_tasks_alone(app: Flask) -> None:
     def work(number: int) -> None:
         user = User(app.test_client(), f"user-{number}")
         for count in range(20):
-            task = user.create(f"{user.id} {count}")
+            task = user.create(f"{user.id} → {count}")
             assert user.call("PATCH", f"{task['id']}/complete").status_code == 200
         assert [task["title"] for task in user.all()] == [
-            f"{user.id} {count}" for count in reversed(range(20))
+            f"{user.id} → {count}" for count in reversed(range(20))
         ]
 
     with ThreadPoolExecutor(CLIENTS) as pool:
