@@ -172,6 +172,8 @@ class SharedDescription(BasePlugin):
             statuses = {401, 422, 429, 500, 503}
             if "task_id" in rule.arguments:
                 statuses |= {404}
+            if rule.endpoint == "tasks.list_tasks":  # the only one whose query may be that long
+                statuses |= {414}
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
             if rule.endpoint in NEGOTIATING_ENDPOINTS:

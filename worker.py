@@ -1,6 +1,7 @@
 """gunicorn's gevent worker: a stalled client is let go, a stop waits only for what is in flight."""
 
 import socket
+import struct
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
@@ -24,6 +25,7 @@ LINGER_TIMEOUT = 1.0  # seconds of it without a byte
 MOST_UNREAD = 64 * 1024  # bytes of a body that nobody reads, before its connection is closed
 TURN = 0.01  # seconds in which a client may send without a pause, before others have their turn
 PAUSE = 0.001  # seconds for them; with 0, gevent looks at its sockets only after fifty turns
+RESET = struct.pack("ii", 1, 0)  # linger: closing is a reset, as what is left to send is dropped
 WAITED = 0.0005  # seconds; a read that takes as long had to wait, and others had their turn
 
 
@@ -90,6 +92,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:
             raise StopIteration from None  # as gunicorn ends a connection, without a traceback
+        except BrokenPipeError:
+            # An answer broke off: by HTTP/1.0, an end like any other would make it whole.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.close()
+            raise
         finally:
             sock.settimeout(None)
             self.waiting_since[sock] = monotonic()

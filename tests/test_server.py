@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from urllib.parse import urlencode
 
 import processes
 import psutil  # type: ignore[import-untyped]
@@ -175,6 +176,12 @@ def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
     )
     status, error = (413, "payload_too_large") if user == "alice" else (401, "unauthorized")
     assert_error(parse(send_raw(api, head.encode() + body)), status, error)
+
+
+def test_search_by_as_many_tags_as_there_may_be_is_no_address_too_long(api: Process) -> None:
+    tags = urlencode([("tag", 50 * letter) for letter in "абвгдежзийклмнопрсту"])
+    answer = api.ask("GET", f"{tasks_of('alice')}?{tags}", token=token_for("alice"))
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -522,11 +522,15 @@ def test_export_takes_no_memory_for_the_whole(
     assert peak < 3_000_000
 
 
-def test_export_that_fails_on_its_way_breaks_off(database_url: str, owner_url: str, tmp_path: Path):
+@pytest.mark.parametrize("version", [(11, "HTTP/1.1"), (10, "HTTP/1.0")], ids=["1.1", "1.0"])
+def test_export_that_fails_on_its_way_breaks_off(
+    database_url: str, owner_url: str, tmp_path: Path, version: tuple[int, str]
+):
     store(owner_url, 6000, 5000)
     folder = processes.copy_of_project(tmp_path)
     with processes.gunicorn(folder, processes.as_url(database_url)) as api:
         connection = api.connect()
+        connection._http_vsn, connection._http_vsn_str = version  # type: ignore[attr-defined]
         headers = {"Authorization": f"Bearer {token_for('alice')}"}
         connection.request("GET", processes.tasks_of("alice", "export"), headers=headers)
         response = connection.getresponse()
