@@ -37,6 +37,7 @@ def create_app(settings: Settings) -> Flask:
     compress_answers(app)
     require_owner(app, settings)
     keep_answers(app)
+    transfer.bound_imports(app)
     api = TasksApi(
         app,
         spec_kwargs={

@@ -4,11 +4,13 @@ import csv
 import json
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from http.client import IncompleteRead
-from io import StringIO
+from io import BytesIO, StringIO
 from itertools import count, product
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 
 import processes
@@ -23,6 +25,7 @@ from support import User, assert_error, settings_for, token_for
 from werkzeug.test import TestResponse
 
 from app import create_app
+from blueprints.transfer import IMPORTS_AT_ONCE
 
 FORMATS = ["application/json", "text/csv", "text/calendar"]
 EACH_FORMAT = pytest.mark.parametrize("content_type", FORMATS)
@@ -520,6 +523,31 @@ def test_export_takes_no_memory_for_the_whole(
     tracemalloc.stop()
     assert size > 500 * count
     assert peak < 3_000_000
+
+
+def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(alice: User):
+    begun, done = Semaphore(0), Event()
+
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            begun.release()
+            done.wait()
+            return super().read(size)
+
+    def import_one(body: BytesIO) -> int:
+        return alice.call(
+            "POST", "import", input_stream=body, content_length=2, content_type="application/json"
+        ).status_code
+
+    with ThreadPoolExecutor() as pool:
+        slow = [pool.submit(import_one, Slow(b"[]")) for _ in range(IMPORTS_AT_ONCE)]
+        assert all(begun.acquire(timeout=10) for _ in slow)
+        response = alice.call("POST", "import", json=[])
+        assert_error(response, 503, "unavailable")
+        assert alice.create()
+        done.set()
+        assert {each.result() for each in slow} == {201}
+    assert alice.call("POST", "import", json=[]).status_code == 201
 
 
 @pytest.mark.parametrize("version", [(11, "HTTP/1.1"), (10, "HTTP/1.0")], ids=["1.1", "1.0"])
