@@ -41,8 +41,8 @@ class Shares:
         with self._lock:
             if line := self._lines.get(user):
                 line.popleft().put(None)
-                return
-            self._lines.pop(user, None)
-            self._taken[user] -= 1
-            if not self._taken[user]:
+            elif self._taken[user] > 1:
+                self._taken[user] -= 1
+            else:
                 del self._taken[user]
+                self._lines.pop(user, None)
