@@ -75,7 +75,8 @@ class Settings:
     database_pool_size: int = setting(
         8,
         integer(1, 1000),
-        "Connections a worker process has to PostgreSQL at most; requests wait a second for one",
+        "Connections a worker process has to PostgreSQL at most, a user half of them; requests wait"
+        " a second for one",
     )
     database_statement_timeout: int = setting(
         5000,
