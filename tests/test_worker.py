@@ -123,7 +123,7 @@ def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind
         waits = [seconds_until_live(api) for _ in range(10)]
         done.set()
         assert all(each.result() is None for each in sending)
-    assert sorted(waits)[5] < 1
+    assert sorted(waits)[5] < 4  # kept from everybody, it took 30, and then was killed
 
 
 def test_body_that_stalls_is_400_and_the_connection_ends(api: Process) -> None:
