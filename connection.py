@@ -13,6 +13,7 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
+from shares import Turn
 from statements import QUERIES, Query
 from trail import CURRENT, Run
 
@@ -92,7 +93,7 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
-        self.user: str | None = None  # whose share of the pool it is
+        self.turn: Turn | None = None  # of the user who has it
         self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
         self._prepared_names: set[str] = set()
         self._await_reply = waiter(self.pgconn.socket)

@@ -169,21 +169,22 @@ class Database:
         user = trail.user if trail else None
         if user is None:
             return self._take_any()
-        if not self._shares.take(user, POOL_TIMEOUT):
+        turn = self._shares.take(user, POOL_TIMEOUT)
+        if turn is None:
             raise DatabaseBusy("its user has as many connections as one may have")
         try:
             connection = self._take_any()
         except BaseException:
-            self._shares.give_back(user)
+            self._shares.give_back(turn)
             raise
-        connection.user = user
+        connection.turn = turn
         return connection
 
     def _give_back(self, connection: Connection) -> None:
-        user, connection.user = connection.user, None
+        turn, connection.turn = connection.turn, None
         self._pool.putconn(connection)
-        if user is not None:
-            self._shares.give_back(user)
+        if turn is not None:
+            self._shares.give_back(turn)
 
     def _take_any(self) -> Connection:
         """Take a connection from the pool; one whose server has gone is no reason to fail."""

@@ -1,48 +1,48 @@
 """No user has all connections of a process: whoever has half of them waits for one of their own."""
 
-from collections import deque
 from queue import Empty, SimpleQueue
-from threading import Lock
 
-Line = deque[SimpleQueue[None]]
+
+class Turn:
+    """A place in a user's line; those in front have a connection, the others wait for one."""
+
+    __slots__ = ("go", "line", "user")
+
+    def __init__(self, user: str, line: list["Turn"]) -> None:
+        self.user = user
+        self.line = line
+        self.go: SimpleQueue[None] | None = None
 
 
 class Shares:
-    """How many connections each user has, and their requests that wait for one, in turn."""
+    """A line for each user who has connections. Without a lock: a list's own methods are atomic."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._taken: dict[str, int] = {}
-        self._lines: dict[str, Line] = {}
-        self._lock = Lock()
+        self._lines: dict[str, list[Turn]] = {}
 
-    def take(self, user: str, timeout: float) -> bool:
-        """Take one of the user's connections; wait so many seconds at most. Is there one?"""
-        with self._lock:
-            taken = self._taken.get(user, 0)
-            if taken < self._most:
-                self._taken[user] = taken + 1
-                return True
-            my_turn: SimpleQueue[None] = SimpleQueue()
-            line = self._lines.setdefault(user, deque())
-            line.append(my_turn)
-        try:
-            my_turn.get(timeout=timeout)
-        except Empty:
-            with self._lock:
-                if my_turn not in line:  # it has come just now
-                    return True
-                line.remove(my_turn)
-            return False
-        return True
+    def take(self, user: str, timeout: float) -> Turn | None:
+        """Take one of the user's connections; None where there is none in so many seconds."""
+        line = self._lines.setdefault(user, [])
+        turn = Turn(user, line)
+        line.append(turn)
+        if len(line) <= self._most:
+            return turn
+        turn.go = SimpleQueue()
+        if line.index(turn) >= self._most:  # nobody has left meanwhile
+            try:
+                turn.go.get(timeout=timeout)
+            except Empty:
+                self.give_back(turn)
+                return None
+        return turn
 
-    def give_back(self, user: str) -> None:
-        """Hand a connection on to the first in the user's line."""
-        with self._lock:
-            if line := self._lines.get(user):
-                line.popleft().put(None)
-            elif self._taken[user] > 1:
-                self._taken[user] -= 1
-            else:
-                del self._taken[user]
-                self._lines.pop(user, None)
+    def give_back(self, turn: Turn) -> None:
+        """Leave the line, and let the one go who is in front now."""
+        line = turn.line
+        line.remove(turn)
+        if len(line) >= self._most:
+            if go := line[self._most - 1].go:
+                go.put(None)
+        elif not line and self._lines.get(turn.user) is line:
+            del self._lines[turn.user]
