@@ -6,6 +6,7 @@ from collections import deque
 from contextlib import suppress
 from itertools import cycle
 from queue import SimpleQueue
+from threading import BoundedSemaphore
 from time import monotonic, sleep
 from typing import Any
 
@@ -21,6 +22,8 @@ LOG_PAUSE = 1.0  # seconds between two lines in the log
 # Of those whose turn comes too late, one in four is refused. A refusal costs a third of an answer,
 # and who is refused is back at once: refusing them all would leave no time for answers.
 REFUSALS = (True, False, False, False)
+
+IMPORTS_AT_ONCE = 4  # of a process: each holds its file and all that was read of it
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
 
@@ -80,9 +83,31 @@ def keep_in_line(app: Flask) -> None:
         if not environ["PATH_INFO"].startswith("/api/") or is_let_in(environ):
             return answer(environ, start_response)
         log_refusal()
-        body = error_body(503)
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        start_response("503 Service Unavailable", [*headers, ("Retry-After", RETRY_AFTER)])
-        return [body]
+        return refuse(start_response)
 
     app.wsgi_app = answer_in_turn  # type: ignore[method-assign]
+
+
+def refuse(start_response: Any) -> list[bytes]:
+    body = error_body(503)
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("503 Service Unavailable", [*headers, ("Retry-After", RETRY_AFTER)])
+    return [body]
+
+
+def bound_imports(app: Flask) -> None:
+    """Let few files be imported at once, from the first byte that is read of them."""
+    answer = app.wsgi_app
+    turns = BoundedSemaphore(IMPORTS_AT_ONCE)
+
+    def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
+        if not environ["PATH_INFO"].endswith("/tasks/import"):
+            return answer(environ, start_response)
+        if not turns.acquire(timeout=PATIENCE):
+            return refuse(start_response)
+        try:
+            return answer(environ, start_response)
+        finally:
+            turns.release()
+
+    app.wsgi_app = answer_bounded  # type: ignore[method-assign]

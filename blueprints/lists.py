@@ -5,6 +5,7 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
@@ -139,8 +140,12 @@ def version_of(counter: bytes) -> str:
 
     With it stands which key signed the cursor in `Link`: by another one, that leads nowhere.
     """
-    key = sha256(current_app.config["CURSOR_KEY"]).hexdigest()[:6]
-    return f"{VERSION}-{key}-{counter.decode() or 0}"
+    return f"{VERSION}-{name_of(current_app.config['CURSOR_KEY'])}-{counter.decode() or 0}"
+
+
+@cache
+def name_of(key: bytes) -> str:
+    return sha256(key).hexdigest()[:6]
 
 
 def fetch_page(

@@ -4,13 +4,10 @@ import json
 import time
 from collections.abc import Iterator
 from itertools import chain, islice
-from threading import BoundedSemaphore
 from types import ModuleType
 from typing import Any
 
-from flask import Flask, Response, current_app, request
-from flask.globals import request_ctx
-from flask.typing import ResponseReturnValue
+from flask import Response, current_app, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 
@@ -27,7 +24,7 @@ from blueprints import (
 )
 from connection import Connection, Value
 from database import Database
-from errors import RETRY_AFTER, ApiError
+from errors import ApiError
 from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
@@ -43,8 +40,6 @@ STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
 TURN = 50  # entries after which other requests of the process get their turn
 PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty turns
 MOST_FAULTS = 20  # entries that one answer names
-IMPORTS_AT_ONCE = 4  # of a process: each holds its file and all that was read of it
-PATIENCE = 1.0  # seconds that the next one waits
 
 ENTRY = TaskImport()
 
@@ -97,25 +92,6 @@ blueprint.before_request(refuse_unknown_parameters)
 @blueprint.before_request
 def take_files() -> None:
     request.max_content_length = current_app.config["MAX_IMPORT_LENGTH"]
-
-
-def bound_imports(app: Flask) -> None:
-    """Let few files be imported at once, from the first byte that is read of them."""
-    dispatch = app.dispatch_request
-    turns = BoundedSemaphore(IMPORTS_AT_ONCE)
-
-    def dispatch_in_turn() -> ResponseReturnValue:
-        if request_ctx.request.endpoint != "transfer.import_tasks":
-            return dispatch()
-        if not turns.acquire(timeout=PATIENCE):
-            message = "Other files are being imported; please try again in a moment."
-            raise ApiError(503, message, headers={"Retry-After": RETRY_AFTER})
-        try:
-            return dispatch()
-        finally:
-            turns.release()
-
-    app.dispatch_request = dispatch_in_turn  # type: ignore[method-assign]
 
 
 class Imported(Schema):

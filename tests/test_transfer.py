@@ -25,7 +25,7 @@ from support import User, assert_error, settings_for, token_for
 from werkzeug.test import TestResponse
 
 from app import create_app
-from blueprints.transfer import IMPORTS_AT_ONCE
+from overload import IMPORTS_AT_ONCE
 
 FORMATS = ["application/json", "text/csv", "text/calendar"]
 EACH_FORMAT = pytest.mark.parametrize("content_type", FORMATS)
