@@ -40,9 +40,9 @@ def observe(app: Flask, settings: Settings) -> None:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             trail.begun = trail.seconds = perf_counter() - trail.started
             trail.status = int(status[:3])
-            request = environ.get("werkzeug.request")  # none where it was not let in
-            if request and request.url_rule:
-                trail.route = route_of(request.url_rule.rule)
+            request = environ.get("werkzeug.request")  # none, or none of Flask's, if not let in
+            if rule := getattr(request, "url_rule", None):
+                trail.route = route_of(rule.rule)
             for name, value in headers:
                 if name == "Content-Length":
                     trail.size = int(value)
