@@ -118,7 +118,9 @@ def application() -> Flask:
 @pytest.fixture
 def app(application: Flask, database_url: str) -> Iterator[Flask]:
     """The application on a database of this test's own."""
-    application.extensions["database"] = database = Database(settings_for(database_url))
+    # Many threads are one user in tests, who has half of the connections.
+    settings = settings_for(database_url, database_pool_size=16)
+    application.extensions["database"] = database = Database(settings)
     application.extensions["auditor"].url = database_url
     wait_until(lambda: is_reached(database))
     yield application

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 import embedded
 
-SETTINGS = ("fsync=off", "max_connections=16")
+SETTINGS = ("fsync=off", "max_connections=24")
 
 
 class OwnPostgres:
