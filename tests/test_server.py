@@ -110,9 +110,9 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
         (b"garbage\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "bad_request"),
-        (b"GET /%s HTTP/1.1\r\n\r\n" % (b"a" * 100_000), 414, "uri_too_long"),
+        (b"GET /%s HTTP/1.1\r\n\r\n" % (b"z" * 100_000), 414, "uri_too_long"),
         (
-            b"GET / HTTP/1.1\r\nCookie: %s\r\n\r\n" % (b"a" * 100_000),
+            b"GET / HTTP/1.1\r\nCookie: %s\r\n\r\n" % (b"z" * 100_000),
             431,
             "request_header_fields_too_large",
         ),
@@ -135,7 +135,8 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     assert (line["method"], line["route"], line["bytes"]) == (None, None, len(answer.data))
     assert line["cause"].startswith("ApiError: ")
     assert "exception" not in line
-    assert not re.search("Invalid request|garbage|bad header|aaa", api.output())
+    # A z is in no hexadecimal request id, where "aaa" is by chance.
+    assert not re.search("Invalid request|garbage|bad header|zzz", api.output())
 
 
 def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path, url: str) -> None:
