@@ -42,8 +42,9 @@ test: .venv/dev ## Run the tests, each on a throwaway database
 test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
 
-test-services: .venv/dev ## Try it with the real programs beside it: Redis, PgBouncer, promtool
-	@for program in redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install redis-server pgbouncer prometheus)."; exit 1; }; done
+test-services: .venv/dev ## Try it with the real programs beside it: Better Auth, Redis, PgBouncer, promtool
+	@for program in npm redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install npm redis-server pgbouncer prometheus)."; exit 1; }; done
+	@npm ci --prefix tests/services/better_auth --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null
 	@$(BIN)/python -m pytest -q tests/services
 
 check: .venv/dev ## Lint, check the format, the types and the migrations
@@ -69,7 +70,7 @@ requirements: .venv/dev ## Renew all pinned versions from the *.in files
 	        $$file.in --output-file $$file.txt || exit 1; done
 
 clean: ## Remove what the targets made, but not .data
-	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/services/better_auth/node_modules
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make run PYTHON=python3.12")'
