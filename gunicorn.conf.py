@@ -41,6 +41,7 @@ worker_connections = settings.web_connections
 worker_class = worker.Worker
 # Settings and migrations are checked once, in the master; nothing connects before the fork.
 preload_app = True
+http_parser = "python"  # not whichever is installed: the compiled one answers some faults otherwise
 limit_request_line = 8190  # bytes; the largest bounded one: a search by many tags is long
 keepalive = 75  # seconds; longer than the idle timeout of a load balancer in front
 timeout = 30  # seconds
