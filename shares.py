@@ -2,9 +2,11 @@
 
 from queue import Empty, SimpleQueue
 
+LINES = 64  # users whose hashes meet stand in one line, and are told apart there
+
 
 class Turn:
-    """A place in a user's line; those in front have a connection, the others wait for one."""
+    """A place in a line; those of a user who are in front have a connection, the others wait."""
 
     __slots__ = ("go", "line", "user")
 
@@ -15,21 +17,24 @@ class Turn:
 
 
 class Shares:
-    """A line for each user who has connections. Without a lock: a list's own methods are atomic."""
+    """Lines of users, without a lock: to append, to remove and to copy is one step of a list each.
+
+    Lines are never taken away, as somebody may be about to join one.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lines: dict[str, list[Turn]] = {}
+        self._lines: list[list[Turn]] = [[] for _ in range(LINES)]
 
     def take(self, user: str, timeout: float) -> Turn | None:
         """Take one of the user's connections; None where there is none in so many seconds."""
-        line = self._lines.setdefault(user, [])
+        line = self._lines[hash(user) % LINES]
         turn = Turn(user, line)
         line.append(turn)
-        if len(line) <= self._most:
+        if len(line) <= self._most or turn in self._first(turn):
             return turn
         turn.go = SimpleQueue()
-        if line.index(turn) >= self._most:  # nobody has left meanwhile
+        if turn not in self._first(turn):  # nobody has left meanwhile
             try:
                 turn.go.get(timeout=timeout)
             except Empty:
@@ -38,11 +43,12 @@ class Shares:
         return turn
 
     def give_back(self, turn: Turn) -> None:
-        """Leave the line, and let the one go who is in front now."""
-        line = turn.line
-        line.remove(turn)
-        if len(line) >= self._most:
-            if go := line[self._most - 1].go:
-                go.put(None)
-        elif not line and self._lines.get(turn.user) is line:
-            del self._lines[turn.user]
+        """Leave the line, and let those go who are in front now; some may have gone already."""
+        turn.line.remove(turn)
+        for first in self._first(turn):
+            if first.go:
+                first.go.put(None)
+
+    def _first(self, turn: Turn) -> list[Turn]:
+        """Tell who of a turn's user may have a connection."""
+        return [each for each in turn.line.copy() if each.user == turn.user][: self._most]

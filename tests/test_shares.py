@@ -1,10 +1,22 @@
 """How many connections a user has, and who of those waiting gets the next one."""
 
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from processes import wait_until
 
 from shares import Shares
+
+
+@pytest.fixture
+def hectic() -> Iterator[None]:
+    """Have threads take turns within single steps of what they do."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
 
 
 def test_no_user_gets_more_than_a_share_and_others_get_theirs():
@@ -34,7 +46,7 @@ def test_those_who_wait_get_it_in_turn():
             wait_until(lambda: len(first.line) == number + 2)  # noqa: B023
         shares.give_back(first)
     assert served == [0, 1, 2, 3]
-    assert not shares._lines
+    assert not any(shares._lines)
 
 
 def test_whoever_gives_up_keeps_no_place():
@@ -43,15 +55,16 @@ def test_whoever_gives_up_keeps_no_place():
     with ThreadPoolExecutor(20) as pool:
         assert not any(pool.map(lambda _: shares.take("alice", 0.05), range(20)))
     shares.give_back(first)
-    assert not shares._lines
+    assert not any(shares._lines)
 
 
-def test_threads_at_once_never_have_more_than_a_share():
+def test_threads_at_once_never_have_more_than_a_share_and_none_is_forgotten(hectic):
     shares = Shares(3)
     having: list[int] = []
 
     def take(number: int) -> bool:
         turn = shares.take("alice", 10)
+        assert turn
         having.append(number)
         enough = len(having) <= 3
         having.remove(number)
@@ -60,4 +73,18 @@ def test_threads_at_once_never_have_more_than_a_share():
 
     with ThreadPoolExecutor(20) as pool:
         assert all(pool.map(take, range(2000)))
-    assert not shares._lines
+    assert not any(shares._lines)
+
+
+def test_users_whose_hashes_meet_have_a_share_each(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("shares.LINES", 1)
+    shares = Shares(1)
+    first = shares.take("alice", 0)
+    assert first
+    assert not shares.take("alice", 0)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(shares.take, "alice", 10)
+        wait_until(lambda: len(first.line) == 2)
+        assert shares.take("bob", 0)
+        shares.give_back(first)
+        assert waiting.result()
