@@ -66,7 +66,7 @@ def keep_in_line(app: Flask) -> None:
             return monotonic() < deadline or not next(refusals)
         finally:
             line.remove(my_turn)
-            if line:
+            with suppress(IndexError):  # the last one, also where threads leave at once
                 line[0].put(None)
 
     logged_at = monotonic() - LOG_PAUSE
