@@ -1,4 +1,4 @@
-"""Requests a second over HTTP, ours beside the peer: same PostgreSQL, same data, in turns."""
+"""Requests a second over HTTP, beside floor and peer: same PostgreSQL, same data, in turns."""
 
 import http.client
 import json
@@ -28,8 +28,9 @@ STARTING = 30  # seconds that a server may take
 STOPPING = 15
 
 OURS = "Flask, SQL files, gunicorn"
+FLOOR = "bare Flask, psycopg's cursor, gunicorn"
 PEER = "FastAPI, SQLModel, Uvicorn"
-PEER_FOLDER = Path(__file__).parent / "peers" / "fastapi_sqlmodel"
+PEERS = Path(__file__).parent / "peers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,21 @@ class Throughput:
 def measure_throughput(url: str, url_of_peer: str, rounds: int, seconds: float) -> Throughput:
     """Load each server with each operation, in turns; take the median of the rounds.
 
-    The peer has a database of its own: without the indexes and the triggers that it has no use for.
+    Floor and peer have a database of their own: without the indexes and the triggers that they have
+    no use for.
     """
     with connect(url_of_peer) as connection:
         connection.execute(query("simplify_for_peer"))
-    measured: dict[str, list[Speeds]] = {OURS: [], PEER: []}
+    measured: dict[str, list[Speeds]] = {OURS: [], FLOOR: [], PEER: []}
     memory: dict[str, Memory | None] = {}
-    with serving_ours(url) as ours, serving_peer(url_of_peer) as peer:
+    with (
+        serving_ours(url) as ours,
+        serving_floor(url_of_peer) as floor,
+        serving_peer(url_of_peer) as peer,
+    ):
+        turns = ((OURS, ours, url), (FLOOR, floor, url_of_peer), (PEER, peer, url_of_peer))
         for _ in range(rounds):
-            for name, server, place in ((OURS, ours, url), (PEER, peer, url_of_peer)):
+            for name, server, place in turns:
                 measured[name].append(measure_turn(place, name, server, seconds))
                 memory[name] = measure_memory(server.pid)
     speeds = {name: median_speeds(turns) for name, turns in measured.items()}
@@ -165,13 +172,23 @@ def serving_ours(url: str) -> Iterator[Server]:
 
 
 @contextmanager
+def serving_floor(url: str) -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "main:app", "--bind", f"{HOST}:{port}"]
+    command += ["--workers", str(PROCESSES), "--worker-class", "gevent", "--keep-alive", "75"]
+    settings = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET}
+    with serving(command, PEERS / "bare_flask", settings, port) as pid:
+        yield Server(pid, port)
+
+
+@contextmanager
 def serving_peer(url: str) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "main:app", "--host", HOST, "--port", str(port)]
     command += ["--workers", str(PROCESSES), "--loop", "uvloop", "--http", "httptools"]
     command += ["--no-access-log", "--log-level", "warning"]
     settings = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET}
-    with serving(command, PEER_FOLDER, settings, port) as pid:
+    with serving(command, PEERS / "fastapi_sqlmodel", settings, port) as pid:
         yield Server(pid, port)
 
 
