@@ -86,7 +86,9 @@ clean: ## Remove what the targets made, but not .data
 	@$(PIP) -r requirements-dev.txt
 	@touch .venv/run $@
 
-.venv-bench/done: bench/requirements.txt
+.venv-bench/bin/python:
 	@$(PYTHON) -m venv .venv-bench
+
+.venv-bench/done: bench/requirements.txt | .venv-bench/bin/python
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r bench/requirements.txt
 	@touch $@
