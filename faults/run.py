@@ -264,7 +264,7 @@ def run(*, quick: bool) -> tuple[str, list[str]]:
     page = [
         PAGE_HEAD.format(clients=CLIENTS, keys=note),
         fault_table(results, keys=keys),
-        "## More clients than can be served\n",
+        "\n## More clients than can be served\n",
         "Without a pause between an answer and the next request, half reads, half writes.\n",
         load_table(loads),
     ]
