@@ -44,7 +44,7 @@ test-browser: .venv/dev ## Try the documentation pages in a real Chromium
 
 test-services: .venv/dev ## Try it with the real programs beside it: Better Auth, Redis, PgBouncer, promtool
 	@for program in npm redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install npm redis-server pgbouncer prometheus)."; exit 1; }; done
-	@npm ci --prefix tests/services/better_auth --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null
+	@cd tests/services/better_auth && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null; }
 	@$(BIN)/python -m pytest -q tests/services
 
 check: .venv/dev ## Lint, check the format, the types and the migrations
