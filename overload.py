@@ -13,6 +13,7 @@ from typing import Any
 from flask import Flask
 
 from errors import RETRY_AFTER, error_body
+from shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -96,18 +97,28 @@ def refuse(start_response: Any) -> list[bytes]:
 
 
 def bound_imports(app: Flask) -> None:
-    """Let few files be imported at once, from the first byte that is read of them."""
+    """Let few files be imported at once, each of another user, from the first byte read of them.
+
+    A path is its user's: whoever is another one is refused before a byte is read.
+    """
     answer = app.wsgi_app
+    users = Shares(1)
     turns = BoundedSemaphore(IMPORTS_AT_ONCE)
 
     def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
-        if not environ["PATH_INFO"].endswith("/tasks/import"):
+        path: str = environ["PATH_INFO"]
+        if not path.endswith("/tasks/import") or environ["REQUEST_METHOD"] != "POST":
             return answer(environ, start_response)
-        if not turns.acquire(timeout=PATIENCE):
+        if not (mine := users.take(path, PATIENCE)):
             return refuse(start_response)
         try:
-            return answer(environ, start_response)
+            if not turns.acquire(timeout=PATIENCE):
+                return refuse(start_response)
+            try:
+                return answer(environ, start_response)
+            finally:
+                turns.release()
         finally:
-            turns.release()
+            users.give_back(mine)
 
     app.wsgi_app = answer_bounded  # type: ignore[method-assign]

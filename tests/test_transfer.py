@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from http.client import IncompleteRead
 from io import BytesIO, StringIO
@@ -525,30 +526,54 @@ def test_export_takes_no_memory_for_the_whole(
     assert peak < 3_000_000
 
 
-def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(alice: User):
+class SlowFile(BytesIO):
+    """An empty list, whose end is sent when it is let go."""
+
+    def __init__(self, begun: Semaphore, done: Event) -> None:
+        super().__init__(b"[]")
+        self.begun = begun
+        self.done = done
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.begun.release()
+        self.done.wait()
+        return super().read(size)
+
+
+@contextmanager
+def slow_imports(*users: User) -> Iterator[None]:
+    """Have a file of each user on its way; all of them arrive in the end."""
     begun, done = Semaphore(0), Event()
 
-    class Slow(BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            begun.release()
-            done.wait()
-            return super().read(size)
-
-    def import_one(body: BytesIO) -> int:
-        return alice.call(
-            "POST", "import", input_stream=body, content_length=2, content_type="application/json"
-        ).status_code
+    def import_slowly(user: User) -> int:
+        sent = {"content_length": 2, "content_type": "application/json"}
+        return user.call("POST", "import", input_stream=SlowFile(begun, done), **sent).status_code
 
     with ThreadPoolExecutor() as pool:
-        slow = [pool.submit(import_one, Slow(b"[]")) for _ in range(IMPORTS_AT_ONCE)]
-        all_begun = [begun.acquire(timeout=10) for _ in slow]
-        response = alice.call("POST", "import", json=[])
-        other = alice.call("GET")
-        done.set()
-        assert all(all_begun)
-        assert_error(response, 503, "unavailable")
-        assert other.status_code == 200
-        assert {each.result() for each in slow} == {201}
+        answers = [pool.submit(import_slowly, user) for user in users]
+        try:
+            assert all(begun.acquire(timeout=10) for _ in users)
+            yield
+        finally:
+            done.set()
+        assert {each.result() for each in answers} == {201}
+
+
+def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flask):
+    users = [User(app.test_client(), f"user {number}") for number in range(IMPORTS_AT_ONCE + 1)]
+    last = users.pop()
+    with slow_imports(*users):
+        assert_error(last.call("POST", "import", json=[]), 503, "unavailable")
+        assert last.call("GET").status_code == 200
+    assert last.call("POST", "import", json=[]).status_code == 201
+
+
+def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
+    alice: User, bob: User
+):
+    with slow_imports(alice):
+        assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
+        assert bob.call("POST", "import", json=[]).status_code == 201
     assert alice.call("POST", "import", json=[]).status_code == 201
 
 
