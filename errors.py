@@ -32,6 +32,7 @@ MESSAGE_OF_STATUS = {
     404: "There is nothing at this path.",
     405: "This path does not take this method.",
     409: "The request is in conflict with what is stored.",
+    412: "The task has changed since you got it; get it again.",
     413: "The request body is too large.",
     414: "The address is too long.",
     422: "The request breaks a rule.",

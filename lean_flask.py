@@ -101,13 +101,15 @@ class LeanFlask(Flask):
         """Bind no host, as no route looks at it: Flask would parse and check it each time."""
         if request is None:
             return super().create_url_adapter(None)
+        # werkzeug would drop slashes in front, by which the layers below Flask know a path.
+        path = "" if request.environ["PATH_INFO"].startswith("//") else request.path
         return PathAdapter(
             self.url_map,
             "",
             request.root_path,
             "",
             request.scheme,
-            request.path,
+            path,
             request.method,
         )
 

@@ -7,6 +7,7 @@ from flask_smorest import Api
 from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
+from blueprints import ACCEPTED_PATCHES
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
 from idempotency import KEY, METHODS
 from schemas import Choice
@@ -29,7 +30,6 @@ EXAMPLE_OF_STATUS = {
     401: "The token has expired.",
     404: "Resource not found: task 12",
     406: "Tasks are exported as application/json, text/csv or text/calendar.",
-    412: "The task has changed since you got it; get it again.",
     413: "The request body is larger than 1048576 bytes.",
     415: "Send the body as JSON, with Content-Type: application/json.",
 }
@@ -37,6 +37,7 @@ DETAILS_OF_STATUS = {422: {"title": ["Missing data for required field."]}}
 HEADER_OF_STATUS = {
     401: ("WWW-Authenticate", "The challenge of RFC 6750.", 'Bearer error="invalid_token"'),
     409: ("Retry-After", "Seconds to wait, where waiting helps.", RETRY_AFTER),
+    415: ("Accept-Patch", "What a PATCH of a task takes (RFC 5789).", ACCEPTED_PATCHES),
     429: ("Retry-After", "Seconds to wait before another attempt.", "30"),
     503: ("Retry-After", "Seconds to wait before another attempt.", RETRY_AFTER),
 }
@@ -64,20 +65,19 @@ REQUEST_ID = {
     }
 }
 
+# Their examples stand in the schema: one beside it would be filled in, and sent, by Swagger UI.
 CONDITION = {
     "If-Match": {
         "in": "header",
         "name": "If-Match",
         "description": "The ETag that the task must still have, else 412 and nothing is written.",
-        "schema": {"type": "string"},
-        "example": '"57"',
+        "schema": {"type": "string", "examples": ['"57"']},
     },
     "If-None-Match": {
         "in": "header",
         "name": "If-None-Match",
         "description": "The ETag of what you have: while that is still so, the answer is 304.",
-        "schema": {"type": "string"},
-        "example": '"57"',
+        "schema": {"type": "string", "examples": ['"57"']},
     },
 }
 CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
@@ -99,8 +99,11 @@ IDEMPOTENCY_KEY = {
         " it within 24 hours, the request is not done again, and answered as before. An error is"
         " not kept: the key may be used again."
     ),
-    "schema": {"type": "string", "pattern": f"^({KEY.pattern})$"},
-    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+    "schema": {
+        "type": "string",
+        "pattern": f"^({KEY.pattern})$",
+        "examples": ['"8e03978e-40d5-43e8-bc93-6894a57f9324"'],
+    },
 }
 REPLAYED = {
     "Idempotency-Replayed": {
@@ -219,7 +222,7 @@ def describe_error(status: int) -> dict[str, Any]:
         name, text, value = header
         description["headers"][name] = {
             "description": text,
-            "required": status != 409,
+            "required": status not in {409, 415},
             "schema": {"type": "string"},
             "example": value,
         }

@@ -26,14 +26,14 @@ STORABLE_PATTERN = r"^[^\u0000]*$"
 # What str.strip() takes for white space, and \s of ECMA 262 does not: U+001C to U+001F and U+0085.
 TITLE_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
-
-# The days that every year has, of the years in the middle of what is accepted.
 DAY_PATTERN = (
-    r"(19[89]\d|2[01]\d\d)-"
+    r"((19[7-9]\d|2[01]\d\d|2200)-"
     r"((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+    r"|(19[79][26]|198[048]|2000|2[01](0[48]|[2468][048]|[13579][26]))-02-29)"
 )
 TIME_PATTERN = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-](0\d|1[0-4]):[0-5]\d)"
-DUE_PATTERN = f"^{DAY_PATTERN}(T{TIME_PATTERN})?$"
+# Without the hours that an offset would move out of the years 1970 to 2200.
+DUE_PATTERN = rf"^(?!1970-01-01T.*\+|2200-12-31T.*-\d\d:){DAY_PATTERN}(T{TIME_PATTERN})?$"
 DUE_DESCRIPTION = {
     "description": "A moment (RFC 3339, with offset) or, for a whole day, a date.",
     "examples": ["2026-11-21T09:30:00+01:00", "2026-11-21"],
@@ -74,7 +74,7 @@ class Due(fields.String):
         "range": "Must be in the years 1970 to 2200.",
     }
     MOMENT = re.compile(
-        r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+        r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
     )
     DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 

@@ -62,6 +62,7 @@ def transaction() -> Iterator[Connection]:
 
 NO_QUERY: Mapping[str, Any] = MappingProxyType({})
 MERGE_PATCH = "application/merge-patch+json"
+ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
 
 # Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version, compressed or not.
 ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
@@ -135,7 +136,7 @@ def require_merge_patch(req: Request) -> None:
     if req.method != "PATCH":
         raise ApiError(415, message)
     if req.mimetype != MERGE_PATCH:
-        raise ApiError(415, message, headers={"Accept-Patch": f"{MERGE_PATCH}, application/json"})
+        raise ApiError(415, message, headers={"Accept-Patch": ACCEPTED_PATCHES})
 
 
 def query_pairs(query: bytes) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from blueprints import (
 from blueprints.tasks import TasksBlueprint
 from connection import Connection
 from converters import LARGEST_ID
-from errors import ApiError
+from errors import MESSAGE_OF_STATUS, ApiError
 from schemas import Choice, StrictBoolean, StrictSchema, Task, TaskCreate, TaskPatch
 from trail import tell
 
@@ -228,7 +228,7 @@ def reason(db: Connection, user_id: str, operations: list[Operation], number: in
         return failure(409, message, *numbers_of(operations, "create"))
     task_id: int = operation["id"]
     if "version" in operation and db.fetch("select_task", user_id=user_id, task_id=task_id):
-        return failure(412, "The task has changed since you got it; get it again.", number)
+        return failure(412, MESSAGE_OF_STATUS[412], number)
     return failure(404, f"Resource not found: task {task_id}", number)
 
 

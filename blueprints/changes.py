@@ -37,7 +37,8 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     Each task that was created, changed or deleted since then stands there once, as it is now; one
     that was deleted for good has only `id`, `user_id`, `version` and `deleted`. Nothing is ever
     left out. While `more` is true, ask on with `next` as `since`. The first page without `since`
-    has no deleted tasks; those of later pages are no task that the client needs.
+    has no deleted tasks; those of later pages are no task that the client needs. Where `since` is
+    a 422, drop the copy and start again without it.
     """
     position = asked.get("since", START)
     # Most who ask have missed nothing, and learn it from one row.

@@ -79,7 +79,10 @@ class ListArguments(PageArguments):
     order = fields.String(validate=OneOf(["asc", "desc"]), metadata={"default": DEFAULTS["order"]})
     cursor = fields.String(
         validate=Regexp("[A-Za-z0-9_-]+\\Z"),
-        metadata={"description": "Where the page begins; taken from `Link`, never made up."},
+        metadata={
+            "description": "Where the page begins; taken from `Link`, never made up.",
+            "pattern": "^[A-Za-z0-9_-]+$",
+        },
     )
     count = fields.String(
         validate=OneOf(["exact"]),
@@ -93,13 +96,15 @@ class ListArguments(PageArguments):
         return asked
 
 
-LIST_HEADERS = {
+LIST_ETAG = {
     "ETag": {
         "description": "Changes with the user's tasks, for If-None-Match.",
         "required": True,
         "schema": {"type": "string"},
         "example": '"1.0.0-c3f1e0-57"',
     },
+}
+LIST_HEADERS = LIST_ETAG | {
     "Link": {
         "description": 'The next page, as `rel="next"` (RFC 8288), while there is one.',
         "schema": {"type": "string"},

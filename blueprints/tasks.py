@@ -18,9 +18,9 @@ from blueprints import (
     path_of,
     refuse_unknown_parameters,
 )
-from blueprints.lists import LIST_HEADERS, ListArguments, list_response
+from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_response
 from connection import Value
-from errors import ApiError
+from errors import MESSAGE_OF_STATUS, ApiError
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 from trail import tell
 
@@ -89,14 +89,18 @@ def write_task(
         return version, task
     # Why not is asked afterwards: the statement itself has decided.
     if versions and database().fetch(found_by, user_id=user_id, task_id=task_id):
-        raise ApiError(412, "The task has changed since you got it; get it again.")
+        raise ApiError(412, MESSAGE_OF_STATUS[412])
     raise missing_task(task_id)
 
 
 @blueprint.get("")
 @blueprint.arguments(ListArguments(), location="query")
 @blueprint.response(200, Task(many=True), headers=LIST_HEADERS)
-@blueprint.alt_response(304, description="The client has this list already.", headers=LIST_HEADERS)
+@blueprint.alt_response(
+    304,
+    description="The client has this list already, with its `Link` and `X-Total-Count`.",
+    headers=LIST_ETAG,
+)
 def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
     """List the user's tasks, newest first
 
@@ -141,7 +145,8 @@ def get_task(user_id: str, task_id: int) -> Response:
 def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Update a task
 
-    Writes the fields that are sent; all but `title` stay where they are left out.
+    Writes the fields that are sent; all but `title` stay where they are left out. Sent again with
+    an If-Match after a broken connection, a 412 may be the mark of the first time: get the task.
     """
     return task_response(*write_task("update_task", user_id, task_id, fields=json.dumps(body)))
 

@@ -228,6 +228,12 @@ def test_unknown_path_is_404_and_wrong_method_405(client: FlaskClient, alice: Us
     assert_error(alice.call("TRACE"), 405, "method_not_allowed")
 
 
+@pytest.mark.parametrize("path", ["//health", "//api/alice/tasks", "///api/alice/tasks/import"])
+def test_path_that_begins_with_more_slashes_is_404(alice: User, path: str):
+    response = alice.call("GET", environ_overrides={"PATH_INFO": path})
+    assert_error(response, 404, "not_found", "There is nothing at this path.")
+
+
 def test_a_refused_body_takes_no_connection(app: Flask, alice: User):
     alice.all()
     pool = app.extensions["database"]._pool

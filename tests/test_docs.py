@@ -197,6 +197,13 @@ def test_description_names_the_bearer_scheme_and_leaves_the_pages_out(client: Fl
     assert not document["paths"].keys() & {"/docs", "/redoc", "/openapi.json"}
 
 
+def test_patterns_are_those_of_json_schema(client: FlaskClient):
+    text = client.get("/openapi.json").text
+    patterns = set(re.findall(r'"pattern": ?("(?:[^"\\]|\\.)*")', text))
+    assert len(patterns) > 5
+    assert not [each for each in patterns if re.search(r"\\\\[AZ]", each)]
+
+
 def test_vendored_redoc_is_the_published_file():
     folder = STATIC / "redoc"
     readme = (folder / "README.md").read_text()

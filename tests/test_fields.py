@@ -1,16 +1,20 @@
 """What people organise tasks by: priority, due date, tags, and when they completed one."""
 
-from datetime import datetime
+import re
+from datetime import date, datetime
+from itertools import product
 
 import psycopg
 import pytest
 from support import User, assert_error
 
+from schemas import DUE_PATTERN
+
 NEW = {"priority": "none", "due_at": None, "tags": [], "completed_at": None}
 SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "description": "Two"}
 BAD_DUES = """
 tomorrow 2026-02-30 20261120 2026-W47-5 ٢٠٢٦-11-20 2026-11-20T09:30Z 2026-11-20T09:30:00
-2026-11-20T25:00:00Z 2026-11-20T09:30:00+25:00 2026-11-20T09:30:00.1234567Z
+2026-11-20T25:00:00Z 2026-11-20T09:30:00+25:00 2026-11-20T09:30:00+05:60 2026-11-20T09:30:00.1234567Z
 1969-12-31 2201-01-01 0001-01-01T00:00:00+14:00 9999-12-31T23:59:59-14:00
 1970-01-01T00:00:00+14:00 2200-12-31T23:59:59-14:00
 """
@@ -111,6 +115,20 @@ def test_due_day_stays_a_day_and_a_moment_the_same_moment(alice: User, sent: str
     assert alice.create(due_at=sent)["due_at"] == kept
 
 
+def test_described_days_are_those_that_there_are():
+    described = re.compile(DUE_PATTERN)
+    days = product(range(1970, 2201), range(1, 13), range(1, 32))
+    for day in (f"{year}-{month:02}-{of_month:02}" for year, month, of_month in days):
+        try:
+            date.fromisoformat(day)
+        except ValueError:
+            assert not described.search(day), day
+        else:
+            assert described.search(day), day
+    for day in ("1969-12-31", "2201-01-01", "1970-01-01T00:00:00+01:00"):
+        assert not described.search(day), day
+
+
 def test_moment_may_become_a_day_and_a_day_a_moment(alice: User, task: dict):
     for due in ["2026-11-20", "2026-11-20T09:30:00+00:00", "2026-11-21", None]:
         assert alice.call("PATCH", task["id"], json={"due_at": due}).json["due_at"] == due
@@ -127,6 +145,7 @@ def test_completed_at_comes_with_completion_stays_and_goes(alice: User, task: di
     assert again["completed_at"] == done["completed_at"]
     assert alice.call("PATCH", task["id"], json={"completed": False}).json["completed_at"] is None
     assert alice.call("PATCH", task["id"], json={"completed": True}).json["completed_at"]
+    assert alice.call("PATCH", f"{task['id']}/complete").json["completed_at"] is None
 
 
 def test_merge_patch_and_json_are_taken_and_another_type_is_415(alice: User, task: dict):

@@ -94,9 +94,11 @@ def test_task_in_the_trash_is_404_everywhere_else(alice: User, trashed: dict, na
 
 
 def test_restored_task_comes_back_as_it_was(alice: User, trashed: dict):
+    [there] = trash_of(alice)
     response = alice.call("POST", f"{TRASH}/{trashed['id']}/restore")
     task = response.json
     assert response.status_code == 200
+    assert trashed["updated_at"] < there["updated_at"] < task["updated_at"]
     assert response.headers["ETag"] == f'"{task["version"]}"'
     assert task.keys() == Task().fields.keys()
     moved = {"version", "updated_at"}

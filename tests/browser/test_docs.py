@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Error, Page, expect
+from playwright.sync_api import Error, Locator, Page, expect
 from support import token_for
 
 CALL = """async ([method, url, token, body]) => {
@@ -41,24 +41,39 @@ def call(page: Page, method: str, url: str, user: str, body: Any = None) -> Any:
     return page.evaluate(CALL, [method, url, token_for(user), body])
 
 
-def test_a_person_authorises_in_swagger_ui_and_creates_a_task(page: Page, api: str) -> None:
-    faults = watch(page, api)
+def authorise(page: Page) -> None:
     page.goto("/docs")
     page.get_by_role("button", name="Authorize").click()
     page.locator(".auth-container input").fill(token_for("demo"))
     page.locator(".auth-container").get_by_role("button", name="Apply credentials").click()
     page.locator(".auth-container").get_by_role("button", name="Close").click()
 
-    operation = page.locator("[id$=-createTask]")
-    operation.locator(".opblock-summary-control").click()
-    operation.get_by_placeholder("user_id").fill("demo")
-    operation.locator("textarea").fill(json.dumps({"title": "Buy milk", "description": "Two"}))
-    operation.get_by_role("button", name="Execute").click()
 
-    answer = operation.locator(".live-responses-table")
-    expect(answer.locator(".response-col_status").last).to_contain_text("201")
-    expect(answer).to_contain_text('"title": "Buy milk"')
-    expect(answer).to_contain_text("location: /api/demo/tasks/1")
+def execute(page: Page, name: str, body: dict[str, Any], **path: str) -> Locator:
+    """Try an operation with what must be given, and nothing else; return where its answer is."""
+    operation = page.locator(f"[id$=-{name}]")
+    if not operation.get_by_role("button", name="Execute").is_visible():
+        operation.locator(".opblock-summary-control").click()
+    for parameter, value in path.items():
+        operation.get_by_placeholder(parameter, exact=True).fill(value)
+    operation.locator("textarea").fill(json.dumps(body))
+    operation.get_by_role("button", name="Execute").click()
+    return operation.locator(".live-responses-table")
+
+
+def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(
+    page: Page, api: str
+) -> None:
+    faults = watch(page, api)
+    authorise(page)
+    for number, title in enumerate(("Buy milk", "Buy tea"), 1):
+        answer = execute(page, "createTask", {"title": title}, user_id="demo")
+        expect(answer).to_contain_text(f'"title": "{title}"')
+        expect(answer.locator(".response-col_status").last).to_contain_text("201")
+        expect(answer).to_contain_text(f"location: /api/demo/tasks/{number}")
+    answer = execute(page, "updateTask", {"title": "Buy bread"}, user_id="demo", task_id="1")
+    expect(answer).to_contain_text('"title": "Buy bread"')
+    expect(answer.locator(".response-col_status").last).to_contain_text("200")
     assert faults == []
 
 
