@@ -2,17 +2,19 @@
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from hashlib import sha256
-from io import BytesIO, TextIOWrapper
+from io import BytesIO
+from itertools import chain
 from typing import Any
 from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo, available_timezones
 
-from icalendar import vCategory, vDate, vDatetime, vText
-from icalendar.parser import Contentline, Contentlines, split_on_unescaped_comma
+from icalendar import vDate, vDatetime, vText
+from icalendar.parser import Contentline, Contentlines, Parameters, split_on_unescaped_comma
 from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
 from marshmallow import ValidationError
 
@@ -28,22 +30,33 @@ PRIORITY_OF_DIGIT = (
     {"0": "none", "5": "medium"} | dict.fromkeys("1234", "high") | dict.fromkeys("6789", "low")
 )
 
-# iCalendar's text has no control characters, and the library takes \N for a line break and drops a
-# byte order mark in front: a text with one is percent-encoded, and a parameter says so. Another
-# tells what DUE has no room for.
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]|\\N")
-ENCODED = re.compile(r"[%\\\x00-\x08\x0b-\x1f\x7f\ufeff]")
+ESCAPES = str.maketrans({"\\": r"\\", ";": r"\;", ",": r"\,", "\n": r"\n"})  # section 3.3.11
+# iCalendar's text has no control characters, and the library drops a byte order mark in front: a
+# text with one is percent-encoded, and a parameter says so. Another tells what DUE has no room for.
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
+ENCODED = re.compile(rf"%|{UNSAFE.pattern}")
 ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
 MICROSECOND = "X-TASKS-MICROSECOND"
 
 READ = {"BEGIN", "END", "SUMMARY", "DESCRIPTION", "PRIORITY", "DUE", "CATEGORIES", "STATUS"}
 READ |= {"COMPLETED"}
-PROPERTY_NAME = re.compile(r"[A-Za-z0-9-]+")
+PROPERTY_NAME = re.compile(rb"[A-Za-z0-9-]+")
 TASK = ["VCALENDAR", "VTODO"]
 DEEPEST = 8  # components in one another
-LONGEST = 128 * 1024  # characters of what is read of a task
+LONGEST = 128 * 1024  # bytes of what is read of a task
 
 Todo = dict[str, list[Contentline]]
+
+
+class Texts:
+    """Texts with commas between. The library's own would write \\N as a line break."""
+
+    def __init__(self, texts: list[str], params: dict[str, str]) -> None:
+        self.texts = texts
+        self.params = Parameters(params)
+
+    def to_ical(self) -> bytes:
+        return ",".join(text.translate(ESCAPES) for text in self.texts).encode()
 
 
 def write(pages: Iterable[bytes], user_id: str) -> Iterator[bytes]:
@@ -96,13 +109,12 @@ def to_due(text: str | None) -> vDate | vDatetime | None:
     return due
 
 
-def to_text(texts: list[str | None]) -> vCategory | None:
-    """Write texts with commas between."""
+def to_text(texts: list[str | None]) -> Texts | None:
     given = [text for text in texts if text is not None]
     if any(map(UNSAFE.search, given)):
         given = [ENCODED.sub(lambda found: quote(found[0], safe=""), text) for text in given]
-        return vCategory(given, params=ESCAPED)
-    return vCategory(given) if given else None
+        return Texts(given, ESCAPED)
+    return Texts(given, {}) if given else None
 
 
 def read(body: bytes) -> Iterator[Todo]:
@@ -111,14 +123,17 @@ def read(body: bytes) -> Iterator[Todo]:
     Time zones too: the library would keep a VTIMEZONE of one user's file for all others.
 
     Raises:
-        ValueError: it is no iCalendar, nests too deep, or has more than 128 Ki characters to read
-            in one VTODO.
+        ValueError: it is no iCalendar, nests too deep, or has more than 128 KiB to read in one
+            VTODO.
     """
     open_components: list[str] = []
     todo: Todo = {}
     size = 0
     calendars = 0
-    for name, line in content_lines(TextIOWrapper(BytesIO(body), "utf-8-sig")):
+    lines = BytesIO(body)
+    lines.seek(len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
+    for name, content in content_lines(lines):
+        line = content.decode()
         component = line.partition(":")[2].strip().upper()
         if name == "BEGIN":
             open_components.append(component)
@@ -134,7 +149,7 @@ def read(body: bytes) -> Iterator[Todo]:
             open_components.pop()
             calendars += not open_components
         elif open_components == TASK:
-            size += len(line)
+            size += len(content)
             if size > LONGEST:
                 raise ValueError("a task is too long")
             todo.setdefault(name, []).append(Contentline(line))
@@ -142,26 +157,25 @@ def read(body: bytes) -> Iterator[Todo]:
         raise ValueError("it breaks off")
 
 
-def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+def content_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
     """Yield what is read of the lines, unfolded (RFC 5545, section 3.1), each after its name.
 
-    Of one that is too long, so much that this shows.
+    A fold may stand within a character. Of a line that is too long, so much that this shows.
     """
-    name, parts, size = "", [""], 0
-    for line in lines:
-        rest = line.removesuffix("\n")
-        if rest and rest[0] not in " \t":
+    name, parts, size = "", [b""], 0
+    for rest in chain.from_iterable(map(bytes.splitlines, lines)):
+        if rest and rest[:1] not in b" \t":
             if name in READ:
-                yield name, "".join(parts)
+                yield name, b"".join(parts)
             found = PROPERTY_NAME.match(rest)
             if not found:
                 raise ValueError("a line has no name")
-            name, parts, size = found[0].upper(), [rest], len(rest)
+            name, parts, size = found[0].decode().upper(), [rest], len(rest)
         elif name in READ and size <= LONGEST and rest[1:]:
             parts.append(rest[1:])
             size += len(rest) - 1
     if name in READ:
-        yield name, "".join(parts)
+        yield name, b"".join(parts)
 
 
 def fields_of(todo: Todo) -> dict[str, Any]:

@@ -429,7 +429,21 @@ def test_any_file_is_imported_or_refused(alice: User, content_type: str):
     try_one()
 
 
+def test_calendar_writes_text_as_other_programs_read_it(alice: User):
+    alice.create(r"C:\New; %, or" + "\nold", tags=[r"a\N", "b,c"])
+    text = export(alice, "text/calendar").decode()
+    assert r"SUMMARY:C:\\New\; %\, or\nold" in text
+    assert r"CATEGORIES:a\\N,b\,c" in text
+
+
 # Files of others
+
+
+def test_calendar_folded_within_a_character_is_imported(alice: User):
+    body = calendar("SUMMARY:Käse").encode()
+    folded = body.replace("ä".encode(), b"\xc3\r\n \xa4")
+    assert send(alice, folded, "text/calendar").status_code == 201
+    assert alice.all()[0]["title"] == "Käse"
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "text/calendar"])
