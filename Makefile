@@ -16,7 +16,7 @@ run: .venv/run ## Serve the API on http://127.0.0.1:8000, with a PostgreSQL of i
 	@exec $(BIN)/python manage.py run
 
 token: .venv/run ## Print a token, of the user demo or of USER_ID=name
-	@$(BIN)/python manage.py token $(USER_ID)
+	@$(BIN)/python manage.py token $(if $(USER_ID),'$(USER_ID)')
 
 migrate: .venv/run ## Apply the pending migrations
 	@$(BIN)/python manage.py migrate

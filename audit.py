@@ -16,7 +16,7 @@ from threading import Lock, Thread
 import psycopg
 
 from config import Settings
-from connection import CONNECTION_OPTIONS, Connection
+from connection import CONNECTION_OPTIONS, UnpreparedConnection
 from trail import Trail
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ class Auditor:
         deadline = time.monotonic() + seconds
         while self._entries.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)
+        if lost := self._entries.unfinished_tasks:
+            log.error("the audit lost %d entries at the stop", lost)
 
     def _write(self) -> None:
         while True:
@@ -92,7 +94,7 @@ class Auditor:
 
     def _is_written(self, entries: list[Entry], tries: int) -> bool:
         try:
-            with Connection.connect(self.url, **CONNECTION_OPTIONS) as connection:
+            with UnpreparedConnection.connect(self.url, **CONNECTION_OPTIONS) as connection:
                 connection.run("insert_audit_entries", {"entries": json.dumps(entries)})
         except psycopg.Error as error:
             if not tries:

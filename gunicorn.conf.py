@@ -7,7 +7,7 @@ monkey.patch_all()
 
 import gc
 import sys
-from functools import cache, partial
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
@@ -121,7 +121,8 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
     headers = [("X-Request-Id", trail.request_id), *ERROR_HEADERS, *allowed(trail.environ)]
     finish(trail, reports)
     head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"Date: {worker.http_date()}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         + "".join(f"{name}: {value}\r\n" for name, value in headers)
         + "\r\n"
@@ -133,4 +134,4 @@ gunicorn.util.close = worker.close
 gunicorn.util.http_date = worker.http_date
 gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
-gunicorn.http.wsgi.WSGIErrorsWrapper = cache(gunicorn.http.wsgi.WSGIErrorsWrapper)
+gunicorn.http.wsgi.WSGIErrorsWrapper = worker.errors_of

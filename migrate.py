@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from config import PROJECT, CommandError, ConfigError, Settings
-from connection import CONNECTION_OPTIONS, Connection
+from connection import CONNECTION_OPTIONS, Connection, UnpreparedConnection
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ def require_migrated(settings: Settings) -> None:
         ConfigError: migrations are pending, or the role has no rights.
     """
     try:
-        with Connection.connect(settings.database_url, **CONNECTION_OPTIONS) as connection:
+        with UnpreparedConnection.connect(
+            settings.database_url, **CONNECTION_OPTIONS
+        ) as connection:
             pending = pending_migrations(connection)
     except psycopg.errors.InsufficientPrivilege as error:
         message = f"The role of DATABASE_URL lacks rights ({error}): run `make migrate`."

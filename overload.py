@@ -3,7 +3,7 @@
 import logging
 import socket
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import cycle
 from queue import SimpleQueue
 from threading import BoundedSemaphore
@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import Flask
 
-from errors import RETRY_AFTER, error_body
+from errors import MESSAGE_OF_STATUS, RETRY_AFTER, ApiError, error_body
 from shares import Shares
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ LOG_PAUSE = 1.0  # seconds between two lines in the log
 REFUSALS = (True, False, False, False)
 
 IMPORTS_AT_ONCE = 4  # of a process: each holds its file and all that was read of it
+HELD = "tasks.held"  # where the environ of an import has what it holds until its end
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
 
@@ -97,13 +98,14 @@ def refuse(start_response: Any) -> list[bytes]:
 
 
 def bound_imports(app: Flask) -> None:
-    """Let few files be imported at once, each of another user, from the first byte read of them.
+    """Let a user send one file at a time, and few of those that have arrived be imported at once.
 
-    A path is its user's: whoever is another one is refused before a byte is read.
+    A path is its user's: whoever is another one is refused before a byte is read. What is pushed
+    on the stack in the environ is given back at the end of the request.
     """
     answer = app.wsgi_app
     users = Shares(1)
-    turns = BoundedSemaphore(IMPORTS_AT_ONCE)
+    app.extensions["import_turns"] = BoundedSemaphore(IMPORTS_AT_ONCE)
 
     def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
         path: str = environ["PATH_INFO"]
@@ -111,14 +113,21 @@ def bound_imports(app: Flask) -> None:
             return answer(environ, start_response)
         if not (mine := users.take(path, PATIENCE)):
             return refuse(start_response)
-        try:
-            if not turns.acquire(timeout=PATIENCE):
-                return refuse(start_response)
-            try:
-                return answer(environ, start_response)
-            finally:
-                turns.release()
-        finally:
-            users.give_back(mine)
+        with ExitStack() as held:
+            held.callback(users.give_back, mine)
+            environ[HELD] = held
+            return answer(environ, start_response)
 
     app.wsgi_app = answer_bounded  # type: ignore[method-assign]
+
+
+def await_import(app: Flask, held: ExitStack) -> None:
+    """Wait for a turn to import, which lasts until the end of the request.
+
+    Raises:
+        ApiError: 503 where there is none in time.
+    """
+    turns: BoundedSemaphore = app.extensions["import_turns"]
+    if not turns.acquire(timeout=PATIENCE):
+        raise ApiError(503, MESSAGE_OF_STATUS[503])
+    held.callback(turns.release)

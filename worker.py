@@ -4,7 +4,7 @@ import socket
 import struct
 from contextlib import suppress
 from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from time import monotonic, time
 from typing import Any
 
@@ -13,6 +13,7 @@ from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
 from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
+from gunicorn.http.wsgi import WSGIErrorsWrapper  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
@@ -50,6 +51,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.waiting_since: dict[socket.socket, float] = {}
+        self.answered: set[socket.socket] = set()
 
     def init_process(self) -> None:
         """Keep the settings as plain attributes: gunicorn looks some forty up for each request."""
@@ -77,6 +79,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.notify()
             self.end_idle_connections()
             gevent.sleep(TICK)
+        for client in self.answered:  # cut off by the end of this process
+            reset_at_close(client)
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self.waiting_since[client] = monotonic()
@@ -87,18 +91,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         del self.waiting_since[sock]
+        self.answered.add(sock)
         sock.settimeout(CLIENT_TIMEOUT)
         try:
             super().handle_request(listener_name, req, sock, addr)
-        except TimeoutError:
-            raise StopIteration from None  # as gunicorn ends a connection, without a traceback
-        except BrokenPipeError:
-            # An answer broke off: by HTTP/1.0, an end like any other would make it whole.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        except (TimeoutError, BrokenPipeError):
+            reset_at_close(sock)
             sock.close()
-            raise
+            raise StopIteration from None  # as gunicorn ends a connection, without a traceback
         finally:
             sock.settimeout(None)
+            self.answered.remove(sock)
             self.waiting_since[sock] = monotonic()
         if req.unreader.buf.tell():  # the next request is there already
             gevent.sleep(0)
@@ -115,7 +118,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
                     twin.shutdown(socket.SHUT_RD)
 
 
+def reset_at_close(client: socket.socket) -> None:
+    """Have a client see that its answer broke off: HTTP/1.0 takes any other end for the whole."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
+errors_of = cache(WSGIErrorsWrapper)
 
 
 def finish_short_body(parser: Any, deadline: float | None = None) -> bool:

@@ -111,15 +111,25 @@ def read_body(req: Request) -> bytes:
     limit, length = req.max_content_length or 0, req.content_length or 0
     body: bytes = b""
     if length <= limit:
-        try:
-            body = req.environ["wsgi.input"].read(limit + 1)
-        except Exception:  # noqa: BLE001 - each server has its own for a broken chunk or a stall
-            raise broken_off() from None
+        body = read_part(req, limit + 1)
         if len(body) < length:
             raise broken_off()
         if len(body) <= limit:
             return body
     raise ApiError(413, f"The request body is larger than {limit} bytes.")
+
+
+def read_part(req: Request, size: int) -> bytes:
+    """Read so many bytes of the request body, fewer at its end.
+
+    Raises:
+        ApiError: 400 where it breaks off.
+    """
+    try:
+        part: bytes = req.environ["wsgi.input"].read(size)
+    except Exception:  # noqa: BLE001 - each server has its own for a broken chunk or a stall
+        raise broken_off() from None
+    return part
 
 
 def broken_off() -> ApiError:

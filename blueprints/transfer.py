@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from itertools import chain, islice
+from tempfile import SpooledTemporaryFile
 from types import ModuleType
 from typing import Any
 
@@ -19,12 +20,14 @@ from blueprints import (
     first_fault,
     json_response,
     read_body,
+    read_part,
     refuse_unknown_parameters,
     transaction,
 )
 from connection import Connection, Value
 from database import Database
 from errors import ApiError
+from overload import HELD, await_import
 from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
@@ -37,6 +40,8 @@ FORMATS: dict[str, ModuleType] = {
 }
 LIST_OF_FORMATS = "application/json, text/csv or text/calendar"
 STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
+PART = 64 * 1024  # bytes that are read at once
+KEPT_IN_MEMORY = 256 * 1024  # bytes of a file that arrives; the rest is on the disk
 TURN = 50  # entries after which other requests of the process get their turn
 PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty turns
 MOST_FAULTS = 20  # entries that one answer names
@@ -90,8 +95,18 @@ blueprint.before_request(refuse_unknown_parameters)
 
 
 @blueprint.before_request
-def take_files() -> None:
-    request.max_content_length = current_app.config["MAX_IMPORT_LENGTH"]
+def take_file() -> None:
+    """Have a file arrive on the disk, as slowly as it may: only then it is worth a turn."""
+    request.max_content_length = limit = current_app.config["MAX_IMPORT_LENGTH"]
+    held = request.environ.get(HELD)
+    if held is None or (request.content_length or 0) > limit:
+        return
+    file = held.enter_context(SpooledTemporaryFile(KEPT_IN_MEMORY))  # noqa: SIM115 - it is one
+    while file.tell() <= limit and (part := read_part(request, PART)):
+        file.write(part)
+    file.seek(0)
+    request.environ["wsgi.input"] = file
+    await_import(current_app, held)
 
 
 class Imported(Schema):

@@ -19,9 +19,9 @@ ALTER TABLE purged_tasks ENABLE ROW LEVEL SECURITY;
 SET LOCAL lock_timeout = '2s';
 
 -- In the order in which writers lock them.
-ALTER TABLE tasks DISABLE ROW LEVEL SECURITY;
-DROP POLICY tasks_owner ON tasks;
 ALTER TABLE task_counters DISABLE ROW LEVEL SECURITY;
 DROP POLICY task_counters_owner ON task_counters;
+ALTER TABLE tasks DISABLE ROW LEVEL SECURITY;
+DROP POLICY tasks_owner ON tasks;
 ALTER TABLE purged_tasks DISABLE ROW LEVEL SECURITY;
 DROP POLICY purged_tasks_owner ON purged_tasks;

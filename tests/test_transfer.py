@@ -5,7 +5,7 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from http.client import IncompleteRead
 from io import BytesIO, StringIO
@@ -573,13 +573,21 @@ def slow_imports(*users: User) -> Iterator[None]:
         assert {each.result() for each in answers} == {201}
 
 
-def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flask):
-    users = [User(app.test_client(), f"user {number}") for number in range(IMPORTS_AT_ONCE + 1)]
-    last = users.pop()
-    with slow_imports(*users):
-        assert_error(last.call("POST", "import", json=[]), 503, "unavailable")
-        assert last.call("GET").status_code == 200
-    assert last.call("POST", "import", json=[]).status_code == 201
+def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice: User):
+    with slow_imports(*(User(app.test_client(), f"user {n}") for n in range(IMPORTS_AT_ONCE))):
+        assert alice.call("POST", "import", json=[]).status_code == 201
+
+
+def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flask, alice: User):
+    turns = app.extensions["import_turns"]
+    with ExitStack() as others:
+        for _ in range(IMPORTS_AT_ONCE):
+            turns.acquire()
+            others.callback(turns.release)
+        assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
+        assert alice.call("GET").status_code == 200
+    for _ in range(IMPORTS_AT_ONCE + 1):
+        assert alice.call("POST", "import", json=[]).status_code == 201
 
 
 def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
