@@ -134,4 +134,5 @@ gunicorn.util.close = worker.close
 gunicorn.util.http_date = worker.http_date
 gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
+gunicorn.http.wsgi.Response = worker.Response
 gunicorn.http.wsgi.WSGIErrorsWrapper = worker.errors_of

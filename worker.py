@@ -11,15 +11,16 @@ from typing import Any
 import gevent  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
+from gunicorn.http import wsgi  # type: ignore[import-untyped]
 from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
-from gunicorn.http.wsgi import WSGIErrorsWrapper  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 TICK = 0.2  # seconds between two looks at what the master or the clients want
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
 CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor reads its answer
+PIECE = 64 * 1024  # bytes of an answer that it has this time for
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of it without a byte
@@ -123,8 +124,36 @@ def reset_at_close(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
+class Response(wsgi.Response):  # type: ignore[misc]
+    """Sends the head of an answer with its first bytes: one system call and one packet for most."""
+
+    head = b""
+    headers_sent: bool
+
+    def send_headers(self) -> None:
+        if not self.headers_sent:
+            self.headers_sent = True
+            lines = [f"{name}: {value}\r\n" for name, value in self.headers]
+            self.head = "".join([*self.default_headers(), *lines, "\r\n"]).encode("latin-1")
+
+    def _emit_body(self, data: bytes) -> None:
+        self._send(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    def close(self) -> None:
+        self.send_headers()
+        self._send(b"0\r\n\r\n" if self.chunked else b"")
+
+    def _send(self, data: bytes) -> None:
+        """Send piece by piece: the client's time is one for each, however long the answer is."""
+        first, self.head = self.head + data[:PIECE], b""
+        if first:
+            self.sock.sendall(first)
+        for start in range(PIECE, len(data), PIECE):
+            self.sock.sendall(data[start : start + PIECE])
+
+
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
-errors_of = cache(WSGIErrorsWrapper)
+errors_of = cache(wsgi.WSGIErrorsWrapper)
 
 
 def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
