@@ -151,6 +151,25 @@ def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Pro
         )
 
 
+def test_client_that_reads_slowly_gets_all_of_it(api: Process, url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO tasks (user_id, title, description, version)"
+            " SELECT 'reader', 'x', repeat('\U0001f600', 5000), 2 FROM generate_series(1, 500)"
+        )
+    request = f"GET {tasks_of('reader')} HTTP/1.0\r\nAuthorization: Bearer {token_for('reader')}"
+    received, started = 0, time.monotonic()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        client.connect(("127.0.0.1", api.port))
+        client.sendall(f"{request}\r\n\r\n".encode())
+        while part := client.recv(128 * 1024):
+            received += len(part)
+            time.sleep(0.03)
+    assert received > 500 * 5000 * 4
+    assert time.monotonic() - started > 2 * PATIENCE_WITH_CLIENTS
+
+
 def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -> None:
     with connect(api) as client:
         client.sendall(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
