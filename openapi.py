@@ -9,8 +9,8 @@ from werkzeug.routing import Rule
 from auth import PUBLIC_ENDPOINTS
 from blueprints import ACCEPTED_PATCHES
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
+from field_types import Choice
 from idempotency import KEY, METHODS
-from schemas import Choice
 
 DESCRIPTION = """\
 Tasks of many users. Every path below `/api/{user_id}` belongs to the user whose token it is

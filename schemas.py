@@ -1,142 +1,33 @@
 """What may come in, what goes out: the fields of the API with their rules."""
 
-import re
-from datetime import UTC, date, datetime
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load
+from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf
 
 from converters import LARGEST_ID
+from field_types import (
+    DUE_DESCRIPTION,
+    DUE_PATTERN,
+    STORABLE_PATTERN,
+    TITLE_PATTERN,
+    Due,
+    StrictBoolean,
+    StrictSchema,
+    Tags,
+    Text,
+    TrimmedText,
+    moment_of,
+)
 
 LONGEST_TITLE = 200  # characters
 LONGEST_DESCRIPTION = 5000  # characters
 PRIORITIES = ("none", "low", "medium", "high")
 MOST_TAGS = 20
 LONGEST_TAG = 50  # characters
-FIRST_DUE = datetime(1970, 1, 1, tzinfo=UTC)
-END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 
 # What only the server writes.
 SERVER_FIELDS = ("id", "user_id", "created_at", "updated_at", "completed_at", "version")
-
-# PostgreSQL's text holds no NUL, and UTF-8 no half of a surrogate pair.
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-STORABLE_PATTERN = r"^[^\u0000]*$"
-# What str.strip() takes for white space, and \s of ECMA 262 does not: U+001C to U+001F and U+0085.
-TITLE_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
-
-DAY_PATTERN = (
-    r"((19[7-9]\d|2[01]\d\d|2200)-"
-    r"((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
-    r"|(19[79][26]|198[048]|2000|2[01](0[48]|[2468][048]|[13579][26]))-02-29)"
-)
-TIME_PATTERN = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-](0\d|1[0-4]):[0-5]\d)"
-# Without the hours that an offset would move out of the years 1970 to 2200.
-DUE_PATTERN = rf"^(?!1970-01-01T.*\+|2200-12-31T.*-\d\d:){DAY_PATTERN}(T{TIME_PATTERN})?$"
-DUE_DESCRIPTION = {
-    "description": "A moment (RFC 3339, with offset) or, for a whole day, a date.",
-    "examples": ["2026-11-21T09:30:00+01:00", "2026-11-21"],
-}
-
-
-class Text(fields.String):
-    """A string that PostgreSQL can store."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        text = super()._deserialize(value, attr, data, **kwargs)
-        if UNSTORABLE.search(text):
-            raise ValidationError("Must not contain NUL or half of a surrogate pair.")
-        return text
-
-
-class TrimmedText(Text):
-    """A string whose white space at both ends does not count."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return super()._deserialize(value, attr, data, **kwargs).strip()
-
-
-class StrictBoolean(fields.Boolean):
-    """true or false, where marshmallow's own takes "yes" and 1 for true as well."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
-class Due(fields.String):
-    """A `date-time` or a `full-date` of RFC 3339, section 5.6: a moment or a whole day."""
-
-    default_error_messages = {  # noqa: RUF012 - marshmallow's own form
-        "invalid": "Must be a moment such as 2026-11-20T09:30:00Z, or a day such as 2026-11-20.",
-        "range": "Must be in the years 1970 to 2200.",
-    }
-    MOMENT = re.compile(
-        r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
-    )
-    DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if not isinstance(value, str):
-            raise self.make_error("invalid")
-        due = value
-        try:
-            if self.DAY.fullmatch(value):
-                day = date.fromisoformat(value)
-                moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
-            elif self.MOMENT.fullmatch(value):
-                moment = datetime.fromisoformat(value.upper())
-                due = moment.astimezone(UTC).isoformat()  # PostgreSQL reads no offset of 16 hours
-            else:
-                raise self.make_error("invalid")
-        except (ValueError, OverflowError):
-            raise self.make_error("invalid") from None
-        if not FIRST_DUE <= moment < END_OF_DUE:
-            raise self.make_error("range")
-        return due
-
-
-def moment_of(due: str) -> str:
-    """Take a day for its midnight UTC, as it is stored."""
-    return due if "T" in due else f"{due}T00:00:00Z"
-
-
-class Tags(fields.List[str]):
-    """A list without doubles, in the client's order."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
-        tags = super()._deserialize(value, attr, data, **kwargs)
-        if len(set(tags)) < len(tags):
-            raise ValidationError("Must not have the same tag twice.")
-        return tags
-
-
-class StrictSchema(Schema):
-    """An object without other fields than its own."""
-
-    error_messages = {"type": "Must be an object."}  # noqa: RUF012 - marshmallow's own form
-
-    class Meta:
-        unknown = RAISE
-
-
-class Choice(fields.Field[Any]):
-    """One of several objects, told apart by the text that stands under `tag`."""
-
-    def __init__(self, tag: str, schemas: dict[str, Schema], **options: Any) -> None:
-        super().__init__(**options)
-        self.tag = tag
-        self.schemas = schemas
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValidationError("Must be an object.")
-        name = value.get(self.tag)
-        if not isinstance(name, str) or name not in self.schemas:
-            raise ValidationError({self.tag: [f"Must be one of: {', '.join(self.schemas)}."]})
-        return self.schemas[name].load(value)
 
 
 class TaskFields(StrictSchema):

@@ -18,6 +18,8 @@ from icalendar.parser import Contentline, Contentlines, Parameters, split_on_une
 from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
 from marshmallow import ValidationError
 
+from turns import in_turns
+
 NAME = "iCalendar"
 FILE_NAME = "tasks.ics"
 CONTENT_TYPE = "text/calendar; charset=utf-8; component=VTODO"
@@ -66,7 +68,8 @@ def write(pages: Iterable[bytes], user_id: str) -> Iterator[bytes]:
     for page in pages:
         tasks = json.loads(b"[%b]" % page)
         for start in range(0, len(tasks), PART):
-            yield b"".join(to_vtodo(task, owner) for task in tasks[start : start + PART])
+            part = in_turns(tasks[start : start + PART])
+            yield b"".join(to_vtodo(task, owner) for task in part)
     yield TAIL
 
 
@@ -132,7 +135,7 @@ def read(body: bytes) -> Iterator[Todo]:
     calendars = 0
     lines = BytesIO(body)
     lines.seek(len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
-    for name, content in content_lines(lines):
+    for name, content in content_lines(in_turns(lines)):
         line = content.decode()
         component = line.partition(":")[2].strip().upper()
         if name == "BEGIN":

@@ -10,6 +10,7 @@ from typing import Any
 from marshmallow import ValidationError
 
 from schemas import SERVER_FIELDS
+from turns import in_turns
 
 NAME = "CSV"
 FILE_NAME = "tasks.csv"
@@ -52,7 +53,7 @@ def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
     """Write a row a task, below a row of names."""
     yield BYTE_ORDER_MARK + to_csv([COLUMNS])
     for page in pages:
-        yield to_csv(cells_of(task) for task in json.loads(b"[%b]" % page))
+        yield to_csv(cells_of(task) for task in in_turns(json.loads(b"[%b]" % page)))
 
 
 def to_csv(rows: Iterable[Iterable[str]]) -> bytes:
@@ -90,7 +91,7 @@ def read(body: bytes) -> Iterator[Row]:
 
     def bounded() -> Iterator[str]:
         nonlocal size
-        for line in lines:
+        for line in in_turns(lines):
             size += len(line)
             if size > LONGEST_ROW:
                 raise ValueError("a row is too long")

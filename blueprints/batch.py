@@ -19,7 +19,8 @@ from blueprints.tasks import TasksBlueprint
 from connection import Connection
 from converters import LARGEST_ID
 from errors import MESSAGE_OF_STATUS, ApiError
-from schemas import Choice, StrictBoolean, StrictSchema, Task, TaskCreate, TaskPatch
+from field_types import Choice, ShortList, StrictBoolean, StrictSchema
+from schemas import Task, TaskCreate, TaskPatch
 from trail import tell
 
 MOST_OPERATIONS = 100
@@ -89,7 +90,7 @@ class DeleteOperation(Change):
 class Batch(StrictSchema):
     """Operations that are done together."""
 
-    operations = fields.List(
+    operations = ShortList(
         Choice(
             "op",
             {

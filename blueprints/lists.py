@@ -20,16 +20,8 @@ from blueprints.paging import LARGEST_PAGE, PageArguments
 from config import VERSION
 from connection import Value
 from errors import ApiError
-from schemas import (
-    DUE_PATTERN,
-    LONGEST_TAG,
-    MOST_TAGS,
-    PRIORITIES,
-    TITLE_PATTERN,
-    Due,
-    TrimmedText,
-    moment_of,
-)
+from field_types import DUE_PATTERN, TITLE_PATTERN, Due, TrimmedText, moment_of
+from schemas import LONGEST_TAG, MOST_TAGS, PRIORITIES
 
 LONGEST_SEARCH = 200  # characters
 COMPLETED_OF_STATUS = {"all": None, "pending": False, "completed": True}

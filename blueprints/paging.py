@@ -6,8 +6,8 @@ from typing import Any
 from marshmallow import ValidationError, fields
 from marshmallow.validate import Range
 
+from field_types import StrictSchema
 from positions import CURSOR_PATTERN, Position, read_position, write_position
-from schemas import StrictSchema
 
 LARGEST_PAGE = 1000
 

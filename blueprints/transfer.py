@@ -1,7 +1,6 @@
 """All tasks of a user in one file, out and in: /api/{user_id}/tasks/export and /import."""
 
 import json
-import time
 from collections.abc import Iterator
 from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
@@ -31,6 +30,7 @@ from overload import HELD, await_import
 from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
+from turns import in_turns
 
 # The first is the one for whoever takes any.
 FORMATS: dict[str, ModuleType] = {
@@ -42,9 +42,7 @@ LIST_OF_FORMATS = "application/json, text/csv or text/calendar"
 STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
 PART = 64 * 1024  # bytes that are read at once
 KEPT_IN_MEMORY = 256 * 1024  # bytes of a file that arrives; the rest is on the disk
-TURN = 50  # entries after which other requests of the process get their turn
-PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty turns
-MOST_FAULTS = 20  # entries that one answer names
+MOST_FAULTS = 20  # entries that one answer names, and faults of one after which it ends
 
 ENTRY = TaskImport()
 
@@ -171,13 +169,6 @@ def task_pages(db: Database | Connection | Reader, user_id: str) -> Iterator[byt
         after_id = int(last_id)
 
 
-def in_turns(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Let the other requests of this process have their turn after each part."""
-    for part in parts:
-        yield part
-        time.sleep(PAUSE)
-
-
 def acceptable_format() -> ModuleType:
     """Choose by the header Accept (RFC 9110, section 12.5.1); the most specific range counts.
 
@@ -218,20 +209,18 @@ def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[st
     tasks: list[Any] = []
     batches: list[str] = []
     faults: dict[str, Any] = {}
-    for number, entry in enumerate(read_entries(form, body), 1):
+    for number, entry in enumerate(in_turns(read_entries(form, body)), 1):
         if number > most:
             raise too_many(most)
         try:
             tasks.append(ENTRY.load(form.fields_of(entry)))
         except ValidationError as error:
             faults[str(number)] = error.messages_dict
-            if len(faults) == MOST_FAULTS:
+            if max(len(faults), len(error.messages_dict)) >= MOST_FAULTS:
                 break
         if len(tasks) == STATEMENT_SIZE:
             batches.append(json.dumps(tasks))
             tasks = []
-        if number % TURN == 0:
-            time.sleep(PAUSE)
     if faults:
         [first, *_] = faults.items()
         raise ApiError(422, f"entry {first[0]}: {first_fault(first[1])}", {"tasks": faults})

@@ -69,6 +69,12 @@ def test_patch_in_a_batch_changes_what_a_patch_changes(alice: User):
         assert (many["completed_at"] is None) == (single["completed_at"] is None)
 
 
+def test_far_too_many_operations_are_one_fault(alice: User):
+    response = alice.call("POST", "batch", json={"operations": [1] * 300_000})
+    assert assert_error(response, 422, "validation_error").keys() == {"operations"}
+    assert len(response.data) < 1000
+
+
 def test_hundred_operations_are_done(alice: User):
     created = done(alice, *[CREATE] * 100)
     assert [task["id"] for task in created] == sorted(task["id"] for task in created)

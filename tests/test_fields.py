@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from support import User, assert_error
 
-from schemas import DUE_PATTERN
+from field_types import DUE_PATTERN
 
 NEW = {"priority": "none", "due_at": None, "tags": [], "completed_at": None}
 SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "description": "Two"}
@@ -133,6 +133,12 @@ def test_described_days_are_those_that_there_are():
 def test_moment_may_become_a_day_and_a_day_a_moment(alice: User, task: dict):
     for due in ["2026-11-20", "2026-11-20T09:30:00+00:00", "2026-11-21", None]:
         assert alice.call("PATCH", task["id"], json={"due_at": due}).json["due_at"] == due
+
+
+def test_far_too_many_tags_are_one_fault(alice: User):
+    response = alice.call("POST", json={"title": "x", "tags": [1] * 300_000})
+    assert assert_error(response, 422, "validation_error").keys() == {"tags"}
+    assert len(response.data) < 1000
 
 
 def test_tags_are_trimmed_and_keep_their_order(alice: User):

@@ -599,6 +599,28 @@ def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
     assert alice.call("POST", "import", json=[]).status_code == 201
 
 
+LONG_FILES = {
+    "application/json": json.dumps([{"title": "x"}] * 2000),
+    "text/csv": "title" + "\n" * 1_000_000,
+    "text/calendar": "BEGIN:VCALENDAR\n" + "A\n" * 500_000,
+}
+
+
+@EACH_FORMAT
+def test_long_file_gives_others_their_turn_whatever_it_holds(
+    alice: User, owner_url: str, monkeypatch: pytest.MonkeyPatch, content_type: str
+):
+    pauses: list[float] = []
+    monkeypatch.setattr("turns.sleep", pauses.append)
+    send(alice, LONG_FILES[content_type], content_type)
+    assert len(pauses) > 3
+    store(owner_url, 2000, 5000)
+    pauses.clear()
+    if content_type != "application/json":  # PostgreSQL's own text, page by page
+        export(alice, content_type)
+        assert len(pauses) > 3
+
+
 @pytest.mark.parametrize("version", [(11, "HTTP/1.1"), (10, "HTTP/1.0")], ids=["1.1", "1.0"])
 def test_export_that_fails_on_its_way_breaks_off(
     database_url: str, owner_url: str, tmp_path: Path, version: tuple[int, str]
