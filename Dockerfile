@@ -13,5 +13,5 @@ USER tasks
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["python", "-c", "from os import getenv; from urllib.request import urlopen; urlopen(f'http://127.0.0.1:{getenv(\"API_PORT\", \"8000\")}/livez', timeout=2)"]
+    CMD ["python", "-c", "from http.client import HTTPConnection; from os import getenv; c = HTTPConnection('127.0.0.1', getenv('API_PORT', '8000'), timeout=2); c.request('GET', '/livez'); exit(c.getresponse().status != 200)"]
 CMD ["gunicorn", "wsgi:application"]

@@ -20,7 +20,7 @@ import gunicorn.util  # type: ignore[import-untyped]
 
 import metrics_server
 import worker
-from config import ConfigError, Settings
+from config import ConfigError
 from cors import cors_headers
 from errors import ApiError, error_body
 from headers import ERROR_HEADERS
@@ -28,7 +28,7 @@ from observe import finish
 from trail import CURRENT, Trail
 
 try:
-    settings = Settings.load()
+    settings = worker.load_settings()
     if settings.metrics_port:
         metrics_server.prepare(settings)  # before the application is loaded
 except ConfigError as error:

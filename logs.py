@@ -4,11 +4,12 @@ import json
 import logging
 import logging.config
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -17,13 +18,17 @@ from structlog.stdlib import ProcessorFormatter
 from config import Settings
 from trail import CURRENT
 
+log = logging.getLogger(__name__)
+
+STDERR = 2  # its descriptor
+
 Line = dict[str, Any]
 Render = Callable[[Any, str, Any], Any]  # structlog's processors; the last one returns the text
 
 # What a terminal or a reader of lines would take for more than text: C0, C1, line separators.
 CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-# What gunicorn says of a request that gunicorn.conf.py reports; it quotes what was sent.
-REPORTED = ("Invalid request from ", "Error handling request ")
+# What gunicorn says of a request that has a line of its own; it quotes what was sent.
+REPORTED = ("Invalid request from ", "Error handling request ", "%s %s")
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -35,7 +40,7 @@ def set_up_logging(settings: Settings) -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"line": {"()": LineFormatter, "form": settings.log_format}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "handlers": {"stderr": {"()": LineHandler, "formatter": "line"}},
             "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
             "loggers": {
                 "gunicorn.error": {"handlers": [], "propagate": True},
@@ -75,21 +80,58 @@ class LineFormatter(ProcessorFormatter):
         return str(rendered)
 
 
+class LineHandler(logging.Handler):
+    """Writes lines to a descriptor. What it has no room for is lost, and counted.
+
+    A pipe that nobody reads would else stop each process that writes a line, for good.
+    """
+
+    def __init__(self, descriptor: int = STDERR) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+        self.lost = 0
+        self._room = unpatched_poll()
+        self._room.register(descriptor, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.write(self.format(record))
+        except Exception:  # noqa: BLE001 - as all handlers do
+            self.handleError(record)
+
+    def write(self, line: str) -> None:
+        data = f"{line}\n".encode()
+        with suppress(OSError):  # a disk that is full, or a reader that has gone
+            for start in range(0, len(data), select.PIPE_BUF):
+                if not self._room.poll(0):
+                    self.lost += 1
+                    return
+                # Most lines at once, so that no other one mixes with them.
+                os.write(self.descriptor, data[start : start + select.PIPE_BUF])
+        if self.lost:
+            lost, self.lost = self.lost, 0
+            log.warning("the log had no room for %d lines", lost)
+
+
+def unpatched_poll() -> Any:
+    """Make a poll that asks at once; gevent's lets other greenlets go on between."""
+    if "gevent.monkey" in sys.modules:
+        from gevent.monkey import get_original  # type: ignore[import-untyped]
+
+        return get_original("select", "poll")()
+    return select.poll()
+
+
 def line_writer() -> Callable[[str], None] | None:
-    """Make the function that writes a line of JSON as it is, without a record.
+    """Find the function that writes a line of JSON as it is, without a record.
 
     There is none for text, nor where `set_up_logging` was not called, as in tests.
     """
-    handler: Any
     for handler in logging.getLogger().handlers:
-        if isinstance(handler.formatter, LineFormatter) and handler.formatter.form == "json":
-            return partial(write_line, handler.stream.fileno())
+        form = getattr(handler.formatter, "form", None)
+        if isinstance(handler, LineHandler) and form == "json":
+            return handler.write
     return None
-
-
-def write_line(descriptor: int, line: str) -> None:
-    with suppress(OSError):  # a log that is full or gone fails no request, as logging has it too
-        os.write(descriptor, f"{line}\n".encode())  # at once, so that no other line mixes with it
 
 
 def rfc3339(moment: float) -> str:

@@ -5,7 +5,8 @@ from database import Database
 
 TASKS_A_STATEMENT = 1000  # each takes a few milliseconds, far from any statement_timeout
 OWNERS_A_STATEMENT = 1000
-ROWS_A_STATEMENT = 1000
+KEYS_A_STATEMENT = 1000  # with their answers, each up to megabytes
+ENTRIES_A_STATEMENT = 10_000  # each statement walks past those that were deleted before
 
 
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
@@ -43,18 +44,18 @@ def purge_old_trash(database: Database, days: int) -> int:
 
 def purge_idempotency_keys(database: Database) -> int:
     """Delete everybody's keys that have expired; return how many."""
-    return delete_in_chunks(database, "delete_expired_idempotency_keys")
+    return delete_in_chunks(database, "delete_expired_idempotency_keys", KEYS_A_STATEMENT)
 
 
 def purge_audit(database: Database, days: int) -> int:
     """Delete the audit's entries that are older than `days`; return how many."""
-    return delete_in_chunks(database, "delete_audit_entries", days=days)
+    return delete_in_chunks(database, "delete_audit_entries", ENTRIES_A_STATEMENT, days=days)
 
 
-def delete_in_chunks(database: Database, statement: str, **values: Value) -> int:
+def delete_in_chunks(database: Database, statement: str, rows: int, **values: Value) -> int:
     deleted = 0
     while True:
-        [(count,)] = database.fetch(statement, max_rows=ROWS_A_STATEMENT, **values)
+        [(count,)] = database.fetch(statement, max_rows=rows, **values)
         deleted += int(count)
-        if int(count) < ROWS_A_STATEMENT:
+        if int(count) < rows:
             return deleted

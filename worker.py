@@ -17,6 +17,8 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
+from config import Settings
+
 TICK = 0.2  # seconds between two looks at what the master or the clients want
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
 CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor reads its answer
@@ -117,6 +119,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
                     socket.fromfd(client.fileno(), client.family, client.type) as twin,
                 ):
                     twin.shutdown(socket.SHUT_RD)
+
+
+@cache
+def load_settings() -> Settings:
+    """Load the settings once: at a reload the application keeps its own, and so does the server."""
+    return Settings.load()
 
 
 def reset_at_close(client: socket.socket) -> None:

@@ -27,7 +27,7 @@ import trail
 from app import create_app
 from config import PROJECT
 from errors import error_body
-from logs import LineFormatter, write_line
+from logs import LineFormatter, LineHandler
 from observe import fields_of, line_of_success
 from trail import Run, Trail
 
@@ -99,10 +99,28 @@ def test_line_of_a_success_tells_what_every_line_tells():
 
 def test_log_that_nobody_reads_any_more_fails_no_request():
     reader, writer = os.pipe()
-    write_line(writer, "one")
+    handler = LineHandler(writer)
+    handler.write("one")
     assert os.read(reader, 10) == b"one\n"
     os.close(reader)
-    write_line(writer, "two")
+    handler.write("two")
+    os.close(writer)
+
+
+def test_lines_that_there_is_no_room_for_are_lost_and_counted(caplog: pytest.LogCaptureFixture):
+    reader, writer = os.pipe()
+    handler = LineHandler(writer)
+    for _ in range(100):
+        handler.write("x" * 999)
+        handler.emit(logging.LogRecord("", logging.INFO, "", 0, "y" * 9999, (), None))
+    assert handler.lost > 0
+    assert caplog.messages == []
+    os.read(reader, 1_000_000)
+    handler.write("z")
+    assert os.read(reader, 10) == b"z\n"
+    assert re.fullmatch("the log had no room for [0-9]+ lines", caplog.messages[0])
+    assert handler.lost == 0
+    os.close(reader)
     os.close(writer)
 
 

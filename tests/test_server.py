@@ -286,3 +286,14 @@ def test_reload_under_load_loses_no_request(api: Process) -> None:
         done.set()
         assert all(client.result() > 0 for client in clients)
     assert len(psutil.Process(api.pid).children()) == 1
+
+
+def test_reload_beside_a_wrong_setting_goes_on(folder: Path, api: Process) -> None:
+    wrong = folder / ".env"
+    wrong.write_text("LOG_LEVEL=loud\n")
+    [before] = psutil.Process(api.pid).children()
+    api.popen.send_signal(signal.SIGHUP)
+    wait_until(lambda: before not in psutil.Process(api.pid).children())
+    wrong.unlink()
+    wait_until(api.is_live)
+    assert api.call("GET").status_code == 200
