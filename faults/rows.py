@@ -16,7 +16,6 @@ from processes import Process, wait_until
 from proxy import Proxy, Weather
 from support import token_for
 
-from config import SETTINGS
 from faults.clients import TokenOf
 
 HOLD = 2.0  # seconds that a fault lasts which could last for ever
@@ -246,4 +245,4 @@ def all_rows(issuer: Issuer) -> list[Row]:
         )
         for name, fault in ISSUER_ROWS.items()
     ]
-    return ROWS + issuers + (REDIS_ROWS if "redis_url" in SETTINGS else [])
+    return ROWS + issuers + REDIS_ROWS

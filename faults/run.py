@@ -24,7 +24,6 @@ from proxy import in_front_of
 from support import token_for
 
 import migrate
-from config import SETTINGS
 from faults.clients import Crowd
 from faults.rows import Row, Stage, all_rows
 from faults.saturation import Load, measure
@@ -50,7 +49,6 @@ class Result:
     last: float
     lost: int
     twice: int
-    note: str = ""
 
 
 @contextmanager
@@ -71,9 +69,9 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def redis(folder: Path) -> Iterator[subprocess.Popen[bytes] | None]:
-    """Run a Redis for an API that has the setting; None where there is no server to run."""
+    """Run a Redis; None where there is no server to run."""
     program = shutil.which("redis-server")
-    if "redis_url" not in SETTINGS or not program:
+    if not program:
         yield None
         return
     address = ["--port", "0", "--unixsocket", str(folder / "redis.sock")]
@@ -91,8 +89,9 @@ def stage(folder: Path, issuer: Issuer, *, by_network: bool) -> Iterator[Stage]:
     folder.mkdir()
     with ExitStack() as stack:
         disk = stack.enter_context(small_disk(folder / "disk")) if by_network else False
-        own = OwnPostgres(folder / "disk" / "postgres" if disk else folder / "postgres", ())
-        own.settings = ["max_wal_size=64MB", "min_wal_size=32MB"] if disk else []
+        place = folder / "disk" if disk else folder
+        small = ("max_wal_size=64MB", "min_wal_size=32MB") if disk else ()
+        own = OwnPostgres(place / "postgres", small)
         own.start()
         stack.callback(own.stop)
         migrate.migrate(own.url)
@@ -147,13 +146,6 @@ def run_row(stage: Stage, row: Row) -> Result:
     )
 
 
-def heeds_keys(stage: Stage) -> bool:
-    """Tell whether a request that is sent twice under one Idempotency-Key is done once."""
-    headers = {"Idempotency-Key": f'"{uuid.uuid4().hex}"'}
-    sent = [stage.api.call("POST", json={"title": "once"}, headers=headers) for _ in range(2)]
-    return len({answer.json["id"] for answer in sent}) == 1
-
-
 def saturate(stage: Stage, connections: Iterable[int], seconds: float) -> list[Load]:
     requests = []
     for number in range(50):
@@ -171,7 +163,7 @@ def table(head: str, cells: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {row} |" for row in [head, line, *rows])
 
 
-def fault_table(results: list[Result], *, keys: bool) -> str:
+def fault_table(results: list[Result]) -> str:
     head = (
         "fault | answered | errors | worst wait, s | first success after, s"
         " | every client's, s | lost | done twice"
@@ -185,7 +177,7 @@ def fault_table(results: list[Result], *, keys: bool) -> str:
             f"{each.first:.2f}",
             f"{each.last:.2f}",
             each.lost,
-            each.twice if keys else "-",
+            each.twice,
         )
         for each in results
     ]
@@ -221,7 +213,7 @@ PAGE_HEAD = """\
 What `make faults` did to a running API, and what came of it: real processes, two workers, {clients}
 clients that create tasks and read each back, and send what failed again under the same
 `Idempotency-Key`. A write counts as lost when it was acknowledged and is gone, as done twice when
-its title is there twice{keys}. Times are in seconds from the end of the fault; "every client's" is
+its title is there twice. Times are in seconds from the end of the fault; "every client's" is
 when the last of them was served again.
 """
 
@@ -235,11 +227,9 @@ def run(*, quick: bool) -> tuple[str, list[str]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         stack.callback(issuer.go_away)
         rows = [row for row in all_rows(issuer) if row.is_quick or not quick]
-        keys = False
         loads: list[Load] = []
         for by_network in (False, True):
             with stage(folder / str(by_network), issuer, by_network=by_network) as on:
-                keys = heeds_keys(on)
                 if not by_network:
                     loads = saturate(on, *(QUICK_LOADS if quick else LOADS))
                     print(load_table(loads), end="\n\n", flush=True)
@@ -252,18 +242,17 @@ def run(*, quick: bool) -> tuple[str, list[str]]:
                         print(f"{row.name}: not run, it cannot be set up here", flush=True)
                         continue
                     results.append(result := run_row(on, row))
-                    print(fault_table([result], keys=keys).splitlines()[-1], flush=True)
+                    print(fault_table([result]).splitlines()[-1], flush=True)
     for each in results:
         if each.lost:
             wrong.append(f"{each.name}: {each.lost} writes were lost")
-        if each.twice and keys:
+        if each.twice:
             wrong.append(f"{each.name}: {each.twice} writes were done twice")
         if each.last == inf:
             wrong.append(f"{each.name}: a client was not served again within {AFTER:.0f} s")
-    note = "" if keys else " (not counted: this API does not heed the key)"
     page = [
-        PAGE_HEAD.format(clients=CLIENTS, keys=note),
-        fault_table(results, keys=keys),
+        PAGE_HEAD.format(clients=CLIENTS),
+        fault_table(results),
         "\n## More clients than can be served\n",
         "Without a pause between an answer and the next request, half reads, half writes.\n",
         load_table(loads),

@@ -12,7 +12,6 @@ from config import Settings
 
 SECRET = "a secret of the tests, 32 bytes or more"
 API_ROLE = {"user": "tasks_api", "password": "only for tests"}
-LONG_AGO = "2000-01-01T00:00:00+00:00"
 
 
 # Limits that are counted and announced, but never reached.

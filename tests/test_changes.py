@@ -203,9 +203,7 @@ def test_malformed_since_is_422_that_says_to_start_again(alice: User, since: str
     assert "start again without it" in response.json["message"]
 
 
-def test_since_that_is_ahead_of_what_is_stored_is_422(
-    alice: User, bob: User, postgresql: psycopg.Connection
-):
+def test_since_that_is_ahead_of_what_is_stored_is_422(alice: User, bob: User):
     """As after a backup was restored, or with a cursor of another user."""
     for _ in range(3):
         alice.create()

@@ -31,6 +31,7 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
         ("DATABASE_PREPARE", "yes"),
         ("BETTER_AUTH_SECRET", "x" * 31),
         ("BETTER_AUTH_SECRET", "-----BEGIN PUBLIC KEY-----" * 2),
+        ("BETTER_AUTH_SECRET", '{"kty":"oct","k":"a key of some thirty characters"}'),
         ("BETTER_AUTH_SECRET_PREVIOUS", "x" * 31),
         ("BETTER_AUTH_URL", "localhost:3000"),
         ("BETTER_AUTH_URL", "http://localhost:x"),
@@ -76,7 +77,10 @@ def test_wrong_value_is_refused_in_one_line_that_names_the_setting(name: str, te
         (DATABASE, "BETTER_AUTH_SECRET"),
         (DATABASE | {"BETTER_AUTH_SECRET": "  "}, "BETTER_AUTH_SECRET"),
         (DATABASE | {"JWT_ISSUER": "http://issuer"}, "BETTER_AUTH_SECRET"),
-        (DATABASE | {"BETTER_AUTH_SECRET_PREVIOUS": SECRET}, "BETTER_AUTH_SECRET"),
+        (
+            DATABASE | {"BETTER_AUTH_URL": "http://a", "BETTER_AUTH_SECRET_PREVIOUS": SECRET},
+            "BETTER_AUTH_SECRET beside BETTER_AUTH_SECRET_PREVIOUS",
+        ),
         (DATABASE | {"JWKS_URL": "http://issuer/jwks"}, "JWT_ISSUER"),
     ],
 )

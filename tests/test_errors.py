@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 
 import database
 import errors
-from database import DatabaseUnavailable, status_of
+from database import DatabaseUnavailable
 
 
 def failing(error: Exception) -> Callable[..., None]:
@@ -77,11 +77,6 @@ def test_sqlstate_decides_the_status(
     response = User(application.test_client(), "alice").call("GET")
     assert_error(response, status, code)
     assert "cause" not in response.text
-
-
-def test_connection_that_is_lost_without_a_word_is_503():
-    assert status_of(psycopg.OperationalError("server closed the connection unexpectedly")) == 503
-    assert status_of(psycopg.ProgrammingError("ours")) == 500
 
 
 def test_database_that_is_away_is_503_with_its_cause_in_the_log_alone(

@@ -81,9 +81,7 @@ def test_writes_go_on_at_the_promoted_standby_and_none_that_was_acknowledged_is_
         pair.primary.kill()
         assert_error(alice.call("POST", json={"title": "x"}), 503, "unavailable")
         pair.standby.execute("SELECT pg_promote()")
-        promoted = time.monotonic()
         wait_until(lambda: alice.call("POST", json={"title": "x"}).status_code == 201, WITHIN)
-        assert time.monotonic() - promoted < WITHIN
         stop.set()
         written = [each.result() for each in writing]
     for name, titles in zip(names, written, strict=True):

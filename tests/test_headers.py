@@ -108,6 +108,7 @@ def test_the_state_of_the_process_is_never_stored(alice: User, path: str):
 
 def test_https_is_demanded_only_of_those_who_came_by_it(client: FlaskClient):
     secure = client.get("/health", base_url=HTTPS)
+    assert_safe(secure, "no-store")
     assert secure.headers["Strict-Transport-Security"] == "max-age=31536000"
     assert "Strict-Transport-Security" not in client.get("/health").headers
     assert client.get("/nope", base_url=HTTPS).headers["Strict-Transport-Security"]

@@ -332,13 +332,6 @@ def test_every_bad_parameter_is_named_at_once(client: FlaskClient):
     assert assert_error(response, 422, "validation_error").keys() == {"sort", "limit", "what"}
 
 
-def test_other_operations_take_no_parameters(alice: User):
-    path = f"{alice.tasks}/{alice.create()['id']}"
-    assert_error(alice.call("GET", f"{path}?limit=1"), 422, "validation_error")
-    response = alice.call("POST", f"{alice.tasks}?limit=1", json={"title": "x"})
-    assert_error(response, 422, "validation_error")
-
-
 # Pages
 
 

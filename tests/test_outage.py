@@ -341,9 +341,7 @@ def test_lost_connections_are_replaced_without_a_storm(db: Database, own: OwnPos
     assert db._pool.get_stats()["connections_num"] <= 2 * THREADS
 
 
-def test_connection_comes_back_after_every_kind_of_failure(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connection_comes_back_after_every_kind_of_failure(db: Database) -> None:
     for _ in range(2 * THREADS):
         with pytest.raises(psycopg.DataError):
             insert(db, "NUL \0")
@@ -414,7 +412,7 @@ def test_error_with_a_code_that_nobody_knows_is_500(
         (500, "0A000 23502 25P02 26000 42501 42601 42P01 55000 XX000 ZZ123"),
     ],
 )
-def test_sqlstate_decides_the_status(status: int, codes: str) -> None:
+def test_every_sqlstate_has_its_status(status: int, codes: str) -> None:
     for code in codes.split():
         error = psycopg.DatabaseError()
         error.sqlstate = code

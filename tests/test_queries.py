@@ -2,8 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -49,27 +50,35 @@ class Rules(Visitor):
             self.broken.append("it selects or returns *")
 
     def visit_SelectStmt(self, _: object, node: sql.SelectStmt) -> None:  # noqa: N802
-        tables = [item.relname for item in node.fromClause or () if isinstance(item, sql.RangeVar)]
-        self.require_owner(tables, node.whereClause)
+        self.require_owner(tables_of(node.fromClause), node.whereClause)
 
     def visit_UpdateStmt(self, _: object, node: sql.UpdateStmt) -> None:  # noqa: N802
-        self.require_owner([node.relation.relname], node.whereClause)
+        self.require_owner(tables_of((node.relation, *(node.fromClause or ()))), node.whereClause)
         written = {target.name for target in node.targetList}
         if node.relation.relname == "tasks" and "updated_at" not in written:
             self.broken.append("it changes a task without moving updated_at")
 
     def visit_DeleteStmt(self, _: object, node: sql.DeleteStmt) -> None:  # noqa: N802
-        self.require_owner([node.relation.relname], node.whereClause)
+        self.require_owner(tables_of((node.relation, *(node.usingClause or ()))), node.whereClause)
 
     def visit_InsertStmt(self, _: object, node: sql.InsertStmt) -> None:  # noqa: N802
         columns = {column.name for column in node.cols or ()}
         if node.relation.relname in USER_TABLES and "user_id" not in columns:
             self.broken.append(f"it inserts into {node.relation.relname} without user_id")
 
-    def require_owner(self, tables: list[str], where: object) -> None:
+    def require_owner(self, tables: Iterable[str], where: object) -> None:
         for table in USER_TABLES.intersection(tables):
             if not is_owner_first(where):
                 self.broken.append(f"it touches {table} without user_id = first in its WHERE")
+
+
+def tables_of(items: Any) -> Iterator[str]:
+    """Name the tables of a FROM or USING, joined or not."""
+    for item in items or ():
+        if isinstance(item, sql.RangeVar):
+            yield item.relname
+        elif isinstance(item, sql.JoinExpr):
+            yield from tables_of((item.larg, item.rarg))
 
 
 def is_owner_first(where: object) -> bool:
@@ -101,6 +110,8 @@ def test_statement_keeps_the_rules(query: Query):
 def test_no_request_reads_over_users():
     code = "".join(path.read_text() for path in (PROJECT / "blueprints").glob("*.py"))
     assert [name for name in OVER_USERS if name in code] == []
+    assert set(re.findall(r"from purge import (.*)", code)) == {"purge_trash"}
+    assert not re.search(r"^import purge", code, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +124,9 @@ def test_no_request_reads_over_users():
         "SELECT id FROM tasks WHERE user_id <> $1",
         "SELECT id FROM (SELECT id FROM tasks) AS t WHERE user_id = $1",
         "SELECT * FROM tasks WHERE user_id = $1",
+        "SELECT tasks.id FROM tasks JOIN task_counters ON true",
+        "UPDATE schema_migrations SET version = id FROM tasks",
+        "DELETE FROM schema_migrations USING tasks WHERE id = version",
         "UPDATE tasks SET updated_at = now() WHERE id = $1",
         "UPDATE tasks SET title = $2 WHERE user_id = $1",
         "DELETE FROM tasks WHERE id = $1",

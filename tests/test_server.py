@@ -7,7 +7,9 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
 from email import message_from_bytes
+from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
@@ -101,6 +103,16 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
     assert connection.sock is kept
 
 
+def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
+    connection: HTTPConnection,
+) -> None:
+    body = {"title": "x" * 100_000}
+    answer = ask(connection, "POST", tasks_of("bob"), token=token_for("alice"), json=body)
+    assert answer.status_code == 401
+    assert connection.sock
+    assert connection.sock.recv(1) == b""
+
+
 # What gunicorn refuses itself
 
 
@@ -128,6 +140,7 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     assert_error(answer, status, error)
     assert {(name, answer.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
     assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert parsedate_to_datetime(answer.headers["Date"]).tzinfo is UTC
     request_id = answer.headers["X-Request-Id"]
     wait_until(lambda: request_id in api.output())
     [line] = [json.loads(line) for line in api.lines() if request_id in line]

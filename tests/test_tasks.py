@@ -25,11 +25,6 @@ def test_list_of_a_user_without_tasks_is_an_empty_array(alice: User):
     assert response.content_type == "application/json"
 
 
-def test_list_is_a_bare_array_newest_first(alice: User):
-    created = [alice.create(f"task {number}") for number in range(5)]
-    assert alice.all() == created[::-1]
-
-
 def test_create_answers_201_with_the_task_and_its_location(alice: User):
     response = alice.call("POST", json={"title": "Buy milk", "description": "Two bottles"})
     task = response.json

@@ -1,7 +1,7 @@
 """Traces, as a collector gets them by OTLP/HTTP."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -70,9 +70,6 @@ def collecting(port: int) -> Iterator[Collector]:
     yield collector
     collector.server.shutdown()
     collector.server.server_close()
-
-
-Traced = Callable[..., Any]
 
 
 @pytest.fixture

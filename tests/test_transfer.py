@@ -107,6 +107,7 @@ def test_what_is_exported_and_imported_again_is_the_same(alice: User, tasks: lis
     bring(first, tasks)
     kept = written(first)
     assert [task | {"due_at": None} for task in kept] == [task | {"due_at": None} for task in tasks]
+    assert all((task["completed_at"] is not None) == task["completed"] for task in first.all())
     for content_type in FORMATS:
         second = new_user(alice.client)
         response = send(second, export(first, content_type), content_type)

@@ -273,7 +273,7 @@ def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
 
 
 def test_purge_gives_tombstones_a_version_of_their_own(
-    alice: User, trashed: dict, postgresql: psycopg.Connection, purge: Callable
+    trashed: dict, postgresql: psycopg.Connection, purge: Callable
 ):
     postgresql.execute("ALTER TABLE tasks DISABLE TRIGGER tasks_count_update")
     postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '31 days'")

@@ -151,23 +151,65 @@ def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Pro
         )
 
 
-def test_client_that_reads_slowly_gets_all_of_it(api: Process, url: str) -> None:
+LARGE_LIST = 500 * 5000 * 4  # bytes, and more
+
+
+@pytest.fixture(scope="module")
+def large_list(url: str) -> bytes:
+    """A request for a list that no socket's buffers hold; by HTTP/1.0, whose answers just end."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "INSERT INTO tasks (user_id, title, description, version)"
             " SELECT 'reader', 'x', repeat('\U0001f600', 5000), 2 FROM generate_series(1, 500)"
         )
-    request = f"GET {tasks_of('reader')} HTTP/1.0\r\nAuthorization: Bearer {token_for('reader')}"
-    received, started = 0, time.monotonic()
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-        client.connect(("127.0.0.1", api.port))
-        client.sendall(f"{request}\r\n\r\n".encode())
-        while part := client.recv(128 * 1024):
-            received += len(part)
-            time.sleep(0.03)
-    assert received > 500 * 5000 * 4
+    authorization = f"Authorization: Bearer {token_for('reader')}"
+    return f"GET {tasks_of('reader')} HTTP/1.0\r\n{authorization}\r\n\r\n".encode()
+
+
+def ask_slowly(api: Process, request: bytes) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    client.connect(("127.0.0.1", api.port))
+    client.sendall(request)
+    return client
+
+
+def read_slowly(client: socket.socket, pause: float = 0.03) -> int:
+    """Read to the end; return how many bytes there were."""
+    received = 0
+    while part := client.recv(128 * 1024):
+        received += len(part)
+        time.sleep(pause)
+    return received
+
+
+def test_client_that_reads_slowly_gets_all_of_it(api: Process, large_list: bytes) -> None:
+    started = time.monotonic()
+    with ask_slowly(api, large_list) as client:
+        assert read_slowly(client) > LARGE_LIST
     assert time.monotonic() - started > 2 * PATIENCE_WITH_CLIENTS
+
+
+def test_answer_that_a_client_did_not_read_in_time_ends_in_a_reset(
+    api: Process, large_list: bytes
+) -> None:
+    with ask_slowly(api, large_list) as client:
+        client.recv(1)
+        time.sleep(3 * PATIENCE_WITH_CLIENTS)
+        with pytest.raises(ConnectionResetError):
+            read_slowly(client)
+
+
+def test_answer_that_a_stop_cuts_off_ends_in_a_reset(
+    folder: Path, url: str, large_list: bytes
+) -> None:
+    with gunicorn(folder, url, GRACEFUL_TIMEOUT=1) as process, ThreadPoolExecutor() as pool:
+        with ask_slowly(process, large_list) as client:
+            client.recv(1)
+            reading = pool.submit(read_slowly, client, 0.2)
+            assert process.stop() == 0
+            with pytest.raises(ConnectionResetError):
+                reading.result()
 
 
 def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -> None:

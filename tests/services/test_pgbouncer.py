@@ -33,9 +33,11 @@ SLEEP = Query("select_sleep", "SELECT pg_sleep(10) WHERE $1::text IS NOT NULL", 
 SHOW = Query(
     "select_timeouts",
     "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),"
-    " current_setting('idle_in_transaction_session_timeout') WHERE $1::text IS NOT NULL",
+    " current_setting('idle_in_transaction_session_timeout'), current_setting('plan_cache_mode'),"
+    " current_setting('jit') WHERE $1::text IS NOT NULL",
     ("user_id",),
 )
+OURS = (b"300ms", b"3s", b"10s", b"force_generic_plan", b"off")
 
 
 class PgBouncer:
@@ -131,14 +133,14 @@ def test_write_under_an_idempotency_key_is_done_once(app: Flask) -> None:
     assert len(alice.all()) == 1
 
 
-def test_every_statement_has_our_timeouts(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_statement_has_our_settings(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     db: Database = app.extensions["database"]
     monkeypatch.setitem(QUERIES, "select_timeouts", SHOW)
     monkeypatch.setitem(QUERIES, "select_sleep", SLEEP)
     for _ in range(CLIENTS):
-        assert db.fetch("select_timeouts", user_id="alice") == [(b"300ms", b"3s", b"10s")]
+        assert db.fetch("select_timeouts", user_id="alice") == [OURS]
     with db.transaction() as transaction:
-        assert transaction.fetch("select_timeouts", user_id="alice") == [(b"300ms", b"3s", b"10s")]
+        assert transaction.fetch("select_timeouts", user_id="alice") == [OURS]
     with pytest.raises(psycopg.errors.QueryCanceled):
         db.fetch("select_sleep", user_id="alice")
 
@@ -155,6 +157,19 @@ def test_our_timeouts_do_not_reach_other_clients(app: Flask, pooler: PgBouncer) 
             assert shown == [(PATIENCE,), ("3s",)]  # the role's, of `make migrate`
             owner = other.execute("SELECT current_setting('app.user_id', true)").fetchone()
             assert owner in [("",), (None,)]
+
+
+def test_audit_is_written_and_the_start_checked(
+    app: Flask, pooler: PgBouncer, server: OwnPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(pooler.url, database_prepare=False)
+    count = "SELECT count(*) FROM audit_log WHERE action = 'refuse'"
+    with psycopg.connect(server.url, autocommit=True) as owner:
+        for number in range(1, 6):  # each by a connection of its own
+            assert app.test_client().get("/api/alice/tasks").status_code == 401
+            wait_until(lambda number=number: owner.execute(count).fetchone() == (number,))
+            migrate.require_migrated(settings)
+    assert caplog.messages == []
 
 
 def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBouncer) -> None:
