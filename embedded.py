@@ -3,8 +3,6 @@
 Only development commands and tests import this file. It needs a POSIX system.
 """
 
-from __future__ import annotations
-
 import fcntl
 import functools
 import importlib.util

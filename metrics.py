@@ -4,8 +4,8 @@ Each process writes its numbers to files of its own, and metrics_server.py adds 
 """
 
 from functools import cache
-from threading import Event as Flag
 from threading import Thread
+from time import sleep
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -102,9 +102,9 @@ def watch_pool(database: Database) -> None:
     def watch() -> None:
         while True:
             stats = database.pool_stats()
-            size.set(stats.get("pool_size", 0))
-            available.set(stats.get("pool_available", 0))
+            size.set(stats["pool_size"])
+            available.set(stats["pool_available"])
             waiting.set(stats["requests_waiting"])
-            Flag().wait(SAMPLE_INTERVAL)
+            sleep(SAMPLE_INTERVAL)
 
     Thread(target=watch, name="metrics", daemon=True).start()

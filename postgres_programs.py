@@ -1,7 +1,5 @@
 """PostgreSQL's own programs, run as the account that may run them, with what they complain of."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -51,7 +51,7 @@ class Reader:
         Every write moves its user's version. The primary tells it first, the replica before it
         reads: so what it read is at least as new as this request.
         """
-        written = self._primary.fetch("select_version", user_id=values["user_id"])
+        [(written,)] = self._primary.fetch("select_version", user_id=values["user_id"])
         try:
             with self._replica.connection() as connection:
                 replayed, read = connection.run_in_turn(["select_version", name], values)
@@ -62,7 +62,8 @@ class Reader:
                 raise  # the fault of what was asked
             self._leave(error)
             return None
-        return rows_of(read) if version_of(rows_of(replayed)) >= version_of(written) else None
+        [(replayed_to,)] = rows_of(replayed)
+        return rows_of(read) if int(replayed_to) >= int(written) else None
 
     def _leave(self, error: Exception) -> None:
         with self._lock:
@@ -81,8 +82,3 @@ class Reader:
                 continue
             self.is_away = False
             log.warning("the replica is back")
-
-
-def version_of(counter: list[Row]) -> int:
-    """Read the version of a user, 0 for one who never wrote."""
-    return int(counter[0][0]) if counter else 0

@@ -66,7 +66,7 @@ ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
 
 # Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version, compressed or not.
 ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
-LARGEST_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def versions_of(header: str) -> list[str]:
@@ -75,7 +75,7 @@ def versions_of(header: str) -> list[str]:
     Weak ones count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
     would lock its clients out of writing. A version is exact all the same.
     """
-    return [tag for tag in ENTITY_TAG.findall(header) if LARGEST_VERSION.fullmatch(tag)]
+    return [tag for tag in ENTITY_TAG.findall(header) if VERSION_PATTERN.fullmatch(tag)]
 
 
 def expected_versions() -> str | None:

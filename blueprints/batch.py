@@ -32,7 +32,7 @@ def named(name: str) -> fields.String:
     return fields.String(required=True, validate=OneOf([name]))
 
 
-class Whole(fields.Integer):
+class BodyInteger(fields.Integer):
     """An integer as JSON Schema means it: 1.0 is one, "1" is none."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -50,13 +50,13 @@ class CreateOperation(StrictSchema):
 class Change(StrictSchema):
     """What operations on a task that exists have in common."""
 
-    id = Whole(
+    id = BodyInteger(
         required=True,
         strict=True,
         validate=Range(1, LARGEST_ID),
         metadata={"format": "int64", "examples": [12]},
     )
-    version = Whole(
+    version = BodyInteger(
         strict=True,
         validate=Range(1, LARGEST_ID),
         metadata={

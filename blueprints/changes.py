@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response
 
 from blueprints import database, json_response
-from blueprints.paging import LARGEST_PAGE, PageArguments, place
+from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
 from blueprints.tasks import TasksBlueprint
 from converters import LARGEST_ID
 from errors import ApiError
@@ -17,7 +17,9 @@ from schemas import Changes
 class ChangesArguments(PageArguments):
     """Which changes are asked for."""
 
-    since = place("`next` of the answer before; left out, everything is sent from the start.")
+    since = position_field(
+        "`next` of the answer before; left out, everything is sent from the start."
+    )
 
 
 blueprint = TasksBlueprint(
@@ -42,8 +44,8 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     """
     position = asked.get("since", START)
     # Most who ask have missed nothing, and learn it from one row.
-    rows = database().fetch("select_version", user_id=user_id)
-    newest = int(rows[0][0]) if rows else START.version
+    [(version,)] = database().fetch("select_version", user_id=user_id)
+    newest = int(version)
     if position == (newest, LARGEST_ID):
         return changes_response(b"[]", position, has_more=False)
     if position.version > newest:

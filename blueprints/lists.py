@@ -118,8 +118,8 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     """
     after = open_cursor(user_id, asked)
     if "HTTP_IF_NONE_MATCH" in request_ctx.request.environ:
-        counters = database().fetch("select_version", user_id=user_id)
-        version = version_of(counters[0][0] if counters else b"")
+        [(counter,)] = database().fetch("select_version", user_id=user_id)
+        version = version_of(counter)
         if is_fresh(version):
             return Response(status=304, headers={"ETag": f'"{version}"'})
     [(counter, tasks, end, *counts)] = fetch_page(user_id, asked, after)

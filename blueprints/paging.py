@@ -12,7 +12,7 @@ from positions import CURSOR_PATTERN, Position, read_position, write_position
 LARGEST_PAGE = 1000
 
 
-class WholeNumber(fields.Integer):
+class QueryInteger(fields.Integer):
     """An integer in its plain decimal form, where marshmallow's own takes " 5" and "1_000"."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
@@ -21,7 +21,7 @@ class WholeNumber(fields.Integer):
         return int(value)
 
 
-class Place(fields.String):
+class PositionField(fields.String):
     """The cursor of a Position."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -32,9 +32,9 @@ class Place(fields.String):
             raise ValidationError(message) from None
 
 
-def place(description: str) -> Place:
+def position_field(description: str) -> PositionField:
     example = write_position(Position(57, 12))
-    return Place(
+    return PositionField(
         metadata={"description": description, "pattern": CURSOR_PATTERN, "examples": [example]}
     )
 
@@ -44,7 +44,7 @@ class PageArguments(StrictSchema):
 
     error_messages = {"unknown": "Unknown parameter."}  # noqa: RUF012 - marshmallow's own form
 
-    limit = WholeNumber(
+    limit = QueryInteger(
         validate=Range(1, LARGEST_PAGE),
         metadata={"description": "How many there are on a page at most.", "default": LARGEST_PAGE},
     )

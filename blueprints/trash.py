@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response
 
 from blueprints import database, json_response, path_of, pool, refuse_unknown_parameters
-from blueprints.paging import LARGEST_PAGE, PageArguments, place
+from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
 from blueprints.tasks import ETAG, TasksBlueprint, task_response, write_task
 from converters import LARGEST_ID
 from positions import END, Position, write_position
@@ -24,7 +24,7 @@ LINK = {
 class TrashArguments(PageArguments):
     """Which page of the trash is asked for."""
 
-    cursor = place("Where the page begins; from a `Link`.")
+    cursor = position_field("Where the page begins; from a `Link`.")
 
 
 blueprint = TasksBlueprint(

@@ -1,6 +1,6 @@
 -- name: select_version
--- The version of one user's newest change; no row where nothing was ever written.
-SELECT version FROM task_counters WHERE user_id = %(user_id)s;
+-- The version of one user's newest change; 0 where nothing was ever written.
+SELECT coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0);
 
 -- name: select_changes
 -- What one user changed after a position, in the order of the commits: a JSON array of at most

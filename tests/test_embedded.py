@@ -1,7 +1,5 @@
 """The embedded PostgreSQL: starts for anyone, survives violence, harms no folder, says one line."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import pwd

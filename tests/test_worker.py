@@ -203,13 +203,16 @@ def test_answer_that_a_client_did_not_read_in_time_ends_in_a_reset(
 def test_answer_that_a_stop_cuts_off_ends_in_a_reset(
     folder: Path, url: str, large_list: bytes
 ) -> None:
-    with gunicorn(folder, url, GRACEFUL_TIMEOUT=1) as process, ThreadPoolExecutor() as pool:
-        with ask_slowly(process, large_list) as client:
-            client.recv(1)
-            reading = pool.submit(read_slowly, client, 0.2)
-            assert process.stop() == 0
-            with pytest.raises(ConnectionResetError):
-                reading.result()
+    with (
+        gunicorn(folder, url, GRACEFUL_TIMEOUT=1) as process,
+        ThreadPoolExecutor() as pool,
+        ask_slowly(process, large_list) as client,
+    ):
+        client.recv(1)
+        reading = pool.submit(read_slowly, client, 0.2)
+        assert process.stop() == 0
+        with pytest.raises(ConnectionResetError):
+            reading.result()
 
 
 def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -> None:
