@@ -138,6 +138,11 @@ class Response(wsgi.Response):  # type: ignore[misc]
     head = b""
     headers_sent: bool
 
+    def should_close(self) -> bool:
+        """Tell the client where the rest of its body is too long to be read (RFC 9112, 9.6)."""
+        left: int = getattr(self.req.body.reader, "length", 0)
+        return left > MOST_UNREAD or super().should_close()
+
     def send_headers(self) -> None:
         if not self.headers_sent:
             self.headers_sent = True
