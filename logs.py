@@ -20,8 +20,6 @@ from trail import CURRENT
 
 log = logging.getLogger(__name__)
 
-STDERR = 2  # its descriptor
-
 Line = dict[str, Any]
 Render = Callable[[Any, str, Any], Any]  # structlog's processors; the last one returns the text
 
@@ -81,17 +79,17 @@ class LineFormatter(ProcessorFormatter):
 
 
 class LineHandler(logging.Handler):
-    """Writes lines to a descriptor. What it has no room for is lost, and counted.
+    """Writes lines to stderr, or another descriptor. What it has no room for is lost, and counted.
 
     A pipe that nobody reads would else stop each process that writes a line, for good.
     """
 
-    def __init__(self, descriptor: int = STDERR) -> None:
+    def __init__(self, descriptor: int | None = None) -> None:
         super().__init__()
-        self.descriptor = descriptor
+        self.descriptor = descriptor or sys.stderr.fileno()
         self.lost = 0
         self._room = unpatched_poll()
-        self._room.register(descriptor, select.POLLOUT)
+        self._room.register(self.descriptor, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
