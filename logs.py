@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
@@ -79,14 +79,15 @@ class LineFormatter(ProcessorFormatter):
 
 
 class LineHandler(logging.Handler):
-    """Writes lines to stderr, or another descriptor. What it has no room for is lost, and counted.
+    """Writes lines to stderr, or another stream. What it has no room for is lost, and counted.
 
     A pipe that nobody reads would else stop each process that writes a line, for good.
     """
 
-    def __init__(self, descriptor: int | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
-        self.descriptor = descriptor or sys.stderr.fileno()
+        self.stream = stream or sys.stderr  # kept, so that its descriptor never becomes another's
+        self.descriptor = self.stream.fileno()
         self.lost = 0
         self._room = unpatched_poll()
         self._room.register(self.descriptor, select.POLLOUT)
