@@ -89,8 +89,7 @@ class LineHandler(logging.Handler):
         self.stream = stream or sys.stderr  # kept, so that its descriptor never becomes another's
         self.descriptor = self.stream.fileno()
         self.lost = 0
-        self._room = unpatched_poll()
-        self._room.register(self.descriptor, select.POLLOUT)
+        self._select = unpatched_select()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -102,7 +101,7 @@ class LineHandler(logging.Handler):
         data = f"{line}\n".encode()
         with suppress(OSError):  # a disk that is full, or a reader that has gone
             for start in range(0, len(data), select.PIPE_BUF):
-                if not self._room.poll(0):
+                if not self._select([], [self.descriptor], [], 0)[1]:
                     self.lost += 1
                     return
                 # Most lines at once, so that no other one mixes with them.
@@ -112,13 +111,13 @@ class LineHandler(logging.Handler):
             log.warning("the log had no room for %d lines", lost)
 
 
-def unpatched_poll() -> Any:
-    """Make a poll that asks at once; gevent's lets other greenlets go on between."""
+def unpatched_select() -> Any:
+    """Find the select that asks at once; gevent's lets other greenlets go on between."""
     if "gevent.monkey" in sys.modules:
         from gevent.monkey import get_original  # type: ignore[import-untyped]
 
-        return get_original("select", "poll")()
-    return select.poll()
+        return get_original("select", "select")
+    return select.select
 
 
 def line_writer() -> Callable[[str], None] | None:
