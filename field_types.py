@@ -5,7 +5,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow.exceptions import SCHEMA
 
+MOST_FIELDS = 50  # of an object, known or not
 FIRST_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 
@@ -119,6 +121,12 @@ class StrictSchema(Schema):
 
     class Meta:
         unknown = RAISE
+
+    def load(self, data: Any, **options: Any) -> Any:
+        """Refuse an object of very many fields, which would all be named."""
+        if isinstance(data, dict) and len(data) > MOST_FIELDS:
+            raise ValidationError({SCHEMA: [f"Must not have more than {MOST_FIELDS} fields."]})
+        return super().load(data, **options)
 
 
 class Choice(fields.Field[Any]):

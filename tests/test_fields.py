@@ -141,6 +141,16 @@ def test_far_too_many_tags_are_one_fault(alice: User):
     assert len(response.data) < 1000
 
 
+def test_far_too_many_fields_are_one_fault(alice: User):
+    fields = dict.fromkeys(map(str, range(50_000)))
+    task = {"op": "create", "task": {"title": "x"} | fields}
+    for path, body in [("", {"title": "x"} | fields), ("batch", {"operations": [task]})]:
+        response = alice.call("POST", path, json=body)
+        assert assert_error(response, 422, "validation_error")
+        assert len(response.data) < 1000
+    assert alice.all() == []
+
+
 def test_tags_are_trimmed_and_keep_their_order(alice: User):
     assert alice.create(tags=["shop", " home ", "Home"])["tags"] == ["shop", "home", "Home"]
 
