@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from email.utils import formatdate
 from functools import cache, lru_cache, partial
 from time import monotonic, time
@@ -74,13 +74,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
             server.start()
         while self.alive:
             self.notify()
+            self.end_idle_connections(self.cfg.keepalive or CLIENT_TIMEOUT)
             gevent.sleep(TICK)
         for server in servers:
             server.close()
         deadline = monotonic() + self.cfg.graceful_timeout
         while clients and monotonic() < deadline:
             self.notify()
-            self.end_idle_connections()
+            self.end_idle_connections(KEPT_AT_STOP)
             gevent.sleep(TICK)
         for client in self.answered:  # cut off by the end of this process
             reset_at_close(client)
@@ -109,10 +110,15 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if req.unreader.buf.tell():  # the next request is there already
             gevent.sleep(0)
 
-    def end_idle_connections(self) -> None:
+    def timeout_ctx(self) -> AbstractContextManager[None]:
+        """Start no timer for each request that a client may send: `run` looks at them all."""
+        return nullcontext()
+
+    def end_idle_connections(self, kept: float) -> None:
         """Have them read their client's end; what has arrived before it is still answered."""
+        now = monotonic()
         for client, since in self.waiting_since.items():
-            if monotonic() - since > KEPT_AT_STOP:
+            if now - since > kept:
                 # By a twin, as gevent would fail the wait of the socket itself.
                 with (
                     suppress(OSError),

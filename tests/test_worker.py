@@ -273,6 +273,17 @@ def test_application_is_served_without_gevent_too(folder: Path, url: str) -> Non
         assert process.lines() == ["tasks"]
 
 
+@pytest.mark.parametrize("begun", [b"", b"GET /livez HT"], ids=["nothing", "half a head"])
+def test_connection_without_a_request_is_ended_in_its_time(
+    folder: Path, url: str, begun: bytes
+) -> None:
+    with gunicorn(folder, url, GUNICORN_CMD_ARGS="--keep-alive 1") as process:
+        with connect(process) as client:
+            client.sendall(begun)
+            assert client.recv(1024) == b""
+        assert CRASH not in process.output()
+
+
 # The stop
 
 
