@@ -5,6 +5,7 @@ import logging
 import logging.config
 import os
 import select
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -88,6 +89,9 @@ class LineHandler(logging.Handler):
         super().__init__()
         self.stream = stream or sys.stderr  # kept, so that its descriptor never becomes another's
         self.descriptor = self.stream.fileno()
+        # What fits into a pipe that has room; a file has room for all, and mixes no two writes.
+        is_file = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
+        self._piece = sys.maxsize if is_file else select.PIPE_BUF
         self.lost = 0
         self._select = unpatched_select()
 
@@ -100,12 +104,12 @@ class LineHandler(logging.Handler):
     def write(self, line: str) -> None:
         data = f"{line}\n".encode()
         with suppress(OSError):  # a disk that is full, or a reader that has gone
-            for start in range(0, len(data), select.PIPE_BUF):
+            for start in range(0, len(data), self._piece):
                 if not self._select([], [self.descriptor], [], 0)[1]:
                     self.lost += 1
                     return
-                # Most lines at once, so that no other one mixes with them.
-                os.write(self.descriptor, data[start : start + select.PIPE_BUF])
+                # At once, so that no other line mixes with it; a pipe mixes very long ones anyway.
+                os.write(self.descriptor, data[start : start + self._piece])
         if self.lost:
             lost, self.lost = self.lost, 0
             log.warning("the log had no room for %d lines", lost)

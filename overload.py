@@ -98,7 +98,7 @@ def refuse(start_response: Any) -> list[bytes]:
 
 
 def bound_imports(app: Flask) -> None:
-    """Let a user send one file at a time, and few of those that have arrived be imported at once.
+    """Let a user send this process one file at a time, and import few that have arrived at once.
 
     A path is its user's: whoever is another one is refused before a byte is read. What is pushed
     on the stack in the environ is given back at the end of the request.

@@ -18,6 +18,7 @@ from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 from config import Settings
+from turns import PAUSE, TURN
 
 TICK = 0.2  # seconds between two looks at what the master or the clients want
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
@@ -27,8 +28,6 @@ KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request i
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of it without a byte
 MOST_UNREAD = 64 * 1024  # bytes of a body that nobody reads, before its connection is closed
-TURN = 0.01  # seconds in which a client may send without a pause, before others have their turn
-PAUSE = 0.001  # seconds for them; with 0, gevent looks at its sockets only after fifty turns
 RESET = struct.pack("ii", 1, 0)  # linger: closing is a reset, as what is left to send is dropped
 WAITED = 0.0005  # seconds; a read that takes as long had to wait, and others had their turn
 
