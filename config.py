@@ -133,7 +133,7 @@ class Settings:
         "Connections of clients that a worker process serves at once, idle ones included",
     )
     graceful_timeout: int = setting(
-        8, integer(1, 3600), "Seconds that requests in flight get to finish at a stop"
+        7, integer(1, 3600), "Seconds that requests in flight get to finish at a stop"
     )
     max_content_length: int = setting(
         1024 * 1024, integer(1, 1024**3), "Largest request body, in bytes"

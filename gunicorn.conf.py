@@ -45,7 +45,7 @@ http_parser = "python"  # not whichever is installed: the compiled one answers s
 limit_request_line = 8190  # bytes; the largest bounded one: a search by many tags is long
 keepalive = 75  # seconds; longer than the idle timeout of a load balancer in front
 timeout = 30  # seconds
-graceful_timeout = settings.graceful_timeout
+graceful_timeout = settings.graceful_timeout + worker.LAST_TASKS
 loglevel = settings.log_level
 control_socket_disable = True
 # No header is gunicorn's to trust, whoever sends it: headers.py reads those of TRUSTED_PROXIES.

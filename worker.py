@@ -24,6 +24,8 @@ TICK = 0.2  # seconds between two looks at what the master or the clients want
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
 CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor reads its answer
 PIECE = 64 * 1024  # bytes of an answer that it has this time for
+SEND_BUFFER = 256 * 1024  # bytes; to see a client read, a third of it has to become free
+LAST_TASKS = 2  # seconds of a stop that are for the process itself: closing, the audit's entries
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of it without a byte
@@ -70,6 +72,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             for listener in self.sockets
         ]
         for server in servers:
+            server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             server.start()
         while self.alive:
             self.notify()
@@ -77,7 +80,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             gevent.sleep(TICK)
         for server in servers:
             server.close()
-        deadline = monotonic() + self.cfg.graceful_timeout
+        deadline = monotonic() + self.cfg.graceful_timeout - LAST_TASKS
         while clients and monotonic() < deadline:
             self.notify()
             self.end_idle_connections(KEPT_AT_STOP)
