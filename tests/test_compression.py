@@ -16,7 +16,7 @@ from issuer import api_for
 from support import User, assert_error, token_for
 from werkzeug.test import TestResponse
 
-from compression import ALGORITHMS, SMALLEST, STREAMING_ALGORITHMS
+from compression import ALGORITHMS, PIECE, SMALLEST, STREAMING_ALGORITHMS
 
 READ = {"br": brotli.decompress, "gzip": gzip.decompress, "zstd": codecs.zstd.decompress}
 BROWSER = {"Accept-Encoding": "gzip, deflate, br, zstd"}
@@ -220,6 +220,24 @@ def test_stream_is_compressed_as_it_comes(algorithm: str):
     assert len(re.findall(rb"\n", text)) == 50_000
     response.close()
     assert export.closed
+
+
+@pytest.mark.parametrize("algorithm", STREAMING_ALGORITHMS)
+def test_long_list_is_compressed_in_turns(
+    alice: User, monkeypatch: pytest.MonkeyPatch, algorithm: str
+):
+    pauses: list[float] = []
+    monkeypatch.setattr("turns.sleep", pauses.append)
+    monkeypatch.setattr("turns.TURN", 0)
+    for number in range(40):
+        alice.create(description=chr(0x4E00 + number) * 5000)
+    plain = alice.call("GET")
+    response = alice.call("GET", headers=accepting("br", algorithm))
+    assert response.headers["Content-Encoding"] == algorithm
+    assert "Content-Length" not in response.headers
+    assert READ[algorithm](response.data) == plain.data
+    assert response.headers["ETag"] == plain.headers["ETag"][:-1] + f':{algorithm}"'
+    assert len(pauses) >= len(plain.data) // PIECE
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
