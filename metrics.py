@@ -43,7 +43,7 @@ JWKS_FETCHED = Gauge(
     multiprocess_mode="max",
 )
 TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
-TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a toggle completed")
+TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change completed")
 
 
 # Looking a label up costs as much as counting; all of them come from closed sets.

@@ -110,8 +110,9 @@ def tell(event: Event, label: str = "", count: int = 1) -> None:
     if untold is not None:
         untold.append((event, label, count))
         return
-    for listener in LISTENERS:
-        listener(event, label, count)
+    if count:
+        for listener in LISTENERS:
+            listener(event, label, count)
 
 
 @contextmanager

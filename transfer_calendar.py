@@ -231,6 +231,8 @@ def is_completed(lines: list[Contentline]) -> bool:
 
 def due_of(lines: list[Contentline]) -> str:
     _, params, value = lines[0].parts()
+    if not all(isinstance(params.get(name, ""), str) for name in ("TZID", MICROSECOND)):
+        raise ValueError("a list where one value is wanted")
     if len(value) == len("20261120"):
         return str(vDate.from_ical(value).isoformat())
     zone = zone_of(params["TZID"]) if "TZID" in params and not value.endswith("Z") else None

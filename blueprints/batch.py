@@ -15,7 +15,7 @@ from blueprints import (
     refuse_unknown_parameters,
     transaction,
 )
-from blueprints.tasks import TasksBlueprint
+from blueprints.tasks import COMPLETED_NOW, TasksBlueprint
 from connection import Connection
 from converters import LARGEST_ID
 from errors import MESSAGE_OF_STATUS, ApiError
@@ -179,6 +179,7 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
             if number not in results:
                 raise reason(db, user_id, operations, number)
     tell("tasks_created", count=len(numbers_of(operations, "create")))
+    tell("tasks_completed", count=sum(bool(COMPLETED_NOW.search(each)) for each in results.values()))
     return json_response(b'{"results": [%b]}' % b", ".join(results[n] for n in sorted(results)))
 
 

@@ -1,6 +1,7 @@
 """Tasks of one user: /api/{user_id}/tasks."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,10 @@ blueprint = TasksBlueprint(
 blueprint.before_request(refuse_unknown_parameters)
 
 
+# How a task looks that an update has completed. A title cannot look so: its quotes are escaped.
+COMPLETED_NOW = re.compile(rb'"updated_at":("[^"]+"),"completed_at":\1')
+
+
 def missing_task(task_id: int) -> ApiError:
     return ApiError(404, f"Resource not found: task {task_id}")
 
@@ -91,6 +96,13 @@ def write_task(
     if versions and database().fetch(found_by, user_id=user_id, task_id=task_id):
         raise ApiError(412, MESSAGE_OF_STATUS[412])
     raise missing_task(task_id)
+
+
+def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response:
+    version, task = write_task("update_task", user_id, task_id, fields=json.dumps(fields))
+    if COMPLETED_NOW.search(task):
+        tell("tasks_completed")
+    return task_response(version, task)
 
 
 @blueprint.get("")
@@ -148,7 +160,7 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     Writes the fields that are sent; all but `title` stay where they are left out. Sent again with
     an If-Match after a broken connection, a 412 may be the mark of the first time: get the task.
     """
-    return task_response(*write_task("update_task", user_id, task_id, fields=json.dumps(body)))
+    return write_fields(user_id, task_id, body)
 
 
 @blueprint.patch("/<task_id:task_id>")
@@ -159,7 +171,7 @@ def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 
     A JSON merge patch: a field that is left out stays, null clears it, a list is replaced whole.
     """
-    return task_response(*write_task("update_task", user_id, task_id, fields=json.dumps(body)))
+    return write_fields(user_id, task_id, body)
 
 
 @blueprint.delete("/<task_id:task_id>")

@@ -83,6 +83,8 @@ DROP TRIGGER tasks_count_insert ON tasks;
 DROP FUNCTION count_task_change();
 DROP TABLE purged_tasks;
 DROP TABLE task_counters;
+-- What is in the trash was deleted; without it, these tasks would be back.
+DELETE FROM tasks WHERE deleted_at IS NOT NULL;
 ALTER TABLE tasks
     DROP COLUMN version,
     DROP COLUMN deleted_at,

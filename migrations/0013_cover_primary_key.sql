@@ -8,9 +8,11 @@ ALTER TABLE tasks DROP CONSTRAINT IF EXISTS tasks_pkey,
 ADD CONSTRAINT tasks_pkey PRIMARY KEY USING INDEX tasks_id;
 
 -- migrate:down
--- Builds an index under its lock: a table too large for that in the time is left as it is.
+-- Builds indexes under its lock: a table too large for that in the time is left as it is.
 SET LOCAL lock_timeout = '2s';
 SET LOCAL statement_timeout = '10s';
 
 ALTER TABLE tasks DROP CONSTRAINT tasks_pkey,
 ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id);
+CREATE UNIQUE INDEX tasks_id ON tasks (user_id, id)
+INCLUDE (completed, priority, due_at, tag_bits, title, version, deleted_at);

@@ -34,15 +34,16 @@ user_id = %(user_id)s AND id = ANY (%(ids)s::bigint[]) AND id = task_id AND dele
         AND (expected IS NULL OR expected = version)
 
 -- fragment: updated_fields
--- What a task becomes where `given` is the task with the fields that a client sent.
+-- What a task becomes where `given` is the task with the fields that a client sent. Its moment is
+-- asked once: what this change completes, and nothing else, was completed when it was updated.
 given.title, given.description, given.completed, coalesce(given.priority, 'none'),
             given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'),
             CASE
                 WHEN NOT given.completed THEN NULL
                 WHEN tasks.completed THEN tasks.completed_at
-                ELSE {moved_on}
+                ELSE moment
             END,
-            {moved_on},
+            moment,
             counted
 
 -- name: select_task
@@ -132,7 +133,7 @@ updated AS (
     ) = (
         SELECT
             {updated_fields}
-        FROM jsonb_populate_record(tasks, %(fields)s) AS given
+        FROM jsonb_populate_record(tasks, %(fields)s) AS given, (SELECT {moved_on}) AS now (moment)
     )
     FROM counter
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
@@ -154,7 +155,7 @@ updated AS (
     ) = (
         SELECT
             {updated_fields}
-        FROM jsonb_populate_record(tasks, fields) AS given
+        FROM jsonb_populate_record(tasks, fields) AS given, (SELECT {moved_on}) AS now (moment)
     )
     FROM
         counter,

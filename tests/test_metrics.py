@@ -235,6 +235,30 @@ def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: py
     assert heard == [created, created, ("rate_limited", "default", 1)]
 
 
+def test_whatever_completes_a_task_is_counted_and_nothing_else(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    first, second, third = (alice.create()["id"] for _ in range(3))
+    heard: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        trail, "LISTENERS", [lambda event, _label, count: heard.append((event, count))]
+    )
+    for body in ({"title": "x"}, {"completed": True}, {"completed": True}, {"title": "y"}):
+        assert alice.call("PATCH", first, json=body).json.keys() > body.keys()
+    assert heard == [("tasks_completed", 1)]
+    alice.call("PUT", second, json={"title": "x", "completed": True})
+    assert heard == [("tasks_completed", 1)] * 2
+    heard.clear()
+    operations = [
+        {"op": "patch", "id": first, "task": {"title": "z"}},
+        {"op": "patch", "id": third, "task": {"completed": True}},
+        {"op": "complete", "id": second},
+        {"op": "create", "task": {"title": "new"}},
+    ]
+    assert alice.call("POST", "batch", json={"operations": operations}).status_code == 200
+    assert heard == [("tasks_created", 1), ("tasks_completed", 1)]
+
+
 def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
     alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):

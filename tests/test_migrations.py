@@ -132,6 +132,47 @@ def test_up_down_and_up_again_leaves_the_same_schema(url: str, tmp_path: Path) -
     assert schema_of(url, tmp_path) == once
 
 
+DEFINITIONS = """
+    SELECT pg_get_indexdef(indexrelid) FROM pg_index
+    WHERE indrelid::regclass::text !~ '^(pg_|information_schema)'
+    UNION ALL SELECT conrelid::regclass || replace(pg_get_constraintdef(oid), ' NOT VALID', '')
+    FROM pg_constraint WHERE conrelid <> 0 AND connamespace = 'public'::regnamespace
+    UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT pg_policy::text FROM pg_policies AS pg_policy
+    UNION ALL SELECT concat_ws(' ', table_name, column_name, data_type, is_nullable, column_default)
+    FROM information_schema.columns WHERE table_schema = 'public'
+"""
+
+
+def definitions(url: str) -> set[str]:
+    """Tell what a database is made of, but which constraints were validated."""
+    with psycopg.connect(url) as connection:
+        return {definition for (definition,) in connection.execute(DEFINITIONS)}
+
+
+def test_each_down_part_leaves_what_was_there_before_and_deletes_nothing_but_the_trash(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", tmp_path)
+    before = []
+    for file in FILES:
+        before.append(definitions(url))
+        shutil.copy(file, tmp_path)
+        migrate.migrate(url)
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO tasks (user_id, title, deleted_at)"
+            " VALUES ('alice', 'kept', NULL), ('alice', 'deleted', now())"
+        )
+    for file, expected in reversed(list(zip(FILES, before, strict=True))[1:]):
+        migrate.rollback(url)
+        assert definitions(url) == expected, file.name
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT title FROM tasks").fetchall() == [("kept",)]
+
+
 def test_schema_sql_is_what_the_migrations_make(url: str, tmp_path: Path) -> None:
     migrate.migrate(url)
     written = (PROJECT / "schema.sql").read_text()
@@ -241,6 +282,9 @@ def run_old_code(url: str, number: int, is_over: threading.Event) -> tuple[int, 
 def test_migrations_stop_nobody_who_writes_and_count_every_task(url_of_old_release: str) -> None:
     """The release before this one runs on while they are applied to a table that is in use."""
     url, is_over = url_of_old_release, threading.Event()
+    place = "SELECT pg_relation_filenode('tasks')"
+    with psycopg.connect(url) as connection:
+        written_at = connection.execute(place).fetchone()
     with ThreadPoolExecutor(4) as threads:
         writers = [threads.submit(run_old_code, url, number, is_over) for number in range(4)]
         try:
@@ -251,6 +295,7 @@ def test_migrations_stop_nobody_who_writes_and_count_every_task(url_of_old_relea
     assert min(runs) >= 100
     assert max(longest) < LOCK_TIMEOUT / 1000
     with psycopg.connect(url) as connection:
+        assert connection.execute(place).fetchone() == written_at, "the table was rewritten"
         wrong = connection.execute(
             "SELECT user_id, version, newest, stored, in_fact FROM task_counters FULL JOIN ("
             " SELECT user_id, max(version) AS newest, count(title) AS in_fact FROM ("

@@ -384,6 +384,8 @@ UNFIT = [
             ";TZID=Asia/Tokyo:00010101T000000",
             ";X-TASKS-MICROSECOND=x:20261120T093000Z",
             ";X-TASKS-MICROSECOND=9999999:20261120T093000Z",
+            ";X-TASKS-MICROSECOND=1,2:20261120T093000Z",
+            ";TZID=Europe/Berlin,UTC:20261120T093000",
         )
     ),
 ]
