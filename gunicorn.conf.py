@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import gunicorn.http.message  # type: ignore[import-untyped]
 import gunicorn.http.parser  # type: ignore[import-untyped]
 import gunicorn.http.unreader  # type: ignore[import-untyped]
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
@@ -134,6 +135,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
 
 gunicorn.util.close = worker.close
 gunicorn.util.http_date = worker.http_date
+gunicorn.http.message.Message.max_buffer_headers = worker.longest_head
 gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
 gunicorn.http.wsgi.Response = worker.Response

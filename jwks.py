@@ -7,12 +7,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from io import BufferedReader, RawIOBase
 from math import inf
 from socket import SHUT_RDWR, socket
 from ssl import create_default_context
 from threading import Lock, Thread, Timer
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from jwt.exceptions import PyJWTError
 
 from strict_json import parse_json
 from trail import tell
+from turns import PAUSE
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ FETCH_TIMEOUT = 2.0  # seconds that a request waits for a fetch, and a fetch for
 LARGEST_KEY_SET = 256 * 1024  # bytes
 REFRESH_AFTER = 300.0  # seconds
 FETCH_PAUSE = 5.0  # seconds between two fetches, however many requests ask
+MOST_KEYS = 100  # of an issuer; each takes some time to read
 FORGET_AFTER = 24 * 3600.0  # seconds that keys stay good while the issuer is away
 
 HEADERS = {"Accept": "application/json", "User-Agent": "tasks"}  # some firewalls demand a name
@@ -67,6 +70,7 @@ def fetch(url: str) -> bytes:
         if tls
         else HTTPConnection(host, parts.port, timeout=FETCH_TIMEOUT)
     ) as connection:
+        connection.response_class = PacedResponse
         HTTPConnection.connect(connection)
         # The socket's timeout is one of each read: a server that drips would outlive it, also in
         # the handshake. TLS takes the socket for itself, so that the deadline has a copy.
@@ -90,6 +94,31 @@ def fetch(url: str) -> bytes:
     return body
 
 
+class PacedResponse(HTTPResponse):
+    """Has others run between two reads, the deadline among them: a sender may never pause."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = BufferedReader(Paced(self.fp))
+
+
+class Paced(RawIOBase):
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        sleep(PAUSE)
+        read: int = self.file.readinto1(buffer)
+        return read
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
 def cut(twin: socket) -> None:
     """End a connection under its reader, who would go on in plain text after SSLSocket.shutdown."""
     with suppress(OSError):
@@ -103,10 +132,10 @@ def parse_key_set(body: bytes) -> dict[KeyName, Any]:
         ValueError: it is no key set.
     """
     match parse_json(body):
-        case {"keys": [*entries]}:
+        case {"keys": [*entries]} if len(entries) <= MOST_KEYS:
             return dict(pair for entry in entries for pair in keys_of(entry))
         case _:
-            raise ValueError("it is no key set")
+            raise ValueError(f"it is no set of {MOST_KEYS} keys at most")
 
 
 def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:

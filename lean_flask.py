@@ -10,10 +10,11 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from converters import CONVERTERS
+from converters import CONVERTERS, LONGEST_USER_ID
 
 NO_SESSION = NullSession()
-REMEMBERED_PATHS = 2048  # at most 16 MB, where all are as long as gunicorn lets them be
+LONGEST_PATH = 2 * LONGEST_USER_ID  # characters; none of ours is longer
+REMEMBERED_PATHS = 2048
 
 
 class NoSessions(SessionInterface):
@@ -101,8 +102,10 @@ class LeanFlask(Flask):
         """Bind no host, as no route looks at it: Flask would parse and check it each time."""
         if request is None:
             return super().create_url_adapter(None)
+        path = request.path
         # werkzeug would drop slashes in front, by which the layers below Flask know a path.
-        path = "" if request.environ["PATH_INFO"].startswith("//") else request.path
+        if request.environ["PATH_INFO"].startswith("//") or len(path) > LONGEST_PATH:
+            path = ""
         return PathAdapter(
             self.url_map,
             "",

@@ -100,25 +100,29 @@ def refuse(start_response: Any) -> list[bytes]:
 def bound_imports(app: Flask) -> None:
     """Let a user send this process one file at a time, and import few that have arrived at once.
 
-    A path is its user's: whoever is another one is refused before a byte is read. What is pushed
-    on the stack in the environ is given back at the end of the request.
+    What is pushed on the stack in the environ is given back at the end of the request.
     """
     answer = app.wsgi_app
-    users = Shares(1)
+    app.extensions["senders"] = Shares(1)
     app.extensions["import_turns"] = BoundedSemaphore(IMPORTS_AT_ONCE)
 
     def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
         path: str = environ["PATH_INFO"]
         if not path.endswith("/tasks/import") or environ["REQUEST_METHOD"] != "POST":
             return answer(environ, start_response)
-        if not (mine := users.take(path, PATIENCE)):
-            return refuse(start_response)
         with ExitStack() as held:
-            held.callback(users.give_back, mine)
             environ[HELD] = held
             return answer(environ, start_response)
 
     app.wsgi_app = answer_bounded  # type: ignore[method-assign]
+
+
+def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
+    """Wait for the user's other file to end; raises as `await_import`."""
+    senders: Shares = app.extensions["senders"]
+    if not (mine := senders.take(user_id, PATIENCE)):
+        raise ApiError(503, MESSAGE_OF_STATUS[503])
+    held.callback(senders.give_back, mine)
 
 
 def await_import(app: Flask, held: ExitStack) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from hashlib import sha256
-from io import BytesIO
-from itertools import chain
+from io import BytesIO, TextIOWrapper
 from typing import Any
 from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo, available_timezones
@@ -133,8 +132,10 @@ def read(body: bytes) -> Iterator[Todo]:
     todo: Todo = {}
     size = 0
     calendars = 0
-    lines = BytesIO(body)
-    lines.seek(len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
+    file = BytesIO(body)
+    file.seek(len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
+    # Bytes as the characters of Latin-1: only text ends its lines at CR too.
+    lines = TextIOWrapper(file, "latin-1", newline="")
     for name, content in content_lines(in_turns(lines)):
         line = content.decode()
         component = line.partition(":")[2].strip().upper()
@@ -160,13 +161,14 @@ def read(body: bytes) -> Iterator[Todo]:
         raise ValueError("it breaks off")
 
 
-def content_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Yield what is read of the lines, unfolded (RFC 5545, section 3.1), each after its name.
 
     A fold may stand within a character. Of a line that is too long, so much that this shows.
     """
     name, parts, size = "", [b""], 0
-    for rest in chain.from_iterable(map(bytes.splitlines, lines)):
+    for line in lines:
+        rest = line.rstrip("\r\n").encode("latin-1")
         if rest and rest[:1] not in b" \t":
             if name in READ:
                 yield name, b"".join(parts)

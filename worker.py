@@ -29,6 +29,7 @@ LAST_TASKS = 2  # seconds of a stop that are for the process itself: closing, th
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of it without a byte
+LONGEST_HEAD = 32 * 1024  # bytes of headers, or of trailers; gunicorn would look through 800 KB
 MOST_UNREAD = 64 * 1024  # bytes of a body that nobody reads, before its connection is closed
 RESET = struct.pack("ii", 1, 0)  # linger: closing is a reset, as what is left to send is dropped
 WAITED = 0.0005  # seconds; a read that takes as long had to wait, and others had their turn
@@ -148,8 +149,10 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
     def should_close(self) -> bool:
         """Tell the client where the rest of its body is too long to be read (RFC 9112, 9.6)."""
-        left: int = getattr(self.req.body.reader, "length", 0)
-        return left > MOST_UNREAD or super().should_close()
+        reader = self.req.body.reader
+        left: int = getattr(reader, "length", 0)
+        is_in_chunks = getattr(reader, "parser", None) is not None  # each may be one byte
+        return left > MOST_UNREAD or is_in_chunks or super().should_close()
 
     def send_headers(self) -> None:
         if not self.headers_sent:
@@ -175,6 +178,9 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
 errors_of = cache(wsgi.WSGIErrorsWrapper)
+
+
+longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
 
 
 def finish_short_body(parser: Any, deadline: float | None = None) -> bool:

@@ -26,7 +26,7 @@ from blueprints import (
 from connection import Connection, Value
 from database import Database
 from errors import ApiError
-from overload import HELD, await_import
+from overload import HELD, await_import, await_sender
 from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
@@ -99,6 +99,7 @@ def take_file() -> None:
     held = request.environ.get(HELD)
     if held is None or (request.content_length or 0) > limit:
         return
+    await_sender(current_app, held, request.view_args["user_id"])  # type: ignore[index]
     file = held.enter_context(SpooledTemporaryFile(KEPT_IN_MEMORY))  # noqa: SIM115 - it is one
     while file.tell() <= limit and (part := read_part(request, PART)):
         file.write(part)

@@ -220,7 +220,17 @@ def test_large_body_of_another_type_is_413_too(small: FlaskClient):
 
 def test_unknown_path_is_404_and_wrong_method_405(client: FlaskClient, alice: User):
     assert_error(client.get("/nope"), 404, "not_found", "There is nothing at this path.")
-    for path in ["/", "/api", "/api/", "/api/alice", "/api/alice/tasks/", "//", "/api//tasks"]:
+    long = "/".join(["/api", *"x" * 4000, "tasks"])
+    for path in [
+        "/",
+        "/api",
+        "/api/",
+        "/api/alice",
+        "/api/alice/tasks/",
+        "//",
+        "/api//tasks",
+        long,
+    ]:
         assert_error(alice.call("GET", path), 404, "not_found")
     assert_error(alice.call("DELETE"), 405, "method_not_allowed")
     assert_error(alice.call("POST", 12, json={"title": "x"}), 405, "method_not_allowed")

@@ -49,6 +49,7 @@ from support import assert_error, token_for
 
 import jwks
 from config import PROJECT
+from jwks import MOST_KEYS
 
 LACKS_KEY = "The token is signed with a key that its issuer lacks."
 NOT_ACCEPTED = "The token is signed with an algorithm that is not accepted."
@@ -463,6 +464,12 @@ def test_other_members_of_a_key_set_are_ignored(issuer: Issuer, api: Flask):
     entry = issuer.keys[0].entry() | {"use": "sig", "key_ops": ["verify"], "x5c": [], "new": {}}
     issuer.behave = answer_with(json.dumps({"version": 2, "keys": [entry]}).encode())
     assert ask(api, issuer.token()).status_code == 200
+
+
+def test_more_keys_than_an_issuer_has_are_none(issuer: Issuer, api: Flask, caplog: Any):
+    issuer.behave = answer_with(json.dumps({"keys": [{}] * (MOST_KEYS + 1)}).encode())
+    assert_error(ask(api, issuer.token()), 503, "unavailable")
+    assert len([each for each in caplog.records if each.name == "jwks"]) == 1
 
 
 # TLS

@@ -14,6 +14,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlencode
 
 import processes
@@ -103,11 +104,15 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
     assert connection.sock is kept
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{"json": {"title": "x" * 100_000}}, {"body": iter([b" ", b"{}"])}],
+    ids=["long", "in chunks"],
+)
 def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
-    connection: HTTPConnection,
+    connection: HTTPConnection, body: dict[str, Any]
 ) -> None:
-    body = {"title": "x" * 100_000}
-    answer = ask(connection, "POST", tasks_of("bob"), token=token_for("alice"), json=body)
+    answer = ask(connection, "POST", tasks_of("bob"), token=token_for("alice"), **body)
     assert answer.status_code == 401
     assert answer.headers["Connection"] == "close"
     assert connection.sock is None
@@ -128,10 +133,24 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
             431,
             "request_header_fields_too_large",
         ),
+        (
+            b"GET / HTTP/1.1\r\n%s\r\n" % (b"Cookie: %s\r\n" % (b"z" * 8000) * 5),
+            431,
+            "request_header_fields_too_large",
+        ),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, foo\r\n\r\n", 501, "not_implemented"),
         (b"POST / HTTP/1.1\r\nExpect: garbage\r\n\r\n", 417, "expectation_failed"),
     ],
-    ids=["no HTTP", "no header", "two lengths", "long path", "long header", "coding", "expected"],
+    ids=[
+        "no HTTP",
+        "no header",
+        "two lengths",
+        "long path",
+        "long header",
+        "long head",
+        "coding",
+        "expected",
+    ],
 )
 def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     api: Process, request_: bytes, status: int, error: str

@@ -599,13 +599,15 @@ def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
     with slow_imports(alice):
         assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
         assert bob.call("POST", "import", json=[]).status_code == 201
+        # Who may not send it does not stand in her line either.
+        assert bob.call("POST", f"{alice.tasks}/import", json=[]).status_code == 401
     assert alice.call("POST", "import", json=[]).status_code == 201
 
 
 LONG_FILES = {
     "application/json": json.dumps([{"title": "x"}] * 2000),
     "text/csv": "title" + "\n" * 1_000_000,
-    "text/calendar": "BEGIN:VCALENDAR\n" + "A\n" * 500_000,
+    "text/calendar": "BEGIN:VCALENDAR\r" + "A\r" * 500_000,
 }
 
 

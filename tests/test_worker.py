@@ -15,7 +15,7 @@ import processes
 import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
-from issuer import Issuer, hang, make_key
+from issuer import Behaviour, Issuer, hang, make_key
 from processes import GREENLETS, Process, ask, gunicorn, tasks_of, wait_until
 from support import SECRET, assert_error, token_for
 
@@ -251,9 +251,18 @@ def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_wai
     assert api.call("GET", task_id).status_code == 200
 
 
-def test_issuer_that_hangs_keeps_no_other_request_waiting(folder: Path, url: str) -> None:
+def flood(issuer: Issuer, connection: socket.socket) -> None:
+    """Send without a pause what is no answer yet."""
+    while not issuer.stopping.is_set():
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+
+@pytest.mark.parametrize("behave", [hang, flood])
+def test_issuer_that_hangs_keeps_no_other_request_waiting(
+    folder: Path, url: str, behave: Behaviour
+) -> None:
     issuer = Issuer(make_key())
-    issuer.behave = hang
+    issuer.behave = behave
     settings = {"BETTER_AUTH_URL": issuer.origin, "BETTER_AUTH_SECRET": SECRET}
     with gunicorn(folder, url, **settings) as process, ThreadPoolExecutor() as pool:
         token = issuer.token()
