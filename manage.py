@@ -3,38 +3,31 @@
 import re
 import secrets
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
-import jwt
 import psycopg
 
 import migrate as migrations
 import purge as purges
 import roles
-from children import end_with_parent
 from config import PROJECT, CommandError, Settings, parse, read_environ
 from database import Database, DatabaseUnavailable
+from serving import make_token, on_stop, require_free_port, serve
 
 DATA_FOLDER = PROJECT / ".data"
 DATABASE_FOLDER = DATA_FOLDER / "postgres"
 SECRET_FILE = DATA_FOLDER / "secret"
 
 API_ROLE = "tasks_api"  # of the embedded server
-
-TOKEN_LIFETIME = 12 * 3600  # seconds
-START_TIMEOUT = 30.0  # seconds
-WATCH_INTERVAL = 0.2  # seconds
 
 MIGRATION_TEMPLATE = """\
 -- migrate:up
@@ -59,11 +52,18 @@ def commands() -> None:
     """Run and look after the task API."""
 
 
+def own_postgres() -> ModuleType:
+    """Import what runs a server here; where a database is given, none of it is needed."""
+    try:
+        return import_module("embedded")
+    except ModuleNotFoundError:
+        raise CommandError("Set DATABASE_URL: there is no PostgreSQL of its own here.") from None
+
+
 @contextmanager
 def embedded_server(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
     """Run PostgreSQL on `folder` and yield its address."""
-    import embedded  # only here: where a database is given, none of it is needed
-
+    embedded = own_postgres()
     try:
         with embedded.running(folder, settings) as url:
             yield url
@@ -79,9 +79,7 @@ def database_url() -> Iterator[str]:
         if given := environ.get(name.upper()):
             yield parse(name, given)
             return
-    import embedded
-
-    if url := embedded.url_of_running(DATABASE_FOLDER):
+    if url := own_postgres().url_of_running(DATABASE_FOLDER):
         yield url
         return
     with embedded_server(DATABASE_FOLDER) as url:
@@ -118,94 +116,13 @@ def run() -> None:
     require_free_port(Settings.load(environ | stand_in))
     with suppress(KeyboardInterrupt), embedded_server(DATABASE_FOLDER) as url:
         migrations.migrate(url)
+        purge_all(Settings.load(environ | stand_in | {"DATABASE_URL": url}))
         api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
         environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
         settings = Settings.load(environ)
         roles.grant(url, api_url, settings.database_statement_timeout)
         code = serve(settings, environ, DATABASE_FOLDER)
     sys.exit(code)
-
-
-def on_stop(handler: Any) -> None:
-    """Have `handler` called for Ctrl-C, for SIGTERM, and for a closed terminal without nohup."""
-    signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGTERM, handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, handler)
-
-
-def require_free_port(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
-    try:
-        socket.create_server((settings.api_host, settings.api_port), family=family).close()
-    except OSError as error:
-        place = f"{settings.api_host} port {settings.api_port}: {error.strerror}"
-        raise CommandError(f"Cannot listen on {place}. Set API_PORT or API_HOST.") from None
-
-
-def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None = None) -> int:
-    """Run gunicorn until it ends, or this process is told to, or the embedded server has gone."""
-    gunicorn = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "wsgi:application"],
-        cwd=PROJECT,
-        env=environ,
-        start_new_session=True,  # a Ctrl-C in the terminal would cut off requests in flight
-        preexec_fn=end_with_parent(signal.SIGTERM),
-    )
-    on_stop(lambda *_: gunicorn.terminate())
-    if wait_until_live(settings, gunicorn):
-        click.echo(banner(settings))
-    while embedded_on and gunicorn.poll() is None:
-        import embedded
-
-        if embedded.has_ended(embedded_on):
-            gunicorn.terminate()
-            gunicorn.wait()
-            raise CommandError(f"PostgreSQL has ended by itself, see {embedded_on}.log.")
-        time.sleep(WATCH_INTERVAL)
-    return gunicorn.wait()
-
-
-def wait_until_live(settings: Settings, gunicorn: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + START_TIMEOUT
-    while gunicorn.poll() is None and time.monotonic() < deadline:
-        connection = HTTPConnection(reachable_host(settings), settings.api_port, timeout=2)
-        try:
-            connection.request("GET", "/livez")
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            time.sleep(0.05)
-        finally:
-            connection.close()
-    return False
-
-
-def reachable_host(settings: Settings) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)
-
-
-def banner(settings: Settings) -> str:
-    host = reachable_host(settings)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
-    lines = ["", f"  Swagger UI   {address}/docs", f"  OpenAPI      {address}/openapi.json", ""]
-    if settings.better_auth_secret:
-        curl = (
-            f"curl -s {address}/api/demo/tasks -H 'Content-Type: application/json'"
-            ' -d \'{"title": "Buy milk"}\''
-            f" -H 'Authorization: Bearer {make_token(settings, 'demo')}'"
-        )
-        lines += ["  Create a task as the user demo:", "", curl, ""]
-    return "\n".join(lines)
-
-
-def make_token(settings: Settings, user: str) -> str:
-    now = int(time.time())
-    claims = {"sub": user, "iat": now, "exp": now + TOKEN_LIFETIME}
-    if settings.issuer:
-        claims |= {"iss": settings.issuer}
-    if settings.audience:
-        claims |= {"aud": settings.audience}
-    return jwt.encode(claims, settings.better_auth_secret, algorithm="HS256")
 
 
 @commands.command()
@@ -250,14 +167,22 @@ def purge() -> None:
     with database_url() as url:
         needless = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": "-" * 32}
         settings = Settings.load(read_environ() | needless)
-        with closing(Database(settings)) as database:
-            try:
-                tasks = purges.purge_old_trash(database, settings.trash_days)
-                purges.purge_idempotency_keys(database)
-                purges.purge_audit(database, settings.audit_days)
-            except (DatabaseUnavailable, psycopg.Error) as error:
-                raise CommandError(f"Not all was deleted, run it again: {error}") from None
+        tasks = purge_all(settings)
     click.echo(f"Deleted {tasks} tasks that were in the trash for {settings.trash_days} days.")
+
+
+def purge_all(settings: Settings) -> int:
+    """Delete what is over its time, as the tables' owner; return how many tasks."""
+    with closing(Database(settings)) as database:
+        try:
+            purges.purge_idempotency_keys(database)
+            purges.purge_audit(database, settings.audit_days)
+            return purges.purge_old_trash(database, settings.trash_days)
+        except psycopg.errors.InsufficientPrivilege:
+            message = "Only the tables' owner may delete for good: set MIGRATION_DATABASE_URL."
+            raise CommandError(message) from None
+        except (DatabaseUnavailable, psycopg.Error) as error:
+            raise CommandError(f"Not all was deleted, run it again: {error}") from None
 
 
 @commands.command()

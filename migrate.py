@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +24,13 @@ DBMATE = Path(sys.executable).with_name("dbmate")
 LOCK_KEY = 0x7461736B73  # "tasks"
 LOCK_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
+
+
+# What libpq and the server say of an address that no waiting makes right.
+WRONG_ADDRESS = re.compile(
+    r'invalid \S+ value: .*|(?:database|role) ".*" does not exist|password authentication failed.*'
+    r"|no pg_hba\.conf entry .*"
+)
 
 
 class MigrationError(CommandError):
@@ -52,7 +60,7 @@ def require_migrated(settings: Settings) -> None:
     """Refuse to start on a database that is behind the code; one that is away may still come.
 
     Raises:
-        ConfigError: migrations are pending, or the role has no rights.
+        ConfigError: migrations are pending, the role has no rights, or the address is wrong.
     """
     try:
         with UnpreparedConnection.connect(
@@ -63,6 +71,8 @@ def require_migrated(settings: Settings) -> None:
         message = f"The role of DATABASE_URL lacks rights ({error}): run `make migrate`."
         raise ConfigError(message) from None
     except psycopg.Error as error:
+        if wrong := WRONG_ADDRESS.search(str(error)):
+            raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.") from None
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
         return
     if pending:

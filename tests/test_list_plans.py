@@ -204,3 +204,13 @@ def test_export_reads_no_further_than_its_page(planned: psycopg.Connection):
     _, ran = explain(planned, "select_exported_tasks", after_id=0)
     assert "Index Only Scan" in ran
     assert not ran & {"Seq Scan", "Bitmap Heap Scan"}
+
+
+def test_an_insert_pays_for_three_indexes(postgresql: psycopg.Connection):
+    """What is inserted is not in the trash, which has a fourth."""
+    found = postgresql.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index"
+        " WHERE indrelid = 'tasks'::regclass"
+        " AND pg_get_expr(indpred, indrelid) IS DISTINCT FROM '(deleted_at IS NOT NULL)' ORDER BY 1"
+    )
+    assert found.fetchall() == [("tasks_due",), ("tasks_pkey",), ("tasks_updated",)]

@@ -175,6 +175,21 @@ def test_start_in_a_role_without_rights_is_refused(
         require_migrated(settings_for(database_url))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("dbname=nowhere", 'database "nowhere" does not exist'),
+        ("user=nobody", 'role "nobody" does not exist'),
+        ("sslmode=perhaps", 'invalid sslmode value: "perhaps"'),
+    ],
+)
+def test_start_with_an_address_that_no_waiting_makes_right_is_refused(
+    database_url: str, wrong: str, told: str
+):
+    with pytest.raises(ConfigError, match=f"^DATABASE_URL is wrong: {told}"):
+        require_migrated(settings_for(f"{database_url} {wrong}"))
+
+
 def test_owner_that_may_make_no_role_is_told_so_in_one_line(database_url: str):
     with pytest.raises(CommandError, match="another"):
         roles.grant(database_url, psycopg.conninfo.make_conninfo(database_url, user="another"))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ import config
 import embedded
 import manage
 import migrate
+import serving
 from config import PROJECT, SETTINGS
 
 DEADLINE = 10  # seconds in which everything that was started has ended
@@ -107,6 +109,11 @@ def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path) -> None:
         status, body = paste(curl_line(process))
         assert (status, json.loads(body)["user_id"]) == (201, "demo")
         assert process.ask("GET", "/readyz").status_code == 200
+        with psycopg.connect(database_of(fresh)) as owner:
+            roles = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'tasks'"
+            assert owner.execute(roles).fetchall() == [(manage.API_ROLE,)]
+            old = "INSERT INTO tasks (user_id, title, deleted_at) VALUES ('demo', 'old', %s)"
+            owner.execute(old, [datetime.now(UTC) - timedelta(days=31)])
         assert process.stop() == 0
 
     secret = fresh / ".data" / "secret"
@@ -119,7 +126,9 @@ def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path) -> None:
     with manage_run(fresh) as process:
         assert secret.read_text() == kept
         status, newer = paste(curl_line(process))
-        assert (status, json.loads(newer)["id"]) == (201, json.loads(body)["id"] + 1)
+        assert (status, json.loads(newer)["id"]) == (201, json.loads(body)["id"] + 2)
+        with psycopg.connect(database_of(fresh)) as owner:
+            assert owner.execute("SELECT FROM tasks WHERE title = 'old'").fetchall() == []
         code, [token] = processes.manage(fresh, "token", "auth0|1")
         assert code == 0
         path = processes.tasks_of("auth0|1")
@@ -150,6 +159,16 @@ def test_stop_lets_a_slow_request_finish_and_leaves_nothing(
         wait_until_gone(family, DEADLINE)
         assert time.monotonic() - signalled < DEADLINE
         assert "Traceback" not in process.output()
+
+
+def test_where_no_server_is_brought_along_an_address_is_asked_for(tmp_path: Path) -> None:
+    """As in the image, which has no embedded.py."""
+    image = processes.copy_of_project(tmp_path)
+    (image / "embedded.py").unlink()
+    for command in ("run", "migrate", "purge"):
+        code, [line] = processes.manage(image, command)
+        assert code == 1
+        assert line.startswith("Error: Set DATABASE_URL: ")
 
 
 def test_command_migrate_starts_the_embedded_server_and_stops_it(project: Path) -> None:
@@ -320,7 +339,7 @@ def test_env_file_is_read_and_the_environment_outranks_it(
 
 def test_without_a_secret_no_curl_line_is_printed() -> None:
     settings = config.Settings(better_auth_url="http://localhost:3000", api_host="::")
-    text = manage.banner(settings)
+    text = serving.banner(settings)
     assert "http://[::1]:8000/docs" in text
     assert "curl" not in text
 

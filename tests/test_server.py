@@ -118,6 +118,33 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
     assert connection.sock is None
 
 
+SPIN = """
+answer = application.wsgi_app
+def spin(environ, start_response):
+    while environ["QUERY_STRING"] == "spin":
+        pass
+    return answer(environ, start_response)
+application.wsgi_app = spin
+"""
+
+
+def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
+    server: SimpleNamespace, database_url: str, tmp_path: Path
+) -> None:
+    folder = processes.copy_of_project(tmp_path)
+    (folder / "wsgi.py").write_text((folder / "wsgi.py").read_text() + SPIN)
+    config = folder / "gunicorn.conf.py"
+    text, changes = re.subn(
+        r"^timeout = \d+", "timeout = 1", config.read_text(), flags=re.MULTILINE
+    )
+    assert changes == 1
+    config.write_text(text)
+    with gunicorn(folder, processes.as_url(database_url)) as process:
+        assert send_raw(process, b"GET /livez?spin HTTP/1.1\r\n\r\n") == b""
+        wait_until(process.is_live)
+        assert "WORKER TIMEOUT" in process.output()
+
+
 # What gunicorn refuses itself
 
 

@@ -290,6 +290,12 @@ def test_purge_without_a_database_ends_in_one_line(purge: Callable):
     assert lines[-1].startswith("Error: Not all was deleted, run it again: ")
 
 
+def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: Callable, database_url: str):
+    code, [line] = purge(DATABASE_URL=processes.as_url(database_url))
+    assert code == 1
+    assert "set MIGRATION_DATABASE_URL" in line
+
+
 def test_purge_is_safe_beside_users(app: Flask, alice: User, postgresql: psycopg.Connection):
     """A task that left the trash, or came back to it, since it was found there stays."""
     database: Database = app.extensions["database"]
