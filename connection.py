@@ -10,6 +10,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
@@ -96,6 +97,8 @@ class Connection(psycopg.Connection[Any]):
         self.turn: Turn | None = None  # of the user who has it
         self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
         self._prepared_names: set[str] = set()
+        target = conninfo_to_dict(self.info.dsn).get("target_session_attrs")
+        self._has_to_write = target in {"read-write", "primary"}
         self._await_reply = waiter(self.pgconn.socket)
         self._writable = select.poll()
         self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)
@@ -217,8 +220,12 @@ class Connection(psycopg.Connection[Any]):
     def is_stale(self) -> bool:
         """Tell whether an idle connection has something to read: its server's last words, its end.
 
-        Costs a microsecond, where asking the server costs a round trip.
+        Also, where the address asks for a server that takes writes, whether this one told that it
+        no longer does. Costs a microsecond, where asking the server costs a round trip.
         """
+        status = b"default_transaction_read_only"
+        if self._has_to_write and self.pgconn.parameter_status(status) == b"on":
+            return True
         unread = fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, NOTHING)
         try:
             self.pgconn.consume_input()

@@ -94,6 +94,8 @@ def migrate(url: str) -> None:
             raise MigrationError(
                 f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."
             )
+        if connection.run("select_whether_case_is_folded", {}).get_value(0, 0) != b"t":
+            log.warning("of A to Z alone, search will know upper from lower case: see LC_CTYPE")
         run_dbmate(connection, "migrate")
 
 

@@ -103,6 +103,19 @@ END $$;
 
 
 --
+-- Name: keep_task_owner(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.keep_task_owner() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'a task keeps its user_id: export the tasks, and import them as the other user'
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+
+
+--
 -- Name: set_tag_bits(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -210,6 +223,7 @@ CREATE TABLE public.tasks (
     CONSTRAINT tasks_tags_count CHECK ((cardinality(tags) <= 20)),
     CONSTRAINT tasks_tags_length CHECK (((array_position(tags, ''::text) IS NULL) AND (array_position(tags, NULL::text) IS NULL) AND (char_length(array_to_string(tags, ''::text)) <= 1000))),
     CONSTRAINT tasks_title_length CHECK (((char_length(title) >= 1) AND (char_length(title) <= 200))),
+    CONSTRAINT tasks_title_not_blank CHECK ((title ~ '\S'::text)),
     CONSTRAINT tasks_user_id_length CHECK (((char_length(user_id) >= 1) AND (char_length(user_id) <= 255)))
 );
 ALTER TABLE ONLY public.tasks ALTER COLUMN user_id SET (n_distinct=-0.001);
@@ -347,6 +361,13 @@ CREATE TRIGGER tasks_count_update BEFORE UPDATE ON public.tasks FOR EACH ROW WHE
 
 
 --
+-- Name: tasks tasks_keep_owner; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER tasks_keep_owner BEFORE UPDATE OF user_id ON public.tasks FOR EACH ROW WHEN ((new.user_id <> old.user_id)) EXECUTE FUNCTION public.keep_task_owner();
+
+
+--
 -- Name: tasks tasks_tag_bits_insert; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -442,4 +463,6 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0016'),
     ('0017'),
     ('0018'),
-    ('0019');
+    ('0019'),
+    ('0020'),
+    ('0021');

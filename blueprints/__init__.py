@@ -84,6 +84,16 @@ def expected_versions() -> str | None:
     return None if header == "*" else f"{{{','.join(versions_of(header))}}}"
 
 
+def refuse_if_match() -> None:
+    """Write nothing where a client asks for a version of what has none (RFC 9110, 13.1.1).
+
+    Raises:
+        ApiError: 412.
+    """
+    if expected_versions() is not None:
+        raise ApiError(412, "There is no version here for If-Match to name.")
+
+
 def is_fresh(version: str) -> bool:
     """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
     header: str = request_ctx.request.environ.get("HTTP_IF_NONE_MATCH", "")

@@ -12,6 +12,7 @@ from blueprints import (
     BodyParser,
     first_fault,
     json_response,
+    refuse_if_match,
     refuse_unknown_parameters,
     transaction,
 )
@@ -168,6 +169,7 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     The first that cannot be done decides the error and is named in it, counted from 0; then nothing
     was done. A `patch` is a JSON merge patch; `version` is what If-Match is to a single task.
     """
+    refuse_if_match()
     operations: list[Operation] = body["operations"]
     with transaction() as db:
         results = (

@@ -17,6 +17,7 @@ from blueprints import (
     is_fresh,
     json_response,
     path_of,
+    refuse_if_match,
     refuse_unknown_parameters,
 )
 from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_response
@@ -124,8 +125,10 @@ def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
 @blueprint.post("")
 @blueprint.arguments(TaskCreate())  # an instance: a class would be instantiated for each request
 @blueprint.response(201, Task, headers=LOCATION | ETAG)
+@blueprint.alt_response(412, response="precondition_failed")
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task"""
+    refuse_if_match()
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     rows = database().fetch("insert_task", user_id=user_id, task=json.dumps(body), max_stored=most)
     if not rows:

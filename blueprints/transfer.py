@@ -20,6 +20,7 @@ from blueprints import (
     json_response,
     read_body,
     read_part,
+    refuse_if_match,
     refuse_unknown_parameters,
     transaction,
 )
@@ -136,6 +137,7 @@ def export_tasks(user_id: str) -> Response:
 
 @blueprint.post("/import")
 @blueprint.response(201, Imported)
+@blueprint.alt_response(412, response="precondition_failed")
 @blueprint.doc(requestBody=FILE)
 def import_tasks(user_id: str) -> Response:
     """Import tasks
@@ -144,6 +146,7 @@ def import_tasks(user_id: str) -> Response:
     over: the tasks are new ones. Where entries are wrong, the answer names the first twenty; the
     first entry of a file is number 1, and a header of CSV is none.
     """
+    refuse_if_match()
     form = sent_format()
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     number, batches = load_entries(form, read_body(request), most)

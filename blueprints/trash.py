@@ -5,7 +5,14 @@ from typing import Any
 
 from flask import Response
 
-from blueprints import database, json_response, path_of, pool, refuse_unknown_parameters
+from blueprints import (
+    database,
+    json_response,
+    path_of,
+    pool,
+    refuse_if_match,
+    refuse_unknown_parameters,
+)
 from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
 from blueprints.tasks import ETAG, TasksBlueprint, task_response, write_task
 from converters import LARGEST_ID
@@ -62,8 +69,10 @@ def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
 
 @blueprint.delete("")
 @blueprint.response(204)
+@blueprint.alt_response(412, response="precondition_failed")
 def empty_trash(user_id: str) -> Response:
     """Delete all tasks in the trash for good"""
+    refuse_if_match()
     purge_trash(pool(), user_id)
     return Response(status=204)
 

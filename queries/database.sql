@@ -1,12 +1,15 @@
 -- name: set_timeouts
--- What a fresh session is given: limits in milliseconds; one plan for each statement, whatever its
--- values, as else a list by tag is planned anew each time; no jit, which takes longer to compile
--- such short statements than to run them. No row, and nothing is set, behind a pooler: it hands out
--- pids of its own, and the session would be the next client's.
+-- What a fresh session is given, whatever the database or the role are set to: limits in
+-- milliseconds; moments in UTC; a write that waited for another goes on with what that left; one
+-- plan for each statement, whatever its values, as else a list by tag is planned anew each time; no
+-- jit, which takes longer to compile such short statements than to run them. No row, and nothing is
+-- set, behind a pooler: it hands out pids of its own, and the session would be the next client's.
 SELECT
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
     set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
+    set_config('TimeZone', 'UTC', false),
+    set_config('default_transaction_isolation', 'read committed', false),
     set_config('plan_cache_mode', 'force_generic_plan', false),
     set_config('jit', 'off', false)
 WHERE pg_backend_pid() = %(backend_pid)s;
@@ -16,6 +19,10 @@ WHERE pg_backend_pid() = %(backend_pid)s;
 SELECT string_agg(version, ',' ORDER BY version)
 FROM unnest(%(versions)s::text[]) AS version
 WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
+
+-- name: select_whether_case_is_folded
+-- Whether search and the order by title are without case beyond A to Z: the locale decides.
+SELECT lower('Ä') = 'ä';
 
 -- name: try_migration_lock
 -- True for one session at a time. Polled, never awaited: a waiting session would hold a snapshot
@@ -30,13 +37,15 @@ SELECT
     set_config('app.request_id', %(request_id)s, true);
 
 -- name: set_owner_and_timeouts
--- Behind a pooler: what set_owner does, and what set_timeouts does, for this transaction alone.
+-- Behind a pooler: what set_owner does, and what set_timeouts does, for this transaction alone, but
+-- for its isolation, which is that of the role.
 SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true),
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
+    set_config('TimeZone', 'UTC', true),
     set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('jit', 'off', true);
 
@@ -44,7 +53,8 @@ SELECT
 -- The statements that let a role serve the API and do nothing else, in their order; what earlier
 -- releases gave beyond that is taken back last. A role that exists keeps its password and its
 -- timeouts. Timeouts stand at the role as a pooler such as PgBouncer drops those of a session.
--- A temporary table would hide the one of its name from the triggers, the audit's among them.
+-- A temporary table would hide the one of its name from the triggers, the audit's among them, and a
+-- function in the tables' schema one of PostgreSQL's own: both are taken from everybody.
 SELECT statement
 FROM
     (SELECT %(role)s::text AS role) AS given,
@@ -68,7 +78,8 @@ FROM
             (11, false, format('GRANT INSERT ON audit_log TO %I', role)),
             (12, false, format('REVOKE DELETE ON task_counters, idempotency_keys FROM %I', role)),
             (13, false, format('REVOKE UPDATE, DELETE ON purged_tasks FROM %I', role)),
-            (14, false, format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()))
+            (14, false, format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())),
+            (15, false, format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema()))
     ) AS grants (position, is_for_new_role, statement)
 WHERE NOT is_for_new_role OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
 ORDER BY position;

@@ -104,6 +104,23 @@ def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: 
         assert connection.execute(at_new).fetchone()
 
 
+def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair) -> None:
+    alice = User(pair.app.test_client(), "alice")
+    alice.create()
+    pair.standby.execute("SELECT pg_promote()")
+    pair.primary.execute(
+        "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
+    )
+    other = create_app(settings_for(pair.url))
+    wait_until(
+        lambda: (
+            User(other.test_client(), "alice").call("POST", json={"title": "x"}).status_code == 201
+        )
+    )
+    other.extensions["database"].close()
+    wait_until(lambda: len(alice.all()) == 2)
+
+
 def test_migrations_find_the_one_that_takes_writes(pair: Pair) -> None:
     migrate.rollback(pair.url)
     migrate.migrate(either_of(pair.standby, pair.primary, target_session_attrs="read-write"))

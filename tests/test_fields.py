@@ -1,13 +1,15 @@
 """What people organise tasks by: priority, due date, tags, and when they completed one."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from itertools import product
 
 import psycopg
 import pytest
-from support import User, assert_error
+from support import User, assert_error, settings_for
 
+from app import create_app
 from field_types import DUE_PATTERN
 
 NEW = {"priority": "none", "due_at": None, "tags": [], "completed_at": None}
@@ -188,6 +190,7 @@ def test_put_takes_no_merge_patch(alice: User, task: dict):
     [
         ("due_at", "'2201-01-01'"),
         ("due_at", "'1969-12-31'"),
+        ("title", "' '"),
         ("tags", "ARRAY['']"),
         ("tags", "ARRAY[NULL]"),
         ("tags", "array_fill('a'::text, ARRAY[21])"),
@@ -198,6 +201,29 @@ def test_database_refuses_what_the_schema_refuses(
 ):
     with pytest.raises(psycopg.errors.CheckViolation):
         postgresql.execute(f"UPDATE tasks SET {column} = {value}")  # noqa: S608
+
+
+def test_task_never_changes_hands(task: dict, postgresql: psycopg.Connection):
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="keeps its user_id"):
+        postgresql.execute("UPDATE tasks SET user_id = 'bob'")
+
+
+def test_moments_are_in_utc_and_toggles_wait_whatever_the_database_is_set_to(
+    database_url: str, postgresql: psycopg.Connection
+):
+    name = postgresql.info.dbname
+    for setting in ("TimeZone = 'Asia/Kolkata'", "default_transaction_isolation = serializable"):
+        postgresql.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    postgresql.commit()
+    app = create_app(settings_for(database_url))
+    alice = User(app.test_client(), "alice")
+    task = alice.create(due_at="1970-01-01T00:00:00Z")
+    assert task["due_at"] == "1970-01-01T00:00:00+00:00"
+    assert task["created_at"].endswith("+00:00")
+    with ThreadPoolExecutor(4) as pool:
+        toggles = [pool.submit(alice.call, "PATCH", f"{task['id']}/complete") for _ in range(40)]
+        assert {each.result().status_code for each in toggles} == {200}
+    app.extensions["database"].close()
 
 
 def test_quota_is_a_409_that_tells_the_limit(alice: User, bob: User):

@@ -360,6 +360,18 @@ def test_database_of_another_encoding_is_refused_in_one_line(url: str, project: 
     assert line.startswith("Error: The database holds text as LATIN1: ")
 
 
+def test_database_that_knows_no_case_beyond_ascii_is_warned_of(url: str, project: Path) -> None:
+    name = f"ascii {os.getpid()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        options = "ENCODING 'UTF8' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        connection.execute(f'CREATE DATABASE "{name}" {options}')
+        other = processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
+        code, lines = manage(project, "migrate", DATABASE_URL=other)
+        connection.execute(f'DROP DATABASE "{name}"')
+    assert code == 0
+    assert [line for line in lines if "LC_CTYPE" in line]
+
+
 def test_late_file_with_a_lower_number_is_refused(url: str, project: Path) -> None:
     migrations = project / "migrations"
     for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:

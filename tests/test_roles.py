@@ -76,6 +76,17 @@ def test_table_that_would_take_the_entries_of_the_audit_is_refused(
         api.execute("CREATE TEMP TABLE audit_log (user_id text, action text, task_ids bigint[])")
 
 
+def test_function_that_would_run_as_the_owner_is_refused_in_an_old_database_too(
+    postgresql: psycopg.Connection, owner_url: str, database_url: str, api: psycopg.Connection
+):
+    """Before PostgreSQL 15 anybody could make one, and hide PostgreSQL's own from the triggers."""
+    postgresql.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    postgresql.commit()
+    roles.grant(owner_url, database_url)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        api.execute("CREATE AGGREGATE array_agg (bigint) (SFUNC = int8pl, STYPE = bigint)")
+
+
 def test_api_role_has_bounds_for_every_wait(api: psycopg.Connection):
     for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]:
         assert api.execute(f"SHOW {name}").fetchone() not in {("0",), None}

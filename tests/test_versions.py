@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -61,6 +62,26 @@ def test_if_match_of_another_version_is_412_and_nothing_is_written(
         response = write(alice, name, task, if_match)
         assert_error(response, 412, "precondition_failed")
         assert alice.all() == [task]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "", {"title": "x"}),
+        ("POST", "batch", {"operations": [{"op": "create", "task": {"title": "x"}}]}),
+        ("POST", "import", [{"title": "x"}]),
+        ("DELETE", "/api/alice/trash", None),
+    ],
+)
+def test_if_match_where_there_is_no_version_is_412_and_nothing_is_written(
+    alice: User, task: dict, method: str, path: str, body: Any
+):
+    alice.call("DELETE", alice.create()["id"])
+    response = alice.call(method, path, json=body, headers={"If-Match": '"7"'})
+    assert_error(response, 412, "precondition_failed")
+    assert alice.all() == [task]
+    assert len(alice.call("GET", "/api/alice/trash").json) == 1
+    assert alice.call(method, path, json=body, headers={"If-Match": "*"}).status_code < 300
 
 
 @pytest.mark.parametrize("name", WRITES)

@@ -1,0 +1,23 @@
+-- migrate:up
+SET LOCAL lock_timeout = '2s';
+SET LOCAL statement_timeout = '10s';
+
+ALTER TABLE tasks ADD CONSTRAINT tasks_title_not_blank CHECK (title ~ '\S') NOT VALID;
+
+-- Counters, tombstones and the audit are each user's own: a task that changed hands would stay with
+-- the clients of the one for ever, and be missed by none of them.
+CREATE FUNCTION keep_task_owner() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a task keeps its user_id: export the tasks, and import them as the other user'
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+
+CREATE TRIGGER tasks_keep_owner BEFORE UPDATE OF user_id ON tasks
+FOR EACH ROW WHEN (NEW.user_id <> OLD.user_id) EXECUTE FUNCTION keep_task_owner();
+
+-- migrate:down
+SET LOCAL lock_timeout = '2s';
+
+DROP TRIGGER tasks_keep_owner ON tasks;
+DROP FUNCTION keep_task_owner();
+ALTER TABLE tasks DROP CONSTRAINT tasks_title_not_blank;
