@@ -36,8 +36,8 @@ LAST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 333
 REMEMBERED_TOKENS = 4096
 
 COMPACT_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
-# No control characters (U+0000 to U+001F, U+007F to U+009F), no halves of surrogate pairs.
-SUBJECT = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{LONGEST_USER_ID}}}")
+# Any characters that PostgreSQL can store: no NUL, no halves of surrogate pairs.
+SUBJECT = re.compile(rf"[^\x00\ud800-\udfff]{{1,{LONGEST_USER_ID}}}")
 
 # The closed set of reasons: a name for logs and metrics, a sentence for the client.
 MESSAGE_OF_REFUSAL = {
