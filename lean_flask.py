@@ -36,7 +36,7 @@ class BytesResponse(Response):
 
     def get_wsgi_response(self, environ: Any) -> Any:
         """Give werkzeug's answer, for which it looks for more headers to correct than we have."""
-        if environ["REQUEST_METHOD"] == "HEAD" or self.is_streamed:
+        if environ["REQUEST_METHOD"] == "HEAD" or self.is_streamed or self._on_close:
             return super().get_wsgi_response(environ)
         return self.response, self.status, self.headers.to_wsgi_list()
 

@@ -45,6 +45,8 @@ def set_up_logging(settings: Settings) -> None:
                 "gunicorn.error": {"handlers": [], "propagate": True},
                 # Each failed attempt is a line of our own.
                 "psycopg.pool": {"level": "ERROR"},
+                # What a client may send in `tracestate` is no event of ours.
+                "opentelemetry.trace": {"level": "ERROR"},
             },
         }
     )

@@ -4,13 +4,14 @@ import logging
 import socket
 from collections import deque
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import cycle
 from queue import SimpleQueue
 from threading import BoundedSemaphore
 from time import monotonic, sleep
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Response
 
 from errors import MESSAGE_OF_STATUS, RETRY_AFTER, ApiError, error_body
 from shares import Shares
@@ -25,6 +26,8 @@ LOG_PAUSE = 1.0  # seconds between two lines in the log
 REFUSALS = (True, False, False, False)
 
 IMPORTS_AT_ONCE = 4  # of a process: each holds its file and all that was read of it
+LARGE = 1024 * 1024  # bytes of an answer, which is kept until its client has read all of it
+LARGE_AT_ONCE = 4  # such answers, and exports, of a user and a process
 HELD = "tasks.held"  # where the environ of an import has what it holds until its end
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
@@ -97,13 +100,15 @@ def refuse(start_response: Any) -> list[bytes]:
     return [body]
 
 
-def bound_imports(app: Flask) -> None:
+def bound_files(app: Flask) -> None:
     """Let a user send this process one file at a time, and import few that have arrived at once.
 
-    What is pushed on the stack in the environ is given back at the end of the request.
+    How many large answers a user receives, `await_receiver` bounds. What is pushed on the stack in
+    the environ is given back at the end of the request.
     """
     answer = app.wsgi_app
     app.extensions["senders"] = Shares(1)
+    app.extensions["receivers"] = Shares(LARGE_AT_ONCE)
     app.extensions["import_turns"] = BoundedSemaphore(IMPORTS_AT_ONCE)
 
     def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
@@ -123,6 +128,14 @@ def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
     if not (mine := senders.take(user_id, PATIENCE)):
         raise ApiError(503, MESSAGE_OF_STATUS[503])
     held.callback(senders.give_back, mine)
+
+
+def await_receiver(app: Flask, response: Response, user_id: str) -> None:
+    """Have a user receive few large answers at once, however slowly; raises as `await_import`."""
+    receivers: Shares = app.extensions["receivers"]
+    if not (mine := receivers.take(user_id, PATIENCE)):
+        raise ApiError(503, MESSAGE_OF_STATUS[503])
+    response.call_on_close(partial(receivers.give_back, mine))
 
 
 def await_import(app: Flask, held: ExitStack) -> None:

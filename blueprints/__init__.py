@@ -20,6 +20,7 @@ from connection import Connection
 from database import Database
 from errors import ApiError
 from lean_flask import BytesResponse
+from overload import LARGE, await_receiver
 from replicas import Reader
 from strict_json import parse_json
 
@@ -106,7 +107,11 @@ def path_of(user_id: str, rest: str) -> str:
 
 
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
-    return BytesResponse(body, status, "application/json", **headers)
+    response = BytesResponse(body, status, "application/json", **headers)
+    # What has been written is told however large it is.
+    if len(body) > LARGE and request_ctx.request.method == "GET":
+        await_receiver(current_app, response, (request_ctx.request.view_args or {})["user_id"])
+    return response
 
 
 def read_body(req: Request) -> bytes:
@@ -116,8 +121,10 @@ def read_body(req: Request) -> bytes:
     server hands on what it has when a client breaks off (RFC 9112, section 6.3: incomplete).
 
     Raises:
-        ApiError: 413 where it is larger, 400 where its end is missing.
+        ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
     """
+    if req.environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+        raise ApiError(415, "Send the body without a Content-Encoding.")
     limit, length = req.max_content_length or 0, req.content_length or 0
     body: bytes = b""
     if length <= limit:

@@ -27,7 +27,7 @@ from blueprints import (
 from connection import Connection, Value
 from database import Database
 from errors import ApiError
-from overload import HELD, await_import, await_sender
+from overload import HELD, await_import, await_receiver, await_sender
 from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
@@ -130,6 +130,7 @@ def export_tasks(user_id: str) -> Response:
     first = list(islice(pages, 1))  # what fails here has an answer of its own
     parts = in_turns(form.write(chain(first, pages), user_id))
     response = Response(parts, content_type=form.CONTENT_TYPE)
+    await_receiver(current_app, response, user_id)
     response.headers["Content-Disposition"] = f'attachment; filename="{form.FILE_NAME}"'
     response.headers["Vary"] = "Accept"
     return response

@@ -42,6 +42,7 @@ class User:
         path = str(path)
         url = path if path.startswith("/") else f"{self.tasks}/{path}".removesuffix("/")
         headers = self.headers | options.pop("headers", {})
+        options = {"buffered": True} | options  # read to its end, and closed, as by a server
         return self.client.open(url, method=method, headers=headers, **options)
 
     def create(self, title: str = "Buy milk", **fields: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Input that breaks a rule: the contract's answer, and nothing stored."""
 
+import gzip
 import json
 from io import BytesIO
 from typing import Any
@@ -216,6 +217,12 @@ def test_body_that_breaks_off_is_400(alice: User):
 def test_large_body_of_another_type_is_413_too(small: FlaskClient):
     response = User(small, "alice").call("POST", data=b"x" * 101)
     assert_error(response, 413, "payload_too_large")
+
+
+def test_body_that_is_encoded_is_415(alice: User):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    response = alice.call("POST", data=gzip.compress(b'{"title": "x"}'), headers=headers)
+    assert_error(response, 415, "unsupported_media_type")
 
 
 def test_unknown_path_is_404_and_wrong_method_405(client: FlaskClient, alice: User):

@@ -55,7 +55,8 @@ ANY_BYTES = st.binary() | st.builds(
     st.binary(max_size=3),
 )
 USER_IDS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("/%?#;.:@ +&="),
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    | st.sampled_from("/%?#;.:@ +&="),
     min_size=1,
     max_size=255,
 )

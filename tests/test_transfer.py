@@ -26,7 +26,7 @@ from support import User, assert_error, settings_for, token_for
 from werkzeug.test import TestResponse
 
 from app import create_app
-from overload import IMPORTS_AT_ONCE
+from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
 
 FORMATS = ["application/json", "text/csv", "text/calendar"]
 EACH_FORMAT = pytest.mark.parametrize("content_type", FORMATS)
@@ -602,6 +602,23 @@ def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
         # Who may not send it does not stand in her line either.
         assert bob.call("POST", f"{alice.tasks}/import", json=[]).status_code == 401
     assert alice.call("POST", "import", json=[]).status_code == 201
+
+
+def test_user_receives_few_large_answers_at_once(alice: User, bob: User, owner_url: str):
+    store(owner_url, 300, 5000)
+    large = ["", "export", "", "export"]
+    held = [alice.call("GET", path, buffered=False) for path in large]
+    assert {each.status_code for each in held} == {200}
+    assert len(held) == LARGE_AT_ONCE
+    for path in large:
+        assert_error(alice.call("GET", path), 503, "unavailable")
+    assert alice.call("GET", f"{alice.tasks}?limit=1").status_code == 200
+    assert bob.call("GET", "export").status_code == 200
+    held.pop().close()
+    for path in large:
+        assert alice.call("GET", path).status_code == 200
+    for each in held:
+        each.close()
 
 
 LONG_FILES = {
