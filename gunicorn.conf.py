@@ -76,6 +76,10 @@ def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
     ended.wsgi.extensions["database"].close()
     if reader := ended.wsgi.extensions["reader"]:
         reader.close()
+    if settings.otel_exporter_otlp_endpoint:
+        import traces
+
+        traces.stop()
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]

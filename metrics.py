@@ -10,9 +10,8 @@ from time import sleep
 from prometheus_client import Counter, Gauge, Histogram
 
 from database import Database
-from trail import LISTENERS, Event, Trail
+from trail import LISTENERS, METHODS, Event, Trail
 
-METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 SAMPLE_INTERVAL = 5.0  # seconds between two looks at the pool
 
 REQUESTS = Histogram(

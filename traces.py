@@ -9,13 +9,21 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, format_trace_id
+from opentelemetry.trace import (
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    format_trace_id,
+    get_tracer_provider,
+    set_tracer_provider,
+)
 from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from config import Settings
 from observe import Report
-from trail import Trail
+from trail import METHODS, Trail
 
 EXPORT_TIMEOUT = 5  # seconds; what a stop waits for a collector that is away
 W3C = TraceContextTextMapPropagator()
@@ -33,6 +41,7 @@ def tracer(settings: Settings) -> Report:
         provider = TracerProvider(resource=Resource.create().merge(name))
         exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT)
         provider.add_span_processor(BatchSpanProcessor(exporter))
+        set_tracer_provider(provider)
         return provider.get_tracer("tasks")
 
     def trace(trail: Trail) -> None:
@@ -43,13 +52,22 @@ def tracer(settings: Settings) -> Report:
     return trace
 
 
+def stop() -> None:
+    """Send what is waiting; at the interpreter's end, no greenlet can."""
+    provider = get_tracer_provider()
+    if isinstance(provider, TracerProvider):  # else there was no request
+        provider.shutdown()
+
+
 def record_spans(tracer: Tracer, trail: Trail) -> None:
     """Write a span of the request and one of each statement; no path and no user is in them.
 
     Names are those of https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and of
     https://opentelemetry.io/docs/specs/semconv/database/postgresql/.
     """
-    method = trail.environ["REQUEST_METHOD"] or "_OTHER"  # the convention's, where none was read
+    method = trail.environ["REQUEST_METHOD"]
+    if method not in METHODS:
+        method = "_OTHER"  # the convention's, also where none was read
     offset = time_ns() - int(perf_counter() * 1e9)
     began = offset + int(trail.started * 1e9)
     attributes = {"http.request.method": method, "http.response.status_code": trail.status}

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
+METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # told apart by name
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: a version, a trace, its caller, flags.
 TRACEPARENT = re.compile(

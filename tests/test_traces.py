@@ -154,3 +154,4 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(
         stopped = time.monotonic()
         assert api.stop() == 0
         assert time.monotonic() - stopped < 8
+        assert "Traceback" not in api.output()
