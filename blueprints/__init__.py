@@ -123,7 +123,7 @@ def read_body(req: Request) -> bytes:
     Raises:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
     """
-    if req.environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+    if req.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise ApiError(415, "Send the body without a Content-Encoding.")
     limit, length = req.max_content_length or 0, req.content_length or 0
     body: bytes = b""
