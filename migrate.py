@@ -95,7 +95,7 @@ def migrate(url: str) -> None:
                 f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."
             )
         if connection.run("select_whether_case_is_folded", {}).get_value(0, 0) != b"t":
-            log.warning("search will ignore the case of A to Z alone: so is the database's LC_CTYPE")
+            log.warning("search ignores the case of A to Z alone: see the database's LC_CTYPE")
         run_dbmate(connection, "migrate")
 
 
