@@ -10,7 +10,6 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
@@ -97,8 +96,8 @@ class Connection(psycopg.Connection[Any]):
         self.turn: Turn | None = None  # of the user who has it
         self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
         self._prepared_names: set[str] = set()
-        target = conninfo_to_dict(self.info.dsn).get("target_session_attrs")
-        self._has_to_write = target in {"read-write", "primary"}
+        asked = {option.keyword: option.val for option in self.pgconn.info}
+        self._has_to_write = asked.get(b"target_session_attrs") in {b"read-write", b"primary"}
         self._await_reply = waiter(self.pgconn.socket)
         self._writable = select.poll()
         self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)

@@ -56,7 +56,9 @@ def own_postgres() -> ModuleType:
     """Import what runs a server here; where a database is given, none of it is needed."""
     try:
         return import_module("embedded")
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "embedded":
+            raise
         raise CommandError("Set DATABASE_URL: there is no PostgreSQL of its own here.") from None
 
 
@@ -116,7 +118,10 @@ def run() -> None:
     require_free_port(Settings.load(environ | stand_in))
     with suppress(KeyboardInterrupt), embedded_server(DATABASE_FOLDER) as url:
         migrations.migrate(url)
-        purge_all(Settings.load(environ | stand_in | {"DATABASE_URL": url}))
+        try:
+            purge_all(Settings.load(environ | stand_in | {"DATABASE_URL": url}))
+        except CommandError as error:
+            click.echo(f"Warning: {error}", err=True)
         api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
         environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
         settings = Settings.load(environ)

@@ -28,8 +28,9 @@ POLL_INTERVAL = 0.2  # seconds
 
 # What libpq and the server say of an address that no waiting makes right.
 WRONG_ADDRESS = re.compile(
-    r'invalid \S+ value: .*|(?:database|role) ".*" does not exist|password authentication failed.*'
-    r"|no pg_hba\.conf entry .*"
+    r'invalid \S+ value:? .*|invalid port number: .*|(?:database|role) ".*" does not exist'
+    r"|password authentication failed.*|no pg_hba\.conf entry .*"
+    r"|unrecognized configuration parameter .*"
 )
 
 
@@ -71,7 +72,8 @@ def require_migrated(settings: Settings) -> None:
         message = f"The role of DATABASE_URL lacks rights ({error}): run `make migrate`."
         raise ConfigError(message) from None
     except psycopg.Error as error:
-        if wrong := WRONG_ADDRESS.search(str(error)):
+        is_one = "multiple connection attempts" not in str(error)  # else another host may come
+        if is_one and (wrong := WRONG_ADDRESS.search(str(error))):
             raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.") from None
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
         return

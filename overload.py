@@ -130,10 +130,10 @@ def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
     held.callback(senders.give_back, mine)
 
 
-def await_receiver(app: Flask, response: Response, user_id: str) -> None:
+def await_receiver(app: Flask, response: Response, user_id: str, patience: float) -> None:
     """Have a user receive few large answers at once, however slowly; raises as `await_import`."""
     receivers: Shares = app.extensions["receivers"]
-    if not (mine := receivers.take(user_id, PATIENCE)):
+    if not (mine := receivers.take(user_id, patience)):
         raise ApiError(503, MESSAGE_OF_STATUS[503])
     response.call_on_close(partial(receivers.give_back, mine))
 

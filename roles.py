@@ -1,5 +1,6 @@
 """The API's own database role: it reads and writes users' rows, and can change no table."""
 
+import logging
 from contextlib import suppress
 
 import psycopg
@@ -9,6 +10,8 @@ from config import CommandError, Settings
 from connection import Connection, Value
 from database import IDLE_IN_TRANSACTION_TIMEOUT, LOCK_TIMEOUT
 from migrate import only_runner
+
+log = logging.getLogger(__name__)
 
 
 def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) -> None:
@@ -22,6 +25,7 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
     given = conninfo_to_dict(api_url)
     name, password = given.get("user"), given.get("password")
     with only_runner(owner_url) as connection:  # two at once would fail on the same tables
+        connection.add_notice_handler(lambda notice: log.warning("%s", notice.message_primary))
         if name in (None, connection.info.user):
             return
         verifier = password and connection.pgconn.encrypt_password(

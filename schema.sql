@@ -223,7 +223,7 @@ CREATE TABLE public.tasks (
     CONSTRAINT tasks_tags_count CHECK ((cardinality(tags) <= 20)),
     CONSTRAINT tasks_tags_length CHECK (((array_position(tags, ''::text) IS NULL) AND (array_position(tags, NULL::text) IS NULL) AND (char_length(array_to_string(tags, ''::text)) <= 1000))),
     CONSTRAINT tasks_title_length CHECK (((char_length(title) >= 1) AND (char_length(title) <= 200))),
-    CONSTRAINT tasks_title_not_blank CHECK ((title ~ '\S'::text)),
+    CONSTRAINT tasks_title_not_blank CHECK ((title ~ '[^[:space:]]'::text)),
     CONSTRAINT tasks_user_id_length CHECK (((char_length(user_id) >= 1) AND (char_length(user_id) <= 255)))
 );
 ALTER TABLE ONLY public.tasks ALTER COLUMN user_id SET (n_distinct=-0.001);

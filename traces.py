@@ -2,7 +2,7 @@
 
 from functools import cache
 from http import HTTPStatus
-from threading import Lock
+from threading import Lock, Thread
 from time import perf_counter, time_ns
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -25,7 +25,8 @@ from config import Settings
 from observe import Report
 from trail import METHODS, Trail
 
-EXPORT_TIMEOUT = 5  # seconds; what a stop waits for a collector that is away
+EXPORT_TIMEOUT = 5  # seconds
+STOP_TIMEOUT = 1.0  # seconds
 W3C = TraceContextTextMapPropagator()
 
 
@@ -53,10 +54,12 @@ def tracer(settings: Settings) -> Report:
 
 
 def stop() -> None:
-    """Send what is waiting; at the interpreter's end, no greenlet can."""
+    """Send what is waiting, if the collector takes it; at the interpreter's end, nothing can."""
     provider = get_tracer_provider()
     if isinstance(provider, TracerProvider):  # else there was no request
-        provider.shutdown()
+        sending = Thread(target=provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(STOP_TIMEOUT)
 
 
 def record_spans(tracer: Tracer, trail: Trail) -> None:

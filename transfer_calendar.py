@@ -5,7 +5,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from io import BytesIO, TextIOWrapper
 from typing import Any
@@ -136,7 +136,8 @@ def read(body: bytes) -> Iterator[Todo]:
     file.seek(len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
     # Bytes as the characters of Latin-1: only text ends its lines at CR too.
     lines = TextIOWrapper(file, "latin-1", newline="")
-    for name, content in content_lines(in_turns(lines)):
+    parts = iter(partial(lines.readline, LONGEST), "")
+    for name, content in content_lines(in_turns(parts)):
         line = content.decode()
         component = line.partition(":")[2].strip().upper()
         if name == "BEGIN":
@@ -164,11 +165,16 @@ def read(body: bytes) -> Iterator[Todo]:
 def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Yield what is read of the lines, unfolded (RFC 5545, section 3.1), each after its name.
 
-    A fold may stand within a character. Of a line that is too long, so much that this shows.
+    A line may come in parts, of which the last one ends. A fold may stand within a character. Of a
+    line that is too long, so much that this shows.
     """
     name, parts, size = "", [b""], 0
+    begins = True
     for line in lines:
         rest = line.rstrip("\r\n").encode("latin-1")
+        if not begins:
+            rest = b" " + rest
+        begins = line[-1] in "\r\n"
         if rest and rest[:1] not in b" \t":
             if name in READ:
                 yield name, b"".join(parts)

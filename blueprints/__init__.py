@@ -108,9 +108,10 @@ def path_of(user_id: str, rest: str) -> str:
 
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     response = BytesResponse(body, status, "application/json", **headers)
-    # What has been written is told however large it is.
+    # What has been written is told however large it is. The body is there: nobody waits with it.
     if len(body) > LARGE and request_ctx.request.method == "GET":
-        await_receiver(current_app, response, (request_ctx.request.view_args or {})["user_id"])
+        user_id: str = (request_ctx.request.view_args or {})["user_id"]
+        await_receiver(current_app, response, user_id, patience=0)
     return response
 
 
@@ -123,8 +124,7 @@ def read_body(req: Request) -> bytes:
     Raises:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
     """
-    if req.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise ApiError(415, "Send the body without a Content-Encoding.")
+    refuse_encoded(req)
     limit, length = req.max_content_length or 0, req.content_length or 0
     body: bytes = b""
     if length <= limit:
@@ -134,6 +134,11 @@ def read_body(req: Request) -> bytes:
         if len(body) <= limit:
             return body
     raise ApiError(413, f"The request body is larger than {limit} bytes.")
+
+
+def refuse_encoded(req: Request) -> None:
+    if req.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in {"", "identity"}:
+        raise ApiError(415, "Send the body without a Content-Encoding.")
 
 
 def read_part(req: Request, size: int) -> bytes:

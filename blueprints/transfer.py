@@ -20,6 +20,7 @@ from blueprints import (
     json_response,
     read_body,
     read_part,
+    refuse_encoded,
     refuse_if_match,
     refuse_unknown_parameters,
     transaction,
@@ -27,7 +28,7 @@ from blueprints import (
 from connection import Connection, Value
 from database import Database
 from errors import ApiError
-from overload import HELD, await_import, await_receiver, await_sender
+from overload import HELD, PATIENCE, await_import, await_receiver, await_sender
 from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
@@ -100,6 +101,8 @@ def take_file() -> None:
     held = request.environ.get(HELD)
     if held is None or (request.content_length or 0) > limit:
         return
+    refuse_if_match()
+    refuse_encoded(request)
     await_sender(current_app, held, request.view_args["user_id"])  # type: ignore[index]
     file = held.enter_context(SpooledTemporaryFile(KEPT_IN_MEMORY))  # noqa: SIM115 - it is one
     while file.tell() <= limit and (part := read_part(request, PART)):
@@ -130,7 +133,7 @@ def export_tasks(user_id: str) -> Response:
     first = list(islice(pages, 1))  # what fails here has an answer of its own
     parts = in_turns(form.write(chain(first, pages), user_id))
     response = Response(parts, content_type=form.CONTENT_TYPE)
-    await_receiver(current_app, response, user_id)
+    await_receiver(current_app, response, user_id, PATIENCE)
     response.headers["Content-Disposition"] = f'attachment; filename="{form.FILE_NAME}"'
     response.headers["Vary"] = "Accept"
     return response
@@ -147,7 +150,6 @@ def import_tasks(user_id: str) -> Response:
     over: the tasks are new ones. Where entries are wrong, the answer names the first twenty; the
     first entry of a file is number 1, and a header of CSV is none.
     """
-    refuse_if_match()
     form = sent_format()
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     number, batches = load_entries(form, read_body(request), most)

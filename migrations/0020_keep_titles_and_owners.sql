@@ -2,7 +2,7 @@
 SET LOCAL lock_timeout = '2s';
 SET LOCAL statement_timeout = '10s';
 
-ALTER TABLE tasks ADD CONSTRAINT tasks_title_not_blank CHECK (title ~ '\S') NOT VALID;
+ALTER TABLE tasks ADD CONSTRAINT tasks_title_not_blank CHECK (title ~ '[^[:space:]]') NOT VALID;
 
 -- Counters, tombstones and the audit are each user's own: a task that changed hands would stay with
 -- the clients of the one for ever, and be missed by none of them.

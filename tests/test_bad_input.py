@@ -223,6 +223,9 @@ def test_body_that_is_encoded_is_415(alice: User):
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     response = alice.call("POST", data=gzip.compress(b'{"title": "x"}'), headers=headers)
     assert_error(response, 415, "unsupported_media_type")
+    for plain in ("", "Identity"):
+        headers = {"Content-Encoding": plain}
+        assert alice.call("POST", json={"title": "x"}, headers=headers).status_code == 201
 
 
 def test_unknown_path_is_404_and_wrong_method_405(client: FlaskClient, alice: User):

@@ -192,6 +192,8 @@ def test_start_in_a_role_without_rights_is_refused(
         ("dbname=nowhere", 'database "nowhere" does not exist'),
         ("user=nobody", 'role "nobody" does not exist'),
         ("sslmode=perhaps", 'invalid sslmode value: "perhaps"'),
+        ("port=99999", 'invalid port number: "99999"'),
+        ("options='-c nonsense=1'", 'unrecognized configuration parameter "nonsense"'),
     ],
 )
 def test_start_with_an_address_that_no_waiting_makes_right_is_refused(

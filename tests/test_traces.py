@@ -1,5 +1,6 @@
 """Traces, as a collector gets them by OTLP/HTTP."""
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from processes import GREENLETS, Process, as_url, free_port, gunicorn, wait_until
+from processes import GREENLETS, Process, as_url, ask, free_port, gunicorn, wait_until
 from support import assert_error
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -135,6 +136,20 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             span, _ = collector.of_request(unread.headers["X-Request-Id"])
             assert attributes(span)["http.request.method"] == "_OTHER"
             assert "zoe" not in str(collector.spans)
+
+
+def test_collector_that_hangs_delays_no_stop(folder: Path, database_url: str):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        traced(folder, database_url, silent.getsockname()[1]) as api,
+    ):
+        connection = api.connect()
+        for _ in range(1100):  # more than two batches of spans
+            assert ask(connection, "GET", "/livez").status_code == 200
+        connection.close()
+        stopped = time.monotonic()
+        assert api.stop() == 0
+        assert time.monotonic() - stopped < 5
 
 
 def test_collector_that_is_away_costs_no_request_and_delays_no_stop(

@@ -442,6 +442,14 @@ def test_calendar_writes_text_as_other_programs_read_it(alice: User):
 # Files of others
 
 
+def test_calendar_with_a_line_of_any_length_is_imported(alice: User):
+    longest = "ATTACH:" + "x" * 1_000_000 + "\r\n " + "y" * 1_000_000
+    lines = ["BEGIN:VCALENDAR", "BEGIN:VTODO", longest, "SUMMARY:Buy", "  milk", "END:VTODO"]
+    response = send(alice, "\r\n".join([*lines, "END:VCALENDAR", ""]), "text/calendar")
+    assert response.json == {"imported": 1}
+    assert [task["title"] for task in alice.all()] == ["Buy milk"]
+
+
 def test_calendar_folded_within_a_character_is_imported(alice: User):
     body = calendar("SUMMARY:Käse").encode()
     folded = body.replace("ä".encode(), b"\xc3\r\n \xa4")
