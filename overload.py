@@ -101,10 +101,9 @@ def refuse(start_response: Any) -> list[bytes]:
 
 
 def bound_files(app: Flask) -> None:
-    """Let a user send this process one file at a time, and import few that have arrived at once.
+    """Make the places of this process for those who send a file, import it, or receive a large one.
 
-    How many large answers a user receives, `await_receiver` bounds. What is pushed on the stack in
-    the environ is given back at the end of the request.
+    An import's environ has a stack: what is pushed on it is given back at the end of the request.
     """
     answer = app.wsgi_app
     app.extensions["senders"] = Shares(1)

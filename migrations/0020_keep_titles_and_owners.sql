@@ -4,8 +4,8 @@ SET LOCAL statement_timeout = '10s';
 
 ALTER TABLE tasks ADD CONSTRAINT tasks_title_not_blank CHECK (title ~ '[^[:space:]]') NOT VALID;
 
--- Counters, tombstones and the audit are each user's own: a task that changed hands would stay with
--- the clients of the one for ever, and be missed by none of them.
+-- Counters, tombstones and the audit are each user's own: of a task that changed hands, the clients
+-- of the first user would never hear that it is gone, and both would be counted wrongly.
 CREATE FUNCTION keep_task_owner() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'a task keeps its user_id: export the tasks, and import them as the other user'

@@ -35,6 +35,13 @@ class Pair:
         self.primary.stop()
         self.standby.stop()
 
+    def change_places(self) -> None:
+        """Promote the standby, and have the primary live on without taking writes."""
+        self.standby.execute("SELECT pg_promote()")
+        self.primary.execute(
+            "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
+        )
+
     def wait_for_standby(self) -> None:
         """Have no write acknowledged from now on that the standby has not."""
         self.primary.execute(
@@ -93,10 +100,7 @@ def test_writes_go_on_at_the_promoted_standby_and_none_that_was_acknowledged_is_
 def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: Pair) -> None:
     alice = User(pair.app.test_client(), "alice")
     alice.create()
-    pair.standby.execute("SELECT pg_promote()")
-    pair.primary.execute(
-        "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
-    )
+    pair.change_places()
     wait_until(lambda: alice.call("POST", json={"title": "x"}).status_code == 503)
     alice.create("At the new one")
     with pair.standby.connect() as connection:
@@ -107,10 +111,7 @@ def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: 
 def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair) -> None:
     alice = User(pair.app.test_client(), "alice")
     alice.create()
-    pair.standby.execute("SELECT pg_promote()")
-    pair.primary.execute(
-        "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
-    )
+    pair.change_places()
     other = create_app(settings_for(pair.url))
     wait_until(
         lambda: (

@@ -348,26 +348,26 @@ def test_wrong_address_is_refused_under_the_name_of_its_setting(project: Path) -
     assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
 
 
-def test_database_of_another_encoding_is_refused_in_one_line(url: str, project: Path) -> None:
-    name = f"latin {os.getpid()}"
+def migrate_new(url: str, project: Path, encoding: str) -> tuple[int, list[str]]:
+    """Migrate a database of this encoding and of the locale C."""
+    name = f"{encoding} {os.getpid()}"
     with psycopg.connect(url, autocommit=True) as connection:
-        options = "ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        options = f"ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
         connection.execute(f'CREATE DATABASE "{name}" {options}')
         other = processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
-        code, [line] = manage(project, "migrate", DATABASE_URL=other)
+        done = manage(project, "migrate", DATABASE_URL=other)
         connection.execute(f'DROP DATABASE "{name}"')
+    return done
+
+
+def test_database_of_another_encoding_is_refused_in_one_line(url: str, project: Path) -> None:
+    code, [line] = migrate_new(url, project, "LATIN1")
     assert code == 1
     assert line.startswith("Error: The database holds text as LATIN1: ")
 
 
 def test_database_that_knows_no_case_beyond_ascii_is_warned_of(url: str, project: Path) -> None:
-    name = f"ascii {os.getpid()}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        options = "ENCODING 'UTF8' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
-        connection.execute(f'CREATE DATABASE "{name}" {options}')
-        other = processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
-        code, lines = manage(project, "migrate", DATABASE_URL=other)
-        connection.execute(f'DROP DATABASE "{name}"')
+    code, lines = migrate_new(url, project, "UTF8")
     assert code == 0
     assert [line for line in lines if "LC_CTYPE" in line]
 
