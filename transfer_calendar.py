@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache, partial
 from hashlib import sha256
 from io import BytesIO, TextIOWrapper
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo, available_timezones
@@ -65,10 +66,9 @@ def write(pages: Iterable[bytes], user_id: str) -> Iterator[bytes]:
     owner = sha256(user_id.encode()).hexdigest()[:16]
     yield HEAD
     for page in pages:
-        tasks = json.loads(b"[%b]" % page)
-        for start in range(0, len(tasks), PART):
-            part = in_turns(tasks[start : start + PART])
-            yield b"".join(to_vtodo(task, owner) for task in part)
+        tasks = in_turns(json.loads(b"[%b]" % page))
+        while part := b"".join(to_vtodo(task, owner) for task in islice(tasks, PART)):
+            yield part
     yield TAIL
 
 
