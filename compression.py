@@ -21,7 +21,6 @@ PIECE = 64 * 1024  # bytes
 TYPES = [
     "application/javascript",
     "application/json",
-    "application/x-ndjson",
     "text/calendar",
     "text/css",
     "text/csv",
