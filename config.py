@@ -38,10 +38,7 @@ class ConfigError(CommandError):
 
 def setting(default: Any, parse: Callable[[str], Any], text: str, derived: str = "") -> Any:
     """Declare a setting: its default or what that is derived from, its parser, its README text."""
-    metadata = {"parse": parse, "text": text, "derived": derived}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"parse": parse, "text": text, "derived": derived})
 
 
 def available_cores() -> int:
@@ -122,7 +119,7 @@ class Settings:
         "Origins whose pages may call the API, between commas",
     )
     web_concurrency: int = setting(
-        available_cores,
+        available_cores(),
         integer(1, 256),
         "Worker processes",
         "number of cores",
