@@ -70,19 +70,14 @@ class ApiError(Exception):
 
 
 def error_body(
-    status: int,
-    message: str | None = None,
-    details: dict[str, Any] | None = None,
-    request_id: str | None = None,
+    status: int, message: str | None = None, details: dict[str, Any] | None = None
 ) -> bytes:
     """Make the body; the request's id stands in it, unless a field of the request has that name."""
     phrase = HTTPStatus(status).phrase
     code = CODE_OF_STATUS.get(status) or phrase.lower().replace(" ", "_")
     message = message or MESSAGE_OF_STATUS.get(status) or f"{phrase}."
     if trail := CURRENT.get():
-        request_id = trail.request_id
-    if request_id:
-        details = {"request_id": request_id} | (details or {})
+        details = {"request_id": trail.request_id} | (details or {})
     body = {"error": code, "message": message}
     return json.dumps(body | ({"details": details} if details else {})).encode()
 

@@ -116,12 +116,13 @@ allowed = cors_headers(settings.cors_origins)
 def write_error(reports, client, status, _reason, _message):  # type: ignore[no-untyped-def]
     """Answer and report what gunicorn refuses itself, or what failed below Flask, as all else."""
     trail = CURRENT.get() or Trail(UNREAD)
+    CURRENT.set(trail)
     trail.status = status
     trail.begun = trail.seconds = perf_counter() - trail.started
     error: Any = sys.exc_info()[1]
     # A client's fault by its name alone: the text quotes what was sent.
     trail.error = error if status == 500 else ApiError(status, type(error).__name__)
-    body = error_body(status, request_id=trail.request_id)
+    body = error_body(status)
     trail.size = len(body)
     headers = [("X-Request-Id", trail.request_id), *ERROR_HEADERS, *allowed(trail.environ)]
     finish(trail, reports)
