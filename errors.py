@@ -58,13 +58,13 @@ class ApiError(Exception):
     def __init__(
         self,
         status: int,
-        message: str,
+        message: str | None = None,
         details: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        self.message = message or MESSAGE_OF_STATUS[status]
+        super().__init__(self.message)
         self.status = status
-        self.message = message
         self.details = details
         self.headers = headers
 

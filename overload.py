@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Flask, Response
 
-from errors import MESSAGE_OF_STATUS, RETRY_AFTER, ApiError, error_body
+from errors import RETRY_AFTER, ApiError, error_body
 from shares import Shares
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
     """Wait for the user's other file to end; raises as `await_import`."""
     senders: Shares = app.extensions["senders"]
     if not (mine := senders.take(user_id, PATIENCE)):
-        raise ApiError(503, MESSAGE_OF_STATUS[503])
+        raise ApiError(503)
     held.callback(senders.give_back, mine)
 
 
@@ -133,7 +133,7 @@ def await_receiver(app: Flask, response: Response, user_id: str, patience: float
     """Have a user receive few large answers at once, however slowly; raises as `await_import`."""
     receivers: Shares = app.extensions["receivers"]
     if not (mine := receivers.take(user_id, patience)):
-        raise ApiError(503, MESSAGE_OF_STATUS[503])
+        raise ApiError(503)
     response.call_on_close(partial(receivers.give_back, mine))
 
 
@@ -145,5 +145,5 @@ def await_import(app: Flask, held: ExitStack) -> None:
     """
     turns: BoundedSemaphore = app.extensions["import_turns"]
     if not turns.acquire(timeout=PATIENCE):
-        raise ApiError(503, MESSAGE_OF_STATUS[503])
+        raise ApiError(503)
     held.callback(turns.release)

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from config import Settings
-from errors import MESSAGE_OF_STATUS, ApiError
+from errors import ApiError
 from parsers import parse_rate
 from trail import CURRENT, tell
 
@@ -73,7 +73,7 @@ class Limit:
             tell("rate_limited", self.name)
             if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):
                 trail.is_first_over_limit = True
-            raise ApiError(429, MESSAGE_OF_STATUS[429], headers={"Retry-After": str(wait)})
+            raise ApiError(429, headers={"Retry-After": str(wait)})
 
 
 class Counts:

@@ -22,7 +22,7 @@ from blueprints import (
 )
 from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_response
 from connection import Value
-from errors import MESSAGE_OF_STATUS, ApiError
+from errors import ApiError
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 from trail import tell
 
@@ -95,7 +95,7 @@ def write_task(
         return version, task
     # Why not is asked afterwards: the statement itself has decided.
     if versions and database().fetch(found_by, user_id=user_id, task_id=task_id):
-        raise ApiError(412, MESSAGE_OF_STATUS[412])
+        raise ApiError(412)
     raise missing_task(task_id)
 
 
