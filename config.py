@@ -1,6 +1,7 @@
 """Every environment variable once: its default, its check, and the text that the README shows."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
@@ -261,3 +262,13 @@ def require_complete(settings: Settings) -> None:
         raise ConfigError("METRICS_PORT must be another port than API_PORT: it is not for clients.")
     if settings.key_set_url and not settings.issuer:
         raise ConfigError("Set JWT_ISSUER beside JWKS_URL: a key set alone names no issuer.")
+
+
+def require_free_port(host: str, port: int, name: str) -> None:
+    """Raise ConfigError where nothing can listen on `name`_HOST and `name`_PORT."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        place = f"{host} port {port}: {error.strerror}"
+        raise ConfigError(f"Cannot listen on {place}. Set {name}_PORT or {name}_HOST.") from None

@@ -19,9 +19,9 @@ import psycopg
 import migrate as migrations
 import purge as purges
 import roles
-from config import PROJECT, CommandError, Settings, parse, read_environ
+from config import PROJECT, CommandError, Settings, parse, read_environ, require_free_port
 from database import Database, DatabaseUnavailable
-from serving import make_token, on_stop, require_free_port, serve
+from serving import make_token, on_stop, serve
 
 DATA_FOLDER = PROJECT / ".data"
 DATABASE_FOLDER = DATA_FOLDER / "postgres"
@@ -110,12 +110,13 @@ def run() -> None:
     code = 0
     if environ.get("DATABASE_URL"):
         settings = Settings.load(environ)
-        require_free_port(settings)
+        require_free_port(settings.api_host, settings.api_port, "API")
         sys.exit(serve(settings, environ))
     # What is wrong with the settings is told before anything starts; the secret is made when the
     # folder is this process's own.
     stand_in = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret or "-" * 32}
-    require_free_port(Settings.load(environ | stand_in))
+    settings = Settings.load(environ | stand_in)
+    require_free_port(settings.api_host, settings.api_port, "API")
     with suppress(KeyboardInterrupt), embedded_server(DATABASE_FOLDER) as url:
         migrations.migrate(url)
         try:

@@ -3,14 +3,13 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from children import end_with_parent
-from config import ConfigError, Settings
+from config import ConfigError, Settings, require_free_port
 
 
 def prepare(settings: Settings) -> None:
@@ -26,7 +25,8 @@ def prepare(settings: Settings) -> None:
     folder = parent / f"tasks-metrics-{os.geteuid()}-{settings.metrics_port}"
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR") == str(folder):
         return
-    refuse_taken_port(settings)  # whoever has it uses what is in the folder
+    # Whoever has the port uses what is in the folder.
+    require_free_port(settings.metrics_host, settings.metrics_port, "METRICS")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise ConfigError(f"{folder} is not this user's; set another METRICS_PORT.")
@@ -41,23 +41,11 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
     Raises:
         ConfigError: the port is taken.
     """
-    refuse_taken_port(settings)
+    require_free_port(settings.metrics_host, settings.metrics_port, "METRICS")
     return subprocess.Popen(
         [sys.executable, __file__, settings.metrics_host, str(settings.metrics_port)],
         preexec_fn=end_with_parent(signal.SIGTERM),
     )
-
-
-def refuse_taken_port(settings: Settings) -> None:
-    host, port = settings.metrics_host, settings.metrics_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot listen on {host} port {port}: {error.strerror}."
-            " Set METRICS_PORT or METRICS_HOST."
-        ) from None
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,6 @@
 """gunicorn as a child of `manage.py run`: started, told of, watched and stopped."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,15 +25,6 @@ def on_stop(handler: Any) -> None:
     signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, handler)
-
-
-def require_free_port(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
-    try:
-        socket.create_server((settings.api_host, settings.api_port), family=family).close()
-    except OSError as error:
-        place = f"{settings.api_host} port {settings.api_port}: {error.strerror}"
-        raise CommandError(f"Cannot listen on {place}. Set API_PORT or API_HOST.") from None
 
 
 def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None = None) -> int:
