@@ -5,7 +5,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -63,17 +63,6 @@ def own_postgres() -> ModuleType:
 
 
 @contextmanager
-def embedded_server(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
-    """Run PostgreSQL on `folder` and yield its address."""
-    embedded = own_postgres()
-    try:
-        with embedded.running(folder, settings) as url:
-            yield url
-    except embedded.EmbeddedError as error:
-        raise CommandError(f"{error}.") from None
-
-
-@contextmanager
 def database_url() -> Iterator[str]:
     """Yield the address of the database's owner; the embedded server's, started if need be."""
     environ = read_environ()
@@ -81,10 +70,11 @@ def database_url() -> Iterator[str]:
         if given := environ.get(name.upper()):
             yield parse(name, given)
             return
-    if url := own_postgres().url_of_running(DATABASE_FOLDER):
+    embedded = own_postgres()
+    if url := embedded.url_of_running(DATABASE_FOLDER):
         yield url
         return
-    with embedded_server(DATABASE_FOLDER) as url:
+    with embedded.running(DATABASE_FOLDER) as url:
         yield url
 
 
@@ -117,7 +107,7 @@ def run() -> None:
     stand_in = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret or "-" * 32}
     settings = Settings.load(environ | stand_in)
     require_free_port(settings.api_host, settings.api_port, "API")
-    with suppress(KeyboardInterrupt), embedded_server(DATABASE_FOLDER) as url:
+    with suppress(KeyboardInterrupt), own_postgres().running(DATABASE_FOLDER) as url:
         migrations.migrate(url)
         try:
             purge_all(Settings.load(environ | stand_in | {"DATABASE_URL": url}))
@@ -207,14 +197,13 @@ def migration(name: str) -> None:
 @commands.command()
 def schema() -> None:
     """Write schema.sql: what all migrations make of an empty database."""
+    embedded = own_postgres()
     with (
         tempfile.TemporaryDirectory() as folder,
-        embedded_server(Path(folder, "postgres"), ["fsync=off"]) as url,
+        embedded.running(Path(folder, "postgres"), ["fsync=off"]) as url,
     ):
-        from embedded import binaries
-
         migrations.migrate(url)
-        migrations.dump_schema(url, binaries(), PROJECT / "schema.sql")
+        migrations.dump_schema(url, embedded.binaries(), PROJECT / "schema.sql")
 
 
 @commands.command()
