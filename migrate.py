@@ -34,10 +34,6 @@ WRONG_ADDRESS = re.compile(
 )
 
 
-class MigrationError(CommandError):
-    """The migrations were not applied; dbmate has printed the details."""
-
-
 def known_migrations() -> list[str]:
     return sorted(path.name.split("_")[0] for path in MIGRATIONS_FOLDER.glob("*.sql"))
 
@@ -88,12 +84,12 @@ def migrate(url: str) -> None:
     """Apply all pending migrations.
 
     Raises:
-        MigrationError: a migration failed, or the database cannot be reached or used.
+        CommandError: a migration failed, or the database cannot be reached or used.
     """
     with only_runner(url) as connection:
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
-            raise MigrationError(
+            raise CommandError(
                 f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."
             )
         if connection.run("select_whether_case_is_folded", {}).get_value(0, 0) != b"t":
@@ -125,11 +121,11 @@ def only_runner(url: str) -> Iterator[Connection]:
         with Connection.connect(url, **CONNECTION_OPTIONS) as connection:
             while connection.run("try_migration_lock", {"key": LOCK_KEY}).get_value(0, 0) != b"t":
                 if time.monotonic() > deadline:
-                    raise MigrationError("Another runner has held the lock for minutes.")
+                    raise CommandError("Another runner has held the lock for minutes.")
                 time.sleep(POLL_INTERVAL)
             yield connection
     except psycopg.Error as error:
-        raise MigrationError(f"The database cannot be reached: {error}") from None
+        raise CommandError(f"The database cannot be reached: {error}") from None
 
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
@@ -141,7 +137,7 @@ def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
     }
     done = subprocess.run([DBMATE, command], env=environment | variables, check=False)
     if done.returncode:
-        raise MigrationError(f"dbmate {command} failed.")
+        raise CommandError(f"dbmate {command} failed.")
 
 
 def dbmate_url(connection: Connection) -> str:

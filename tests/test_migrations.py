@@ -26,7 +26,7 @@ import embedded
 import migrate
 import roles
 from app import create_app
-from config import PROJECT
+from config import PROJECT, CommandError
 from connection import Connection
 from database import LOCK_TIMEOUT
 from migrate import known_migrations
@@ -384,7 +384,7 @@ def test_runner_gives_up_on_a_lock_that_is_never_free(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "LOCK_TIMEOUT", 0.2)
-    with migrate.only_runner(url), pytest.raises(migrate.MigrationError, match="Another runner"):
+    with migrate.only_runner(url), pytest.raises(CommandError, match="Another runner"):
         migrate.migrate(url)
     migrate.migrate(url)
 
