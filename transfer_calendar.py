@@ -5,7 +5,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
-from functools import lru_cache, partial
+from functools import cache, partial
 from hashlib import sha256
 from io import BytesIO, TextIOWrapper
 from itertools import islice
@@ -40,8 +40,6 @@ ENCODED = re.compile(rf"%|{UNSAFE.pattern}")
 ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
 MICROSECOND = "X-TASKS-MICROSECOND"
 
-READ = {"BEGIN", "END", "SUMMARY", "DESCRIPTION", "PRIORITY", "DUE", "CATEGORIES", "STATUS"}
-READ |= {"COMPLETED"}
 PROPERTY_NAME = re.compile(rb"[A-Za-z0-9-]+")
 TASK = ["VCALENDAR", "VTODO"]
 DEEPEST = 8  # components in one another
@@ -262,7 +260,7 @@ def zone_of(tzid: str) -> ZoneInfo:
     raise ValidationError({"due_at": ["The time zone that DUE names is not known."]})
 
 
-@lru_cache(maxsize=1)
+@cache
 def zone_names() -> frozenset[str]:
     return frozenset(available_timezones())
 
@@ -275,3 +273,4 @@ CONVERTERS: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {
     "CATEGORIES": ("tags", tags_of),
     "STATUS": ("completed", is_completed),
 }
+READ = {"BEGIN", "END", "COMPLETED", *CONVERTERS}
