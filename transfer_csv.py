@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from io import BytesIO, StringIO, TextIOWrapper
 from typing import Any
@@ -20,7 +21,6 @@ WRITABLE = ("title", "description", "priority", "due_at", "tags", "completed")
 COLUMNS = (*WRITABLE, "id", "created_at", "updated_at", "completed_at")
 BOOLEANS = {"": False, "false": False, "0": False, "true": True, "1": True}
 LONGEST_ROW = 64 * 1024  # characters
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # without it, Excel takes UTF-8 for the country's own encoding
 
 # What begins a formula, as ASCII, in full width, in small form, and as the sign of minus.
 FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
@@ -51,7 +51,7 @@ def undo_defusing(cell: str) -> str:
 
 def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
     """Write a row a task, below a row of names."""
-    yield BYTE_ORDER_MARK + to_csv([COLUMNS])
+    yield BOM_UTF8 + to_csv([COLUMNS])  # without it, Excel guesses the country's own encoding
     for page in pages:
         yield to_csv(cells_of(task) for task in in_turns(json.loads(b"[%b]" % page)))
 
