@@ -80,15 +80,15 @@ CONDITION = {
         "schema": {"type": "string", "examples": ['"57"']},
     },
 }
-CONDITIONAL_ENDPOINTS: dict[str, tuple[str, set[int]]] = {
-    "tasks.list_tasks": ("If-None-Match", set()),
-    "tasks.get_task": ("If-None-Match", set()),
-    "tasks.update_task": ("If-Match", {412}),
-    "tasks.patch_task": ("If-Match", {412}),
-    "tasks.delete_task": ("If-Match", {412}),
-    "tasks.toggle_task_completion": ("If-Match", {412}),
-    "trash.restore_task": ("If-Match", {412}),
-    "trash.purge_task": ("If-Match", {412}),
+CONDITION_OF_ENDPOINT = {
+    "tasks.list_tasks": "If-None-Match",
+    "tasks.get_task": "If-None-Match",
+    "tasks.update_task": "If-Match",
+    "tasks.patch_task": "If-Match",
+    "tasks.delete_task": "If-Match",
+    "tasks.toggle_task_completion": "If-Match",
+    "trash.restore_task": "If-Match",
+    "trash.purge_task": "If-Match",
 }
 NEGOTIATING_ENDPOINTS = {"transfer.export_tasks"}
 IDEMPOTENCY_KEY = {
@@ -181,10 +181,10 @@ class SharedDescription(BasePlugin):
                 statuses |= {400, 413, 415}
             if rule.endpoint in NEGOTIATING_ENDPOINTS:
                 statuses |= {406}
-            if rule.endpoint in CONDITIONAL_ENDPOINTS:
-                header, on_failure = CONDITIONAL_ENDPOINTS[rule.endpoint]
+            if header := CONDITION_OF_ENDPOINT.get(rule.endpoint):
                 operation.setdefault("parameters", []).append(CONDITION[header])
-                statuses |= on_failure
+                if header == "If-Match":
+                    statuses |= {412}
             if method.upper() in METHODS:
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
                 add_headers(operation, REPLAYED, below=300)
