@@ -32,6 +32,7 @@ EXAMPLE_OF_STATUS = {
     406: "Tasks are exported as application/json, text/csv or text/calendar.",
     413: "The request body is larger than 1048576 bytes.",
     415: "Send the body as JSON, with Content-Type: application/json.",
+    422: "title: Missing data for required field.",
 }
 DETAILS_OF_STATUS = {422: {"title": ["Missing data for required field."]}}
 HEADER_OF_STATUS = {
@@ -209,10 +210,9 @@ def add_headers(operation: dict[str, Any], headers: dict[str, Any], below: int =
 
 def describe_error(status: int) -> dict[str, Any]:
     message = EXAMPLE_OF_STATUS.get(status) or MESSAGE_OF_STATUS[status]
-    example: dict[str, Any] = {"error": CODE_OF_STATUS[status], "message": message}
-    if details := DETAILS_OF_STATUS.get(status, {}):
-        example |= {"message": "title: Missing data for required field."}
-    example["details"] = details | {"request_id": REQUEST_ID["X-Request-Id"]["example"]}
+    request_id = REQUEST_ID["X-Request-Id"]["example"]
+    details = {**DETAILS_OF_STATUS.get(status, {}), "request_id": request_id}
+    example = {"error": CODE_OF_STATUS[status], "message": message, "details": details}
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
         "content": {"application/json": {"schema": ErrorSchema, "example": example}},
