@@ -126,7 +126,6 @@ def read_body(req: Request) -> bytes:
     """
     refuse_encoded(req)
     limit, length = req.max_content_length or 0, req.content_length or 0
-    body: bytes = b""
     if length <= limit:
         body = read_part(req, limit + 1)
         if len(body) < length:
