@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from support import User, assert_error, settings_for
+from werkzeug.routing import Rule
 
 import generated
 from app import create_app
@@ -31,25 +32,27 @@ def openapi() -> dict:
     return json.loads(generated.openapi())
 
 
+def path_of(rule: Rule) -> str:
+    return re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
+
+
 def test_every_route_is_public_by_name_or_belongs_to_its_user(
     application: Flask, client: FlaskClient
 ):
     for rule in application.url_map.iter_rules():
-        path = re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
         if rule.endpoint in PUBLIC_ENDPOINTS:
             assert "user_id" not in rule.arguments, rule
             continue
         assert "user_id" in rule.arguments, f"{rule} has no owner"
         for method in METHODS & rule.methods:
-            assert_error(client.open(path, method=method), 401, "unauthorized")
+            assert_error(client.open(path_of(rule), method=method), 401, "unauthorized")
 
 
 def test_every_post_and_patch_heeds_an_idempotency_key(application: Flask, client: FlaskClient):
     alice = User(client, "alice")
     for rule in application.url_map.iter_rules():
-        path = re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
         for method in {"POST", "PATCH"} & rule.methods:
-            response = alice.call(method, path, headers={"Idempotency-Key": "not visible"})
+            response = alice.call(method, path_of(rule), headers={"Idempotency-Key": "not visible"})
             assert_error(response, 400, "bad_request")
             assert "Idempotency-Key" in response.json["message"], rule
 
@@ -60,10 +63,9 @@ def test_every_route_of_users_refuses_a_query_parameter_that_it_does_not_have(
     """So no two requests that differ in it alone can have one Idempotency-Key."""
     alice = User(client, "alice")
     for rule in application.url_map.iter_rules():
-        path = re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
         for method in METHODS & rule.methods if "user_id" in rule.arguments else ():
             body = {"title": "x"} if method in {"POST", "PUT", "PATCH"} else None
-            response = alice.call(method, f"{path}?zz=1", json=body)
+            response = alice.call(method, f"{path_of(rule)}?zz=1", json=body)
             assert assert_error(response, 422, "validation_error") == {"zz": ["Unknown parameter."]}
 
 
