@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from processes import wait_until
+from processes import database_on, wait_until
 from pytest_postgresql import factories
 from support import API_ROLE, User, settings_for
 
@@ -108,6 +108,14 @@ def owner_url(postgresql: psycopg.Connection) -> str:
     """The address of this test's database for what operators run, in the role of its owner."""
     info = postgresql.info
     return psycopg.conninfo.make_conninfo(**info.get_parameters(), password=info.password)
+
+
+@pytest.fixture(scope="module")
+def url(server: SimpleNamespace, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a database of this module's own, for servers that run as in production."""
+    with database_on(server, f"{request.module.__name__} {os.getpid()}") as url:
+        migrate.migrate(url)
+        yield url
 
 
 @pytest.fixture(scope="session")

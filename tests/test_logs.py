@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import IncompleteRead
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import processes
@@ -22,7 +21,6 @@ from flask.testing import FlaskClient
 from processes import wait_until
 from support import User, assert_error, settings_for, token_for
 
-import migrate
 import trail
 from app import create_app
 from config import PROJECT
@@ -349,13 +347,6 @@ def test_what_is_off_is_not_imported():
 
 
 # Real processes
-
-
-@pytest.fixture(scope="module")
-def url(server: SimpleNamespace) -> Iterator[str]:
-    with processes.database_on(server, f"logged {os.getpid()}") as url:
-        migrate.migrate(url)
-        yield url
 
 
 def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):

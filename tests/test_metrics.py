@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.request import urlopen
 
 import processes
@@ -26,7 +25,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import SECRET, User, assert_error, token_for
 
 import metrics_server
-import migrate
 import trail
 from auth import MESSAGE_OF_REFUSAL
 from config import PROJECT, ConfigError, Settings
@@ -69,22 +67,18 @@ class Metered(Process):
 
 
 @pytest.fixture(scope="module")
-def api(server: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metered]:
+def api(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metered]:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("metered"))
     port = free_port()
-    with processes.database_on(server, f"metered {os.getpid()}") as url:
-        migrate.migrate(url)
-        with gunicorn(
-            folder, url, measure=GREENLETS, METRICS_PORT=port, WEB_CONCURRENCY=2
-        ) as process:
-            process.__class__ = Metered
-            process.metrics_port = port
-            wait_until(lambda: can_scrape(process))
-            yield process
-            family = process.family()
-            assert process.stop() == 0
-            wait_until_gone(family, 10)
-            assert not list(Path("/dev/shm").glob(f"tasks-metrics-*-{port}"))
+    with gunicorn(folder, url, measure=GREENLETS, METRICS_PORT=port, WEB_CONCURRENCY=2) as process:
+        process.__class__ = Metered
+        process.metrics_port = port
+        wait_until(lambda: can_scrape(process))
+        yield process
+        family = process.family()
+        assert process.stop() == 0
+        wait_until_gone(family, 10)
+        assert not list(Path("/dev/shm").glob(f"tasks-metrics-*-{port}"))
 
 
 def can_scrape(process: Metered) -> bool:

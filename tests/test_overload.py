@@ -1,11 +1,9 @@
 """More requests than can be served: they wait in line before the application, then get 503."""
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import processes
 import psycopg
@@ -13,17 +11,9 @@ import pytest
 from processes import GREENLETS, Process, gunicorn, wait_until
 from support import assert_error, token_for
 
-import migrate
 from database import WAITING_PER_CONNECTION
 
 ORIGIN = "http://localhost:3000"
-
-
-@pytest.fixture(scope="module")
-def url(server: SimpleNamespace) -> Iterator[str]:
-    with processes.database_on(server, f"overload {os.getpid()}") as url:
-        migrate.migrate(url)
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A real gunicorn with gunicorn.conf.py: what it answers itself, and how it stops and recovers."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -23,20 +22,11 @@ import pytest
 from processes import Answer, Process, ask, gunicorn, tasks_of, wait_until
 from support import assert_error, token_for
 
-import migrate
 from headers import ERROR_HEADERS
 
 JSON = {"Content-Type": "application/json"}
 LIMIT = 1024 * 1024  # bytes, the default
 LARGE = b" " * 20 * LIMIT
-
-
-@pytest.fixture(scope="module")
-def url(server: SimpleNamespace) -> Iterator[str]:
-    """The address of a database of this module's own."""
-    with processes.database_on(server, f"served {os.getpid()}") as url:
-        migrate.migrate(url)
-        yield url
 
 
 @pytest.fixture(scope="module")

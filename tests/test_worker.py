@@ -1,6 +1,5 @@
 """A real gunicorn with worker.py: slow clients, overload, silent servers, and how it stops."""
 
-import os
 import re
 import socket
 import time
@@ -9,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
-from types import SimpleNamespace
 
 import processes
 import psutil  # type: ignore[import-untyped]
@@ -19,21 +17,11 @@ from issuer import Behaviour, Issuer, hang, make_key
 from processes import GREENLETS, Process, ask, gunicorn, tasks_of, wait_until
 from support import SECRET, assert_error, token_for
 
-import migrate
-
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
 POOL_SIZE = 2
 SHARE = 1  # of the pool, for a user
 AT_ONCE = 0.5  # seconds that an answer takes at most which has nothing to wait for
 CRASH = "Traceback"
-
-
-@pytest.fixture(scope="module")
-def url(server: SimpleNamespace) -> Iterator[str]:
-    """The address of a database of this module's own."""
-    with processes.database_on(server, f"worker {os.getpid()}") as url:
-        migrate.migrate(url)
-        yield url
 
 
 @pytest.fixture(scope="module")
