@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
+from processes import wait_until
 
 import embedded
 import postgres_programs
@@ -91,13 +91,6 @@ def line_of(error: pytest.ExceptionInfo[EmbeddedError]) -> str:
     assert line.strip()
     assert "\n" not in line
     return line
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
