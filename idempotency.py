@@ -14,7 +14,7 @@ from flask import Flask, Request, Response, g
 from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 
-from blueprints import pool, read_body
+from blueprints import broken_rule, pool, read_body
 from connection import Connection, Value
 from errors import RETRY_AFTER, ApiError
 from trail import telling_at_the_end
@@ -94,8 +94,7 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
     """
     [(claimed, same, status, headers, body)] = db.fetch("try_idempotency_key", **key)
     if status and same != b"t":
-        message = "Must not be used for another request."
-        raise ApiError(422, f"Idempotency-Key: {message}", {"Idempotency-Key": [message]})
+        raise broken_rule({"Idempotency-Key": ["Must not be used for another request."]})
     if status:
         replayed = json.loads(headers) | {"Idempotency-Replayed": "true"}
         raise Replay(Response(body, int(status), replayed))

@@ -217,12 +217,15 @@ class BodyParser(FlaskParser):
         try:
             return load_query(argmap, query) if query else NO_QUERY
         except ValidationError as error:
-            details = error.normalized_messages()  # type: ignore[no-untyped-call]
-            raise ApiError(422, first_fault(details), details) from None
+            raise broken_rule(error.normalized_messages()) from None  # type: ignore[no-untyped-call]
 
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> Any:
-        details = error.normalized_messages().get("json", {})
-        raise ApiError(422, first_fault(details), details)
+        raise broken_rule(error.normalized_messages().get("json", {}))
+
+
+def broken_rule(details: dict[str, Any]) -> ApiError:
+    """Make a 422 of messages in marshmallow's form, the first of them as the sentence."""
+    return ApiError(422, first_fault(details), details)
 
 
 def first_fault(details: Any) -> str:
@@ -246,5 +249,4 @@ def refuse_unknown_parameters() -> None:
     """Refuse a query parameter that the operation does not have, as it would be lost in silence."""
     asked = request_ctx.request
     if asked.query_string and asked.endpoint not in ENDPOINTS_WITH_PARAMETERS and asked.args:
-        details = {name: ["Unknown parameter."] for name in asked.args}
-        raise ApiError(422, f"{next(iter(details))}: Unknown parameter.", details)
+        raise broken_rule({name: ["Unknown parameter."] for name in asked.args})

@@ -5,11 +5,10 @@ from typing import Any
 
 from flask import Response
 
-from blueprints import database, json_response
+from blueprints import broken_rule, database, json_response
 from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
 from blueprints.tasks import TasksBlueprint
 from converters import LARGEST_ID
-from errors import ApiError
 from positions import START, Position, write_position
 from schemas import Changes
 
@@ -49,8 +48,7 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     if position == (newest, LARGEST_ID):
         return changes_response(b"[]", position, has_more=False)
     if position.version > newest:
-        fault = "Is ahead of what is stored; start again without it."
-        raise ApiError(422, f"since: {fault}", {"since": [fault]})
+        raise broken_rule({"since": ["Is ahead of what is stored; start again without it."]})
     [(changes, has_more, version, task_id)] = database().fetch(
         "select_changes",
         user_id=user_id,

@@ -15,11 +15,10 @@ from flask.globals import request_ctx
 from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
 
-from blueprints import database, is_fresh, json_response, path_of, query_pairs
+from blueprints import broken_rule, database, is_fresh, json_response, path_of, query_pairs
 from blueprints.paging import LARGEST_PAGE, PageArguments
 from config import VERSION
 from connection import Value
-from errors import ApiError
 from field_types import DUE_PATTERN, TITLE_PATTERN, Due, TrimmedText, moment_of
 from schemas import LONGEST_TAG, MOST_TAGS, PRIORITIES
 
@@ -212,7 +211,6 @@ def open_cursor(user_id: str, asked: Mapping[str, Any]) -> tuple[Value, int | No
     except ValueError:
         position = b""
     if not hmac.compare_digest(make_cursor(user_id, asked, position), cursor):
-        fault = "Is not from the Link of a list with these parameters."
-        raise ApiError(422, f"cursor: {fault}", {"cursor": [fault]})
+        raise broken_rule({"cursor": ["Is not from the Link of a list with these parameters."]})
     key, task_id = json.loads(position)
     return key, task_id

@@ -15,6 +15,7 @@ import transfer_calendar
 import transfer_csv
 import transfer_json
 from blueprints import (
+    broken_rule,
     database,
     first_fault,
     json_response,
@@ -241,8 +242,7 @@ def read_entries(form: ModuleType, body: bytes) -> Iterator[Any]:
             number += 1
             yield entry
     except ValidationError as error:
-        details = error.messages_dict
-        raise ApiError(422, first_fault(details), details) from None
+        raise broken_rule(error.messages_dict) from None
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"
         raise ApiError(400, f"The request body is not valid {form.NAME}, {place}.") from None
