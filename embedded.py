@@ -22,8 +22,6 @@ import psycopg
 
 from postgres_programs import EmbeddedError, Programs, stop
 
-__all__ = ["EmbeddedError", "binaries", "has_ended", "running", "url_of_running"]
-
 MAJOR = "18"
 NAME = "tasks"  # of the superuser and of the database
 PORT = "5432"  # a part of the socket's name, no TCP port; fixed, so that PGPORT cannot move it
