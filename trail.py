@@ -51,7 +51,7 @@ class Trail:
         self.seconds = 0.0  # and until it was made, which is later where it is streamed
         self.environ = environ
         given = environ.get("HTTP_X_REQUEST_ID")
-        self.request_id = given if given and SANE_ID.fullmatch(given) else new_request_id()
+        self.request_id = given if given and SANE_ID.fullmatch(given) else os.urandom(16).hex()
         parent = environ.get("HTTP_TRACEPARENT")
         self.trace_id = trace_of(parent) if parent else None
         self.route: str | None = None  # of OpenAPI: what varies stands in braces
@@ -70,10 +70,6 @@ class Trail:
 
 
 CURRENT: ContextVar[Trail | None] = ContextVar("trail", default=None)
-
-
-def new_request_id() -> str:
-    return os.urandom(16).hex()
 
 
 def trace_of(parent: str) -> str | None:
