@@ -59,4 +59,5 @@ def create_app(settings: Settings) -> Flask:
     for module in (tasks, batch, changes, transfer, trash, health):
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)
+    app.extensions["description"] = api.spec
     return app

@@ -25,8 +25,7 @@ def files() -> dict[Path, str]:
 
 def openapi() -> str:
     settings = Settings(database_url="postgresql://", better_auth_secret="x" * 32)
-    app = create_app(settings)
-    spec = app.extensions["flask-smorest"]["apis"][""]["ext_obj"].spec.to_dict()
+    spec = create_app(settings).extensions["description"].to_dict()
     return json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
 
 

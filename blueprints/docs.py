@@ -48,8 +48,8 @@ def name_plain_tags() -> None:
 @blueprint.get("/openapi.json")
 def get_openapi() -> Response:
     """Describe the API in OpenAPI"""
-    spec: APISpec = current_app.extensions["flask-smorest"]["apis"][""]["ext_obj"].spec
-    response = Response(serialise(spec), content_type="application/json")
+    body = serialise(current_app.extensions["description"])
+    response = Response(body, content_type="application/json")
     response.cache_control.no_cache = True
     response.add_etag()
     response.make_conditional(request)
