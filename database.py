@@ -148,6 +148,7 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
+        """Yield a connection; raises as `fetch`."""
         connection = self._take()
         try:
             yield connection

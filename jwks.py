@@ -49,7 +49,7 @@ KeyName = tuple[str, str]  # `kid` and algorithm: a key is good for the algorith
 
 
 class KeysUnavailable(Exception):
-    """No key could be had from the issuer so far."""
+    """No key set could be had from the issuer so far, or none for longer than FORGET_AFTER."""
 
 
 class UnknownKey(Exception):

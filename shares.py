@@ -1,4 +1,7 @@
-"""No user has all connections of a process: whoever has half of them waits for one of their own."""
+"""No user has all of what a process shares out: whoever has as much as one may waits for a turn.
+
+Connections to PostgreSQL, and places for files that arrive and large answers that are received.
+"""
 
 from queue import Empty, SimpleQueue
 
@@ -6,7 +9,7 @@ LINES = 64  # users whose hashes meet stand in one line, and are told apart ther
 
 
 class Turn:
-    """A place in a line; those of a user who are in front have a connection, the others wait."""
+    """A place in a line; those of a user who are in front have what they want, the others wait."""
 
     __slots__ = ("go", "line", "user")
 
@@ -27,7 +30,7 @@ class Shares:
         self._lines: list[list[Turn]] = [[] for _ in range(LINES)]
 
     def take(self, user: str, timeout: float) -> Turn | None:
-        """Take one of the user's connections; None where there is none in so many seconds."""
+        """Take one of the user's turns; None where there is none in so many seconds."""
         line = self._lines[hash(user) % LINES]
         turn = Turn(user, line)
         line.append(turn)
@@ -50,5 +53,5 @@ class Shares:
                 first.go.put(None)
 
     def _first(self, turn: Turn) -> list[Turn]:
-        """Tell who of a turn's user may have a connection."""
+        """Tell who of a turn's user may have theirs."""
         return [each for each in turn.line.copy() if each.user == turn.user][: self._most]

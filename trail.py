@@ -25,7 +25,7 @@ class Run(NamedTuple):
 
 
 class Trail:
-    """One request, from its first byte here to the beginning of its answer."""
+    """One request, from its first byte here until its answer is made."""
 
     __slots__ = (
         "backend",
