@@ -270,5 +270,6 @@ def require_free_port(host: str, port: int, name: str) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        place = f"{host} port {port}: {error.strerror}"
+        reason = str(error.strerror).partition(" (")[0]  # Python adds the address in its own words
+        place = f"{host} port {port}: {reason}"
         raise ConfigError(f"Cannot listen on {place}. Set {name}_PORT or {name}_HOST.") from None
