@@ -14,7 +14,10 @@ PREFLIGHT = FRONT_END | {
 }
 
 
-@pytest.mark.parametrize("path", ["/api/alice/tasks", "/api/alice/tasks/12", "/health", "/nope"])
+@pytest.mark.parametrize(
+    "path",
+    ["/api/alice/tasks", "/api/alice/tasks/12", "/api/alice/tasks/12?zz=1", "/health", "/nope"],
+)
 def test_preflight_needs_no_token_and_allows_what_the_front_end_sends(
     client: FlaskClient, path: str
 ):
