@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> Flask:
             "openapi_version": "3.1.0",
             "info": {"description": DESCRIPTION},
             "security": [{"token": []}],
-            "extra_plugins": [SharedDescription()],
+            "extra_plugins": [SharedDescription(app)],
         },
     )
     api.spec.components.security_scheme(

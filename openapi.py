@@ -3,11 +3,12 @@
 from typing import Any
 
 from apispec import APISpec, BasePlugin
+from flask import Flask
 from flask_smorest import Api
 from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
-from blueprints import ACCEPTED_PATCHES
+from blueprints import ACCEPTED_PATCHES, WRITES
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
 from field_types import Choice
 from idempotency import KEY, METHODS
@@ -67,7 +68,7 @@ REQUEST_ID = {
 }
 
 # Their examples stand in the schema: one beside it would be filled in, and sent, by Swagger UI.
-CONDITION = {
+CONDITIONS = {
     "If-Match": {
         "in": "header",
         "name": "If-Match",
@@ -80,16 +81,6 @@ CONDITION = {
         "description": "The ETag of what you have: while that is still so, the answer is 304.",
         "schema": {"type": "string", "examples": ['"57"']},
     },
-}
-CONDITION_OF_ENDPOINT = {
-    "tasks.list_tasks": "If-None-Match",
-    "tasks.get_task": "If-None-Match",
-    "tasks.update_task": "If-Match",
-    "tasks.patch_task": "If-Match",
-    "tasks.delete_task": "If-Match",
-    "tasks.toggle_task_completion": "If-Match",
-    "trash.restore_task": "If-Match",
-    "trash.purge_task": "If-Match",
 }
 NEGOTIATING_ENDPOINTS = {"transfer.export_tasks"}
 IDEMPOTENCY_KEY = {
@@ -139,6 +130,9 @@ class TasksApi(Api):  # type: ignore[misc]
 class SharedDescription(BasePlugin):
     """Adds to each operation what follows from its path and endpoint."""
 
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+
     def init_spec(self, spec: APISpec) -> None:
         self.spec = spec
         for name, header in RATE_LIMIT_HEADERS.items():
@@ -174,7 +168,7 @@ class SharedDescription(BasePlugin):
                 continue
             add_headers(operation, NAMES_OF_HEADERS)
             statuses = {401, 422, 429, 500, 503}
-            if "task_id" in rule.arguments:
+            if rule.arguments > {"user_id"}:
                 statuses |= {404}
             if rule.endpoint == "tasks.list_tasks":  # the only one whose query may be that long
                 statuses |= {414}
@@ -182,10 +176,11 @@ class SharedDescription(BasePlugin):
                 statuses |= {400, 413, 415}
             if rule.endpoint in NEGOTIATING_ENDPOINTS:
                 statuses |= {406}
-            if header := CONDITION_OF_ENDPOINT.get(rule.endpoint):
-                operation.setdefault("parameters", []).append(CONDITION[header])
-                if header == "If-Match":
-                    statuses |= {412}
+            heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
+            for header in CONDITIONS.keys() & heeded:
+                operation.setdefault("parameters", []).append(CONDITIONS[header])
+            if method.upper() in WRITES:
+                statuses |= {412}
             if method.upper() in METHODS:
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
                 add_headers(operation, REPLAYED, below=300)

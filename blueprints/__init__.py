@@ -1,7 +1,7 @@
 """One file a resource; what they share is here."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote
 from flask import Request, Response, current_app, g
 from flask.ctx import AppContext
 from flask.globals import app_ctx, request_ctx
+from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 from webargs.flaskparser import FlaskParser
@@ -61,6 +62,7 @@ def transaction() -> Iterator[Connection]:
             del g.transaction
 
 
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 NO_QUERY: Mapping[str, Any] = MappingProxyType({})
 MERGE_PATCH = "application/merge-patch+json"
 ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
@@ -83,16 +85,6 @@ def expected_versions() -> str | None:
     """Read If-Match (RFC 9110, section 13.1.1) as an array for PostgreSQL; None is any version."""
     header: str = request_ctx.request.environ.get("HTTP_IF_MATCH", "*").strip()
     return None if header == "*" else f"{{{','.join(versions_of(header))}}}"
-
-
-def refuse_if_match() -> None:
-    """Write nothing where a client asks for a version of what has none (RFC 9110, 13.1.1).
-
-    Raises:
-        ApiError: 412.
-    """
-    if expected_versions() is not None:
-        raise ApiError(412, "There is no version here for If-Match to name.")
 
 
 def is_fresh(version: str) -> bool:
@@ -239,16 +231,43 @@ def first_fault(details: Any) -> str:
     return place + str(details[0])
 
 
-ENDPOINTS_WITH_PARAMETERS = {
-    "tasks.list_tasks",
-    "trash.list_trash",
-}  # whose schemas refuse what they do not know
+def heeds(what: str) -> Callable[[Any], Any]:
+    """Mark a view that heeds a condition (If-Match, If-None-Match), or what stands in the query."""
+
+    def mark(view: Any) -> Any:
+        view.heeds = getattr(view, "heeds", frozenset()) | {what}
+        return view
+
+    return mark
 
 
-def refuse_unknown_parameters() -> None:
-    """Refuse a query parameter that the operation does not have, as it would be lost in silence."""
+def refuse_what_is_not_heeded() -> None:
+    """Refuse a query parameter or an If-Match that the view knows nothing of.
+
+    Raises:
+        ApiError: 422, or 412, as what has no version is of none (RFC 9110, section 13.1.1).
+    """
     asked = request_ctx.request
-    if not asked.query_string or asked.method == "OPTIONS":  # whose failure would hide the answer
+    is_write = asked.method in WRITES
+    if not asked.query_string and not (is_write and "HTTP_IF_MATCH" in asked.environ):
         return
-    if asked.endpoint not in ENDPOINTS_WITH_PARAMETERS and asked.args:
+    heeded = getattr(current_app.view_functions[asked.endpoint or ""], "heeds", ())
+    if "query" not in heeded and asked.args and asked.method != "OPTIONS":
         raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
+    if is_write and "If-Match" not in heeded and expected_versions() is not None:
+        raise ApiError(412, "There is no version here for If-Match to name.")
+
+
+class UserBlueprint(Blueprint):  # type: ignore[misc]
+    """Routes below /api/{user_id}: what a client sends is heeded or refused, never passed over."""
+
+    ARGUMENTS_PARSER = BodyParser()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.before_request(refuse_what_is_not_heeded)
+
+    def arguments(self, schema: Schema, *, location: str = "json", **options: Any) -> Any:
+        """Do what flask-smorest's own does."""
+        decorate = super().arguments(schema, location=location, **options)
+        return decorate if location == "json" else lambda view: heeds(location)(decorate(view))

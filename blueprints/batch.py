@@ -10,13 +10,12 @@ from marshmallow.validate import Length, OneOf, Range
 
 from blueprints import (
     BodyParser,
+    UserBlueprint,
     first_fault,
     json_response,
-    refuse_if_match,
-    refuse_unknown_parameters,
     transaction,
 )
-from blueprints.tasks import COMPLETED_NOW, TasksBlueprint
+from blueprints.tasks import COMPLETED_NOW
 from connection import Connection
 from converters import LARGEST_ID
 from errors import MESSAGE_OF_STATUS, ApiError
@@ -136,7 +135,7 @@ class BatchParser(BodyParser):
         raise ApiError(422, message, details)
 
 
-class BatchBlueprint(TasksBlueprint):
+class BatchBlueprint(UserBlueprint):
     ARGUMENTS_PARSER = BatchParser()
 
 
@@ -155,21 +154,18 @@ blueprint = BatchBlueprint(
     url_prefix="/api/<user_id:user_id>/tasks/batch",
     description="Many changes in one request.",
 )
-blueprint.before_request(refuse_unknown_parameters)
 
 
 @blueprint.post("")
 @blueprint.arguments(Batch(), example=EXAMPLE)
 @blueprint.response(200, BatchResult)
 @blueprint.alt_response(404, response="not_found")
-@blueprint.alt_response(412, response="precondition_failed")
 def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     """Do many operations on tasks, all or none
 
     The first that cannot be done decides the error and is named in it, counted from 0; then nothing
     was done. A `patch` is a JSON merge patch; `version` is what If-Match is to a single task.
     """
-    refuse_if_match()
     operations: list[Operation] = body["operations"]
     with transaction() as db:
         results = (

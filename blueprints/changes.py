@@ -5,9 +5,8 @@ from typing import Any
 
 from flask import Response
 
-from blueprints import broken_rule, database, json_response
+from blueprints import UserBlueprint, broken_rule, database, json_response
 from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
-from blueprints.tasks import TasksBlueprint
 from converters import LARGEST_ID
 from positions import START, Position, write_position
 from schemas import Changes
@@ -21,7 +20,7 @@ class ChangesArguments(PageArguments):
     )
 
 
-blueprint = TasksBlueprint(
+blueprint = UserBlueprint(
     "changes",
     __name__,
     url_prefix="/api/<user_id:user_id>/tasks/changes",

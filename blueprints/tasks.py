@@ -7,29 +7,22 @@ from typing import Any
 
 from flask import Response, current_app
 from flask.globals import request_ctx
-from flask_smorest import Blueprint
 
 from blueprints import (
     MERGE_PATCH,
-    BodyParser,
+    UserBlueprint,
     database,
     expected_versions,
+    heeds,
     is_fresh,
     json_response,
     path_of,
-    refuse_if_match,
-    refuse_unknown_parameters,
 )
 from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_response
 from connection import Value
 from errors import ApiError
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 from trail import tell
-
-
-class TasksBlueprint(Blueprint):  # type: ignore[misc]
-    ARGUMENTS_PARSER = BodyParser()
-
 
 LOCATION = {
     "Location": {
@@ -48,14 +41,12 @@ ETAG = {
     }
 }
 
-blueprint = TasksBlueprint(
+blueprint = UserBlueprint(
     "tasks",
     __name__,
     url_prefix="/api/<user_id:user_id>/tasks",
     description="What a user wants to get done.",
 )
-blueprint.before_request(refuse_unknown_parameters)
-
 
 # How a task looks that an update has completed. A title cannot look so: its quotes are escaped.
 COMPLETED_NOW = re.compile(rb'"updated_at":("[^"]+"),"completed_at":\1')
@@ -114,6 +105,7 @@ def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response
     description="The client has this list already, with its `Link` and `X-Total-Count`.",
     headers=LIST_ETAG,
 )
+@heeds("If-None-Match")
 def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
     """List the user's tasks, newest first
 
@@ -125,10 +117,8 @@ def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
 @blueprint.post("")
 @blueprint.arguments(TaskCreate())  # an instance: a class would be instantiated for each request
 @blueprint.response(201, Task, headers=LOCATION | ETAG)
-@blueprint.alt_response(412, response="precondition_failed")
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task"""
-    refuse_if_match()
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     rows = database().fetch("insert_task", user_id=user_id, task=json.dumps(body), max_stored=most)
     if not rows:
@@ -143,6 +133,7 @@ def create_task(body: dict[str, Any], user_id: str) -> Response:
 @blueprint.get("/<task_id:task_id>")
 @blueprint.response(200, Task, headers=ETAG)
 @blueprint.alt_response(304, description="The client has this version already.", headers=ETAG)
+@heeds("If-None-Match")
 def get_task(user_id: str, task_id: int) -> Response:
     """Get a task"""
     rows = database().fetch("select_task", user_id=user_id, task_id=task_id)
@@ -157,6 +148,7 @@ def get_task(user_id: str, task_id: int) -> Response:
 @blueprint.put("/<task_id:task_id>")
 @blueprint.arguments(TaskUpdate())
 @blueprint.response(200, Task, headers=ETAG)
+@heeds("If-Match")
 def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Update a task
 
@@ -169,6 +161,7 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 @blueprint.patch("/<task_id:task_id>")
 @blueprint.arguments(TaskPatch(), content_type=MERGE_PATCH)
 @blueprint.response(200, Task, headers=ETAG)
+@heeds("If-Match")
 def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Change some fields of a task
 
@@ -179,6 +172,7 @@ def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 
 @blueprint.delete("/<task_id:task_id>")
 @blueprint.response(204)
+@heeds("If-Match")
 def delete_task(user_id: str, task_id: int) -> Response:
     """Move a task to the trash"""
     write_task("delete_task", user_id, task_id)
@@ -187,6 +181,7 @@ def delete_task(user_id: str, task_id: int) -> Response:
 
 @blueprint.patch("/<task_id:task_id>/complete")
 @blueprint.response(200, Task, headers=ETAG)
+@heeds("If-Match")
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
     """Turn a task's completion over"""
     version, task = write_task("toggle_task", user_id, task_id)

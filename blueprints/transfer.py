@@ -8,13 +8,13 @@ from types import ModuleType
 from typing import Any
 
 from flask import Response, current_app, request
-from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 
 import transfer_calendar
 import transfer_csv
 import transfer_json
 from blueprints import (
+    UserBlueprint,
     broken_rule,
     database,
     first_fault,
@@ -22,8 +22,6 @@ from blueprints import (
     read_body,
     read_part,
     refuse_encoded,
-    refuse_if_match,
-    refuse_unknown_parameters,
     transaction,
 )
 from connection import Connection, Value
@@ -86,13 +84,12 @@ DISPOSITION = {
     }
 }
 
-blueprint = Blueprint(
+blueprint = UserBlueprint(
     "transfer",
     __name__,
     url_prefix="/api/<user_id:user_id>/tasks",
     description="All tasks of a user in one file.",
 )
-blueprint.before_request(refuse_unknown_parameters)
 
 
 @blueprint.before_request
@@ -102,7 +99,6 @@ def take_file() -> None:
     held = request.environ.get(HELD)
     if held is None or (request.content_length or 0) > limit:
         return
-    refuse_if_match()
     refuse_encoded(request)
     await_sender(current_app, held, request.view_args["user_id"])  # type: ignore[index]
     file = held.enter_context(SpooledTemporaryFile(KEPT_IN_MEMORY))  # noqa: SIM115 - it is one
@@ -142,7 +138,6 @@ def export_tasks(user_id: str) -> Response:
 
 @blueprint.post("/import")
 @blueprint.response(201, Imported)
-@blueprint.alt_response(412, response="precondition_failed")
 @blueprint.doc(requestBody=FILE)
 def import_tasks(user_id: str) -> Response:
     """Import tasks

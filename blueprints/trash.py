@@ -6,15 +6,15 @@ from typing import Any
 from flask import Response
 
 from blueprints import (
+    UserBlueprint,
     database,
+    heeds,
     json_response,
     path_of,
     pool,
-    refuse_if_match,
-    refuse_unknown_parameters,
 )
 from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
-from blueprints.tasks import ETAG, TasksBlueprint, task_response, write_task
+from blueprints.tasks import ETAG, task_response, write_task
 from converters import LARGEST_ID
 from positions import END, Position, write_position
 from purge import purge_trash
@@ -34,13 +34,12 @@ class TrashArguments(PageArguments):
     cursor = position_field("Where the page begins; from a `Link`.")
 
 
-blueprint = TasksBlueprint(
+blueprint = UserBlueprint(
     "trash",
     __name__,
     url_prefix="/api/<user_id:user_id>/trash",
     description="What a user has deleted, until it is deleted for good.",
 )
-blueprint.before_request(refuse_unknown_parameters)
 
 
 @blueprint.get("")
@@ -69,16 +68,15 @@ def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
 
 @blueprint.delete("")
 @blueprint.response(204)
-@blueprint.alt_response(412, response="precondition_failed")
 def empty_trash(user_id: str) -> Response:
     """Delete all tasks in the trash for good"""
-    refuse_if_match()
     purge_trash(pool(), user_id)
     return Response(status=204)
 
 
 @blueprint.post("/<task_id:task_id>/restore")
 @blueprint.response(200, Task, headers=ETAG)
+@heeds("If-Match")
 def restore_task(user_id: str, task_id: int) -> Response:
     """Take a task out of the trash
 
@@ -91,6 +89,7 @@ def restore_task(user_id: str, task_id: int) -> Response:
 
 @blueprint.delete("/<task_id:task_id>")
 @blueprint.response(204)
+@heeds("If-Match")
 def purge_task(user_id: str, task_id: int) -> Response:
     """Delete a task in the trash for good"""
     write_task(

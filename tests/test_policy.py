@@ -13,6 +13,7 @@ from werkzeug.routing import Rule
 import generated
 from app import create_app
 from auth import PUBLIC_ENDPOINTS
+from blueprints import WRITES, UserBlueprint
 from config import PROJECT, SETTINGS
 from schemas import Task
 
@@ -33,7 +34,7 @@ def openapi() -> dict:
 
 
 def path_of(rule: Rule) -> str:
-    return re.sub(r"<task_id:\w+>", "1", re.sub(r"<user_id:\w+>", "alice", rule.rule))
+    return re.sub(r"<\w+:\w+>", "1", rule.rule.replace("<user_id:user_id>", "alice"))
 
 
 def test_every_route_is_public_by_name_or_belongs_to_its_user(
@@ -67,6 +68,25 @@ def test_every_route_of_users_refuses_a_query_parameter_that_it_does_not_have(
             body = {"title": "x"} if method in {"POST", "PUT", "PATCH"} else None
             response = alice.call(method, f"{path_of(rule)}?zz=1", json=body)
             assert assert_error(response, 422, "validation_error") == {"zz": ["Unknown parameter."]}
+
+
+def test_every_route_of_users_is_on_a_blueprint_that_takes_nothing_it_does_not_heed(
+    application: Flask,
+):
+    for rule in application.url_map.iter_rules():
+        blueprint = application.blueprints[rule.endpoint.partition(".")[0]]
+        assert isinstance(blueprint, UserBlueprint) == ("user_id" in rule.arguments), rule
+
+
+def test_every_write_of_what_has_no_version_refuses_if_match(
+    application: Flask, client: FlaskClient
+):
+    alice = User(client, "alice")
+    for rule in application.url_map.iter_rules():
+        heeded = getattr(application.view_functions[rule.endpoint], "heeds", ())
+        for method in WRITES & rule.methods if "If-Match" not in heeded else ():
+            response = alice.call(method, path_of(rule), headers={"If-Match": '"1"'})
+            assert_error(response, 412, "precondition_failed")
 
 
 def test_every_post_and_patch_describes_its_idempotency_key():
