@@ -32,6 +32,7 @@ API_ROLE = "tasks_api"  # of the embedded server
 MIGRATION_TEMPLATE = """\
 -- migrate:up
 SET LOCAL lock_timeout = '2s';
+SET LOCAL statement_timeout = '10s';
 
 -- migrate:down
 SET LOCAL lock_timeout = '2s';

@@ -27,6 +27,7 @@ from strict_json import parse_json
 
 
 def pool() -> Database:
+    """Give what knows nothing of a request's transaction: views want `database()`."""
     db: Database = current_app.extensions["database"]
     return db
 

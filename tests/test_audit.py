@@ -53,6 +53,21 @@ def test_every_write_is_entered_with_its_task_and_its_request(
     ]
 
 
+def test_table_that_clients_write_enters_each_kind_of_write(postgresql: psycopg.Connection):
+    kept_by_the_server = ["audit_log", "idempotency_keys", "purged_tasks", "task_counters"]
+    audited = """
+        SELECT table_name, array(
+            SELECT event_manipulation::text FROM information_schema.triggers
+            WHERE event_object_table = table_name AND action_statement LIKE '%%audit%%'
+            ORDER BY 1
+        )
+        FROM information_schema.columns
+        WHERE table_schema = 'public' AND column_name = 'user_id' AND table_name <> ALL (%s)
+        """
+    tables = postgresql.execute(audited, [kept_by_the_server]).fetchall()
+    assert tables == [("tasks", ["DELETE", "INSERT", "UPDATE"])]
+
+
 def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connection):
     create = {"op": "create", "task": {"title": "Buy milk"}}
     results = alice.call("POST", "batch", json={"operations": [create] * 3}).json["results"]

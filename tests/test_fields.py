@@ -11,6 +11,7 @@ from support import User, assert_error, settings_for
 
 from app import create_app
 from field_types import DUE_PATTERN
+from schemas import TaskUpdate
 
 NEW = {"priority": "none", "due_at": None, "tags": [], "completed_at": None}
 SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "description": "Two"}
@@ -46,6 +47,19 @@ def test_every_field_is_written_and_read_back(alice: User, task: dict, method: s
     assert {name: changed[name] for name in SET} == SET
     assert alice.call("GET", task["id"]).json == changed == alice.all()[0]
     assert {name: alice.create(**SET)[name] for name in SET} == SET
+
+
+def test_every_field_is_written_by_a_batch_and_an_import_too(alice: User):
+    given = {"title": "Buy bread", **SET, "completed": True}
+    assert given.keys() == TaskUpdate().fields.keys()
+    created = {"op": "create", "task": {"title": "Buy bread", **SET}}
+    [first] = alice.call("POST", "batch", json={"operations": [created]}).json["results"]
+    assert {name: first[name] for name in SET} == SET
+    patched = {"op": "patch", "id": alice.create()["id"], "task": given}
+    [second] = alice.call("POST", "batch", json={"operations": [patched]}).json["results"]
+    assert {name: second[name] for name in given} == given
+    alice.call("POST", "import", json=[given])
+    assert {name: alice.all()[0][name] for name in given} == given
 
 
 @pytest.mark.parametrize("name", SET)

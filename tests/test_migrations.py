@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import processes
 import psycopg
 import pytest
+from pglast import parse_sql
 from processes import manage
 from support import API_ROLE, User, settings_for
 
@@ -116,6 +117,27 @@ def test_squawk_finds_nothing_in_the_up_part(file: Path) -> None:
         [squawk, *arguments], check=False, input=up, cwd=PROJECT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+def constraints_of_new_columns(up: str) -> list[str]:
+    return [
+        constraint.contype.name
+        for statement in parse_sql(up)
+        for command in getattr(statement.stmt, "cmds", None) or ()
+        for constraint in getattr(command.def_, "constraints", None) or ()
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(file: Path) -> None:
+    """Squawk sees one that stands apart; NOT VALID, and VALIDATE in the next file, is the way."""
+    harmless = {"CONSTR_DEFAULT", "CONSTR_NOTNULL"}
+    assert harmless.issuperset(constraints_of_new_columns(file.read_text().split(DOWN)[0]))
+
+
+def test_check_of_a_new_column_would_be_found() -> None:
+    up = "ALTER TABLE tasks ADD COLUMN minutes bigint CHECK (minutes > 0)"
+    assert constraints_of_new_columns(up) == ["CONSTR_CHECK"]
 
 
 # What they make

@@ -132,6 +132,17 @@ def test_every_api_route_is_described_in_openapi(application: Flask):
     assert described == routes
 
 
+def test_only_what_is_no_part_of_a_users_request_goes_past_its_transaction():
+    """A write by `pool()` would be done again where an Idempotency-Key is sent again."""
+    files = [*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")]
+    assert {path.name for path in files if "pool()" in path.read_text()} == {
+        "__init__.py",  # where a transaction begins
+        "health.py",
+        "idempotency.py",  # where that of a key begins
+        "trash.py",  # DELETE has no key, and empties the trash in several transactions
+    }
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_of_the_contract_is_where_clients_expect_it(name: str):
     method, path, status = OPERATIONS[name]
@@ -170,6 +181,22 @@ def test_generated_file_is_what_the_code_makes(path: Path):
 def test_setting_stands_in_the_readme_and_the_example(name: str):
     assert f"| `{name.upper()}` |" in README
     assert f"\n#{name.upper()}=" in (PROJECT / ".env.example").read_text()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_setting_is_used_where_it_is_not_defined(name: str):
+    files = [*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")]
+    code = "".join(path.read_text() for path in files)
+    assert re.search(rf"""[."]{name}\b""", code)
+
+
+def test_every_operation_of_users_stands_in_the_readme():
+    for path, item in openapi()["paths"].items():
+        for operation in (item[method] for method in item if method != "parameters"):
+            if operation.get("security") == []:
+                continue
+            assert f"`{operation['operationId']}`" in README, path
+            assert operation["summary"], path
 
 
 def test_first_answer_in_the_readme_is_a_task():

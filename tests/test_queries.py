@@ -107,6 +107,27 @@ def test_statement_keeps_the_rules(query: Query):
     assert bool(broken_rules(query.text)) is (query.name in OVER_USERS)
 
 
+class Writes(Visitor):
+    """Collects the tables that a statement writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: set[str] = set()
+
+    def visit(self, _: object, node: sql.Node) -> None:
+        if isinstance(node, sql.InsertStmt | sql.UpdateStmt | sql.DeleteStmt):
+            self.tables.add(node.relation.relname)
+
+
+@NAMED
+def test_statement_that_writes_what_clients_read_moves_their_counter(query: Query):
+    """Replicas, `changes` and the tags of lists go by it, and it keeps writes from deadlocks."""
+    writes = Writes()
+    writes(parse_sql(query.text))
+    read_by_clients = USER_TABLES - {"audit_log", "idempotency_keys"}
+    assert "task_counters" in writes.tables or not writes.tables & read_by_clients
+
+
 def test_no_request_reads_over_users():
     code = "".join(path.read_text() for path in (PROJECT / "blueprints").glob("*.py"))
     assert [name for name in OVER_USERS if name in code] == []

@@ -44,7 +44,7 @@ def test_api_role_can_change_no_table(api: psycopg.Connection, statement: str):
         api.execute(statement)
 
 
-def test_old_rights_of_the_api_role_are_taken_back(
+def test_api_role_has_these_rights_and_others_are_taken_back(
     owner_url: str, database_url: str, postgresql: psycopg.Connection
 ):
     postgresql.execute(
@@ -96,6 +96,19 @@ def tables_with_users() -> list[str]:
     schema = (PROJECT / "schema.sql").read_text()
     tables = re.findall(r"^CREATE TABLE public\.(\w+) \((.*?)^\)", schema, re.MULTILINE | re.DOTALL)
     return [name for name, columns in tables if "user_id text" in columns and name != "audit_log"]
+
+
+@pytest.mark.parametrize("table", tables_with_users())
+def test_table_of_users_has_one_policy_and_it_names_the_owner(
+    postgresql: psycopg.Connection, table: str
+):
+    policies = """
+        SELECT relrowsecurity, polpermissive, polcmd, pg_get_expr(polqual, polrelid), polwithcheck
+        FROM pg_class LEFT JOIN pg_policy ON polrelid = pg_class.oid
+        WHERE pg_class.oid = %s::regclass
+        """
+    owner = "(user_id = current_setting('app.user_id'::text, true))"
+    assert postgresql.execute(policies, [table]).fetchall() == [(True, True, "*", owner, None)]
 
 
 @pytest.mark.parametrize("table", tables_with_users())

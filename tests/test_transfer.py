@@ -28,10 +28,11 @@ from werkzeug.test import TestResponse
 import turns
 from app import create_app
 from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+from schemas import TaskUpdate
 
 FORMATS = ["application/json", "text/csv", "text/calendar"]
 EACH_FORMAT = pytest.mark.parametrize("content_type", FORMATS)
-WRITABLE = ("title", "description", "priority", "due_at", "tags", "completed")
+WRITABLE = list(TaskUpdate().fields)
 DEFAULTS = {"description": None, "priority": "none", "due_at": None, "tags": [], "completed": False}
 
 # The database of a test serves all of its examples: each has a user of its own.
@@ -79,16 +80,15 @@ DUES = st.none() | st.dates(date(1970, 1, 1), date(2200, 12, 31)).map(str)
 DUES |= st.integers(0, 7_000_000_000_000_000).map(
     lambda number: str((EPOCH + timedelta(microseconds=number)).isoformat())
 )
-TASKS = st.fixed_dictionaries(
-    {
-        "title": LINE,
-        "description": st.none() | TEXT,
-        "priority": st.sampled_from(["none", "low", "medium", "high"]),
-        "due_at": DUES,
-        "tags": st.lists(LINE, max_size=5, unique=True),
-        "completed": st.booleans(),
-    }
-)
+FIELDS = {
+    "title": LINE,
+    "description": st.none() | TEXT,
+    "priority": st.sampled_from(["none", "low", "medium", "high"]),
+    "due_at": DUES,
+    "tags": st.lists(LINE, max_size=5, unique=True),
+    "completed": st.booleans(),
+}
+TASKS = st.fixed_dictionaries({name: FIELDS[name] for name in WRITABLE})
 LONG = {"title": "😀" * 200, "description": "\r😀=\\N" * 1000, "tags": [";\r" * 24 + ";"]}
 AWKWARD = [
     DEFAULTS | {"title": title, "description": title * 2, "tags": [title]}
