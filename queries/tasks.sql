@@ -4,7 +4,8 @@ id, user_id, title, description, completed, priority, due_at, due_all_day, tags,
     created_at, updated_at, completed_at, deleted_at, version
 
 -- fragment: task_fields
--- What a client sees of a task. A day stands as midnight UTC, and is shown as a date.
+-- What a client sees of a task. A day stands as midnight UTC, and is shown as a date. The two last
+-- times stand side by side: COMPLETED_NOW in blueprints/tasks.py compares them.
 id, user_id, title, description, completed, priority,
         CASE
             WHEN due_all_day THEN to_json((due_at AT TIME ZONE 'UTC')::date)
@@ -32,6 +33,11 @@ greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 -- them, the planner may read all of the user's tasks to find a hundred.
 user_id = %(user_id)s AND id = ANY (%(ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
         AND (expected IS NULL OR expected = version)
+
+-- fragment: updated_columns
+-- What the fields below are written into, one by one.
+title, description, completed, priority, due_at, due_all_day, tags, completed_at, updated_at,
+        version
 
 -- fragment: updated_fields
 -- What a task becomes where `given` is the task with the fields that a client sent. Its moment is
@@ -71,12 +77,7 @@ inserted AS (
     SELECT
         %(user_id)s, given.title, given.description, coalesce(given.priority, 'none'),
         given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), counted
-    FROM
-        counter,
-        jsonb_to_record(%(task)s) AS given (
-            title text, description text, priority task_priority, due_at timestamptz,
-            due_all_day boolean, tags text[]
-        )
+    FROM counter, jsonb_populate_record(NULL::tasks, %(task)s) AS given
     RETURNING {task_columns}
 )
 SELECT version, row_to_json(task), id FROM (SELECT {task_fields} FROM inserted) AS task;
@@ -104,15 +105,8 @@ inserted AS (
         given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), counted
     FROM
         counter,
-        ROWS FROM (
-            jsonb_to_recordset(%(tasks)s) AS (
-                title text, description text, completed boolean, priority task_priority,
-                due_at timestamptz, due_all_day boolean, tags text[]
-            )
-        ) WITH ORDINALITY AS given (
-            title, description, completed, priority, due_at, due_all_day, tags, position
-        )
-    ORDER BY position
+        jsonb_populate_recordset(NULL::tasks, %(tasks)s) WITH ORDINALITY AS given
+    ORDER BY given.ordinality
     RETURNING {task_columns}
 )
 SELECT version, row_to_json(task), id
@@ -127,10 +121,7 @@ WITH counter AS (
 ),
 updated AS (
     UPDATE tasks
-    SET (
-        title, description, completed, priority, due_at, due_all_day, tags,
-        completed_at, updated_at, version
-    ) = (
+    SET ({updated_columns}) = (
         SELECT
             {updated_fields}
         FROM jsonb_populate_record(tasks, %(fields)s) AS given, (SELECT {moved_on}) AS now (moment)
@@ -149,10 +140,7 @@ WITH counter AS (
 ),
 updated AS (
     UPDATE tasks
-    SET (
-        title, description, completed, priority, due_at, due_all_day, tags,
-        completed_at, updated_at, version
-    ) = (
+    SET ({updated_columns}) = (
         SELECT
             {updated_fields}
         FROM jsonb_populate_record(tasks, fields) AS given, (SELECT {moved_on}) AS now (moment)

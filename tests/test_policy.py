@@ -40,6 +40,7 @@ def path_of(rule: Rule) -> str:
 def test_every_route_is_public_by_name_or_belongs_to_its_user(
     application: Flask, client: FlaskClient
 ):
+    bob = User(client, "bob")
     for rule in application.url_map.iter_rules():
         if rule.endpoint in PUBLIC_ENDPOINTS:
             assert "user_id" not in rule.arguments, rule
@@ -47,6 +48,7 @@ def test_every_route_is_public_by_name_or_belongs_to_its_user(
         assert "user_id" in rule.arguments, f"{rule} has no owner"
         for method in METHODS & rule.methods:
             assert_error(client.open(path_of(rule), method=method), 401, "unauthorized")
+            assert_error(bob.call(method, path_of(rule)), 401, "unauthorized")
 
 
 def test_every_post_and_patch_heeds_an_idempotency_key(application: Flask, client: FlaskClient):
@@ -244,6 +246,9 @@ def test_every_make_target_of_the_readme_exists():
 def test_every_file_that_the_readme_names_exists():
     for name in set(re.findall(r"\]\(([^)#:]+)\)", README)):
         assert (PROJECT / name).exists(), name
+    folders = ["", "blueprints", "migrations", "tests", "queries"]
+    for name in set(re.findall(r"[\w./-]+\.(?:py|sql)\b", README)):
+        assert any((PROJECT / folder / name).exists() for folder in folders), name
 
 
 @pytest.mark.parametrize(
