@@ -167,7 +167,7 @@ ENCODE = json.JSONEncoder(default=str).encode
 
 
 def render_json(_: object, __: str, event: Line) -> str:
-    """Write JSON: every control character escaped, so that no text makes a second line."""
+    """Write JSON: whatever could end a line is escaped, so that no text makes a second one."""
     return ENCODE(event)
 
 

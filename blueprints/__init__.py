@@ -150,7 +150,7 @@ def broken_off() -> ApiError:
     return ApiError(400, "The request body did not arrive whole.")
 
 
-def require_merge_patch(req: Request) -> None:
+def refuse_other_types(req: Request) -> None:
     """Take the type of RFC 7396 for PATCH as well.
 
     Raises:
@@ -197,7 +197,7 @@ class BodyParser(FlaskParser):
         if not body:
             raise ApiError(400, "The request body is empty; send a JSON object.")
         if req.mimetype != "application/json":
-            require_merge_patch(req)
+            refuse_other_types(req)
         try:
             return parse_json(body)
         except ValueError:

@@ -136,11 +136,11 @@ def version_of(counter: bytes) -> str:
 
     With it stands which key signed the cursor in `Link`: by another one, that leads nowhere.
     """
-    return f"{VERSION}-{name_of(current_app.config['CURSOR_KEY'])}-{counter.decode() or 0}"
+    return f"{VERSION}-{fingerprint_of(current_app.config['CURSOR_KEY'])}-{counter.decode() or 0}"
 
 
 @cache
-def name_of(key: bytes) -> str:
+def fingerprint_of(key: bytes) -> str:
     return sha256(key).hexdigest()[:6]
 
 

@@ -15,6 +15,7 @@ from app import create_app
 from auth import PUBLIC_ENDPOINTS
 from blueprints import WRITES, UserBlueprint
 from config import PROJECT, SETTINGS
+from openapi import describe_error
 from schemas import Task
 
 OPERATIONS = {
@@ -165,6 +166,25 @@ def test_openapi_describes_every_error_in_the_one_shape():
                 content = (components["responses"][name] if name else response)["content"]
                 schema = content["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/Error"}
+
+
+EXAMPLES = {
+    400: ("POST", "", {"data": "{", "content_type": "application/json"}),
+    404: ("GET", "12", {}),
+    406: ("GET", "export", {"headers": {"Accept": "image/png"}}),
+    413: ("POST", "", {"data": b" " * (2**20 + 1), "content_type": "application/json"}),
+    415: ("POST", "", {"data": "title=x", "content_type": "text/plain"}),
+    422: ("POST", "", {"json": {}}),
+}
+
+
+@pytest.mark.parametrize("status", EXAMPLES)
+def test_example_of_an_error_is_what_the_api_says(alice: User, status: int):
+    method, path, options = EXAMPLES[status]
+    response = alice.call(method, path, **options)
+    example = describe_error(status)["content"]["application/json"]["example"]
+    assert response.status_code == status
+    assert response.json["message"] == example["message"]
 
 
 def test_openapi_has_no_component_that_nothing_uses():
