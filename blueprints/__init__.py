@@ -20,6 +20,7 @@ from compression import SUFFIX
 from connection import Connection
 from database import Database
 from errors import ApiError
+from field_types import StrictSchema
 from lean_flask import BytesResponse
 from overload import LARGE, await_receiver
 from replicas import Reader
@@ -268,7 +269,7 @@ class UserBlueprint(Blueprint):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.before_request(refuse_what_is_not_heeded)
 
-    def arguments(self, schema: Schema, *, location: str = "json", **options: Any) -> Any:
+    def arguments(self, schema: StrictSchema, *, location: str = "json", **options: Any) -> Any:
         """Do what flask-smorest's own does."""
         decorate = super().arguments(schema, location=location, **options)
         return decorate if location == "json" else lambda view: heeds(location)(decorate(view))
