@@ -3,9 +3,9 @@
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
-from threading import Lock
+from threading import Lock, Thread
 from time import monotonic
 
 import psycopg
@@ -95,7 +95,6 @@ class Database:
         self._down = False  # it was asked, and did not let us in
         self._probing = Lock()
         self._answered_at = -inf
-        self._next_probe = -inf
 
     def fetch(self, name: str, **values: Value) -> list[Row]:
         """Run a named statement; return its rows, each value as PostgreSQL wrote it, b"" for NULL.
@@ -227,33 +226,53 @@ class Database:
     def _probe(self) -> None:
         """Ask a suspect server for a connection: one request does, the others await its answer.
 
-        Where the server is known to be down, they fail at once.
+        Where the server is known to be down, they fail at once. Of a silent one, a thread asks on.
         """
         asked_at = monotonic()
         self._suspect = True
         if not self._probing.acquire(timeout=0 if self._down else POOL_TIMEOUT):
             self._down = self._suspect  # unless an answer has just come
-            raise DatabaseUnavailable("it is down, and another request asks for it")
+            raise DatabaseUnavailable("it is down, and is being asked")
+        is_silent = False
         try:
             if self._answered_at > asked_at:
                 return
             started = monotonic()
-            if started < self._next_probe:
-                raise DatabaseUnavailable("it is down, and was asked for just now")
-            Connection.connect(self._url, **CONNECTION_OPTIONS).close()
-            self._answered_at = monotonic()
-            self._suspect = self._down = False
+            self._ask()
         except psycopg.OperationalError as error:
-            tell("probe_failed")
-            silence = monotonic() - started
-            refused = silence < POOL_TIMEOUT
+            is_silent = monotonic() - started > POOL_TIMEOUT
             # As when others have taken all its connections: those at hand may be good.
-            at_hand = refused and self._pool.get_stats()["pool_available"]
+            at_hand = not is_silent and self._pool.get_stats()["pool_available"]
             self._suspect = self._down = not at_hand
             if self._down:
-                # A refusal is quick, and asked for again by the next request.
-                self._next_probe = monotonic() + (0 if refused else silence)
                 raise DatabaseUnavailable(str(error)) from None
+        finally:
+            if is_silent:
+                Thread(target=self._ask_on, name="prober", daemon=True).start()
+            else:
+                self._probing.release()
+
+    def _ask(self) -> None:
+        try:
+            Connection.connect(self._url, **CONNECTION_OPTIONS).close()
+        except psycopg.OperationalError:
+            tell("probe_failed")
+            raise
+        self._answered_at = monotonic()
+        self._suspect = self._down = False
+
+    def _ask_on(self) -> None:
+        """Ask until there is an answer, in place of requests, which would each wait for a timeout.
+
+        A refusal is an answer, too: it is quick, and asked for again by the next request.
+        """
+        is_silent = True
+        try:
+            while is_silent and not self._pool.closed:
+                started = monotonic()
+                with suppress(psycopg.OperationalError):
+                    self._ask()
+                is_silent = self._down and monotonic() - started > POOL_TIMEOUT
         finally:
             self._probing.release()
 
