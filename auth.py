@@ -217,6 +217,11 @@ def bearer_token(header: str | None) -> str:
     return token
 
 
+def raw_path(environ: dict[str, Any]) -> str:
+    """Give the path as it was sent, in lower case, where the server tells it."""
+    return str(environ.get("RAW_URI", "")).partition("?")[0].lower()
+
+
 def require_owner(app: Flask, settings: Settings) -> None:
     """Let a request with a route through only for the user that its path belongs to."""
     limits: RateLimits = app.extensions["rate_limits"]
@@ -245,7 +250,10 @@ def require_owner(app: Flask, settings: Settings) -> None:
         if trail := CURRENT.get():
             trail.user = subject
         limits.requests.count(asked.environ, subject)
-        if subject != (asked.view_args or {}).get("user_id"):
+        owner = (asked.view_args or {}).get("user_id", "")
+        if subject != owner:
+            if owner.startswith(f"{subject}/") and "%2f" not in raw_path(asked.environ):
+                raise ApiError(404)  # a path of the user's own, where there is nothing
             raise refuse(TokenRefused("owner"))
 
     app.before_request(check_owner)

@@ -30,6 +30,17 @@ def test_other_users_path_is_401_and_untouched(alice: User, bob: User):
         assert alice.all() == [task]
 
 
+def test_path_with_nothing_at_it_below_ones_own_is_404(alice: User):
+    for path in ["tasks", "trash", "12/tasks", "0/complete", "/api/alice//tasks"]:
+        assert_error(alice.call("GET", path), 404, "not_found", "There is nothing at this path.")
+
+
+def test_path_of_a_user_whose_id_begins_with_ones_own_is_401(alice: User):
+    for user_id in ["alice/x", "alice/tasks", "alicex"]:
+        path = User(alice.client, user_id).tasks
+        assert_error(alice.call("GET", path), 401, "unauthorized")
+
+
 def test_lists_hold_ones_own_tasks_alone(alice: User, bob: User):
     mine, _ = alice.create("of alice"), bob.create("of bob")
     assert alice.all() == [mine]
