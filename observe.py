@@ -81,6 +81,10 @@ def finish(trail: Trail, reports: list[Report]) -> None:
     CURRENT.set(None)
 
 
+class BrokenOff(Exception):
+    """A streamed answer that its client, or a stop of the server, did not let end."""
+
+
 def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iterator[bytes]:
     """Pass on an answer of unknown length; it is over when its last part has gone.
 
@@ -93,6 +97,9 @@ def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iter
         for part in body:
             trail.size += len(part)
             yield part
+    except GeneratorExit:
+        trail.error = BrokenOff("its connection ended before it did")
+        raise
     except Exception as error:
         trail.error = error
         if trail.size:  # else the server can still answer 500
@@ -118,8 +125,10 @@ def server_timing(trail: Trail) -> str:
 
 
 def is_our_fault(trail: Trail) -> bool:
-    """Tell of a 5xx, but what a client alone can cause, and of a success that broke off."""
-    return trail.status in {500, 503} or (trail.error is not None and trail.status < 400)
+    """Tell of a 5xx, but what a client alone can cause, and of a success that failed midway."""
+    if trail.status < 400:
+        return trail.error is not None and not isinstance(trail.error, BrokenOff)
+    return trail.status in {500, 503}
 
 
 def level_of(trail: Trail) -> int:
@@ -136,7 +145,13 @@ def request_log() -> Report:
         level = level_of(trail)
         if not log.isEnabledFor(level):
             return
-        if write and level == logging.INFO and trail.status < 400 and trail.route:
+        if (
+            write
+            and level == logging.INFO
+            and trail.status < 400
+            and trail.route
+            and not trail.error
+        ):
             write(line_of_success(trail))
             return
         fields = fields_of(trail)

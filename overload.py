@@ -100,6 +100,10 @@ def refuse(start_response: Any) -> list[bytes]:
     return [body]
 
 
+class NoPlace(Exception):
+    """Why a file or a large answer is refused; for the log."""
+
+
 def bound_files(app: Flask) -> None:
     """Make the places of this process for those who send a file, import it, or receive a large one.
 
@@ -125,7 +129,7 @@ def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
     """Wait for the user's other file to end; raises as `await_import`."""
     senders: Shares = app.extensions["senders"]
     if not (mine := senders.take(user_id, PATIENCE)):
-        raise ApiError(503)
+        raise ApiError(503) from NoPlace("its user sends another file")
     held.callback(senders.give_back, mine)
 
 
@@ -133,7 +137,7 @@ def await_receiver(app: Flask, response: Response, user_id: str, patience: float
     """Have a user receive few large answers at once, however slowly; raises as `await_import`."""
     receivers: Shares = app.extensions["receivers"]
     if not (mine := receivers.take(user_id, patience)):
-        raise ApiError(503)
+        raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large answers")
     response.call_on_close(partial(receivers.give_back, mine))
 
 
@@ -145,5 +149,5 @@ def await_import(app: Flask, held: ExitStack) -> None:
     """
     turns: BoundedSemaphore = app.extensions["import_turns"]
     if not turns.acquire(timeout=PATIENCE):
-        raise ApiError(503)
+        raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
     held.callback(turns.release)

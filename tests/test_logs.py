@@ -27,6 +27,7 @@ from config import PROJECT
 from errors import error_body
 from logs import LineFormatter, LineHandler
 from observe import fields_of, line_of_success
+from overload import LARGE_AT_ONCE
 from trail import Run, Trail
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -313,6 +314,29 @@ def test_streamed_answer_that_breaks_off_is_one_error_with_its_cause_and_traceba
     assert (line["bytes"], line["level"], line["status"]) == (1, "error", 200)
     assert line["cause"].startswith("ZeroDivisionError")
     assert line["exception"].startswith("Traceback")
+
+
+def test_streamed_answer_that_its_client_leaves_is_no_error_and_says_so(
+    streams: FlaskClient, lines: Lines
+):
+    response = streams.get("/whole", buffered=False)
+    next(iter(response.response))
+    response.close()
+    [line] = lines()
+    assert (line["bytes"], line["level"], line["status"]) == (10, "info", 200)
+    assert line["cause"] == "BrokenOff: its connection ended before it did"
+
+
+def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
+    app: Flask, alice: User, lines: Lines
+):
+    held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
+    alice.call("GET", "export")
+    [line] = lines()
+    assert (line["status"], line["level"]) == (503, "warning")
+    assert line["cause"] == "NoPlace: its user receives 4 large answers"
+    for each in held:
+        each.close()
 
 
 def test_server_timing_is_told_where_it_is_on(database_url: str):
