@@ -20,9 +20,13 @@ UPDATE task_counters SET version = version + 1
     WHERE user_id = %(user_id)s
     RETURNING version AS counted
 
+-- fragment: counter_and_moment
+-- What `counted_change` gave, and the moment after it, which all times of a change are made of.
+(SELECT counted, clock_timestamp() AS moment FROM counter) AS counter
+
 -- fragment: moved_on
 -- The moment of a change, later than the one before it also where the clock is not.
-greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+greatest(moment, tasks.updated_at + interval '1 microsecond')
 
 -- fragment: is_expected
 -- With If-Match, the task must have one of these versions; {} is none, null is any.
@@ -40,16 +44,16 @@ title, description, completed, priority, due_at, due_all_day, tags, completed_at
         version
 
 -- fragment: updated_fields
--- What a task becomes where `given` is the task with the fields that a client sent. Its moment is
--- asked once: what this change completes, and nothing else, was completed when it was updated.
+-- What a task becomes where `given` is the task with the fields that a client sent. What this
+-- change completes, and nothing else, was completed when it was updated.
 given.title, given.description, given.completed, coalesce(given.priority, 'none'),
             given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'),
             CASE
                 WHEN NOT given.completed THEN NULL
                 WHEN tasks.completed THEN tasks.completed_at
-                ELSE moment
+                ELSE {moved_on}
             END,
-            moment,
+            {moved_on},
             counted
 
 -- name: select_task
@@ -124,9 +128,9 @@ updated AS (
     SET ({updated_columns}) = (
         SELECT
             {updated_fields}
-        FROM jsonb_populate_record(tasks, %(fields)s) AS given, (SELECT {moved_on}) AS now (moment)
+        FROM jsonb_populate_record(tasks, %(fields)s) AS given
     )
-    FROM counter
+    FROM {counter_and_moment}
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
     RETURNING {task_columns}
 )
@@ -143,10 +147,10 @@ updated AS (
     SET ({updated_columns}) = (
         SELECT
             {updated_fields}
-        FROM jsonb_populate_record(tasks, fields) AS given, (SELECT {moved_on}) AS now (moment)
+        FROM jsonb_populate_record(tasks, fields) AS given
     )
     FROM
-        counter,
+        {counter_and_moment},
         jsonb_to_recordset(%(changes)s) AS change (
             task_id bigint, expected bigint, fields jsonb
         )
@@ -164,10 +168,10 @@ WITH counter AS (
 updated AS (
     UPDATE tasks
     SET completed = NOT completed,
-        completed_at = CASE WHEN completed THEN NULL ELSE {moved_on} END,
+        completed_at = CASE WHEN NOT completed THEN {moved_on} END,
         updated_at = {moved_on},
         version = counted
-    FROM counter
+    FROM {counter_and_moment}
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
     RETURNING {task_columns}
 )
@@ -183,7 +187,7 @@ UPDATE tasks
 SET deleted_at = {moved_on},
     updated_at = {moved_on},
     version = counted
-FROM counter
+FROM {counter_and_moment}
 WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
 RETURNING version, id;
 
@@ -198,7 +202,9 @@ deleted AS (
     SET deleted_at = {moved_on},
         updated_at = {moved_on},
         version = counted
-    FROM counter, jsonb_to_recordset(%(changes)s) AS change (task_id bigint, expected bigint)
+    FROM
+        {counter_and_moment},
+        jsonb_to_recordset(%(changes)s) AS change (task_id bigint, expected bigint)
     WHERE {is_changed}
     RETURNING id
 )

@@ -38,7 +38,7 @@ restored AS (
     SET deleted_at = NULL,
         updated_at = {moved_on},
         version = counted
-    FROM counter
+    FROM {counter_and_moment}
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL AND {is_expected}
     RETURNING {task_columns}
 )

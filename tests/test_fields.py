@@ -179,6 +179,11 @@ def test_completed_at_comes_with_completion_stays_and_goes(alice: User, task: di
     assert alice.call("PATCH", task["id"], json={"completed": False}).json["completed_at"] is None
     assert alice.call("PATCH", task["id"], json={"completed": True}).json["completed_at"]
     assert alice.call("PATCH", f"{task['id']}/complete").json["completed_at"] is None
+    toggled = alice.call("PATCH", f"{task['id']}/complete").json
+    assert toggled["completed_at"] == toggled["updated_at"]
+    alice.call("DELETE", task["id"])
+    [trashed] = alice.call("GET", "/api/alice/trash").json
+    assert trashed["deleted_at"] == trashed["updated_at"]
 
 
 def test_merge_patch_and_json_are_taken_and_another_type_is_415(alice: User, task: dict):
