@@ -34,6 +34,8 @@ def add_headers(app: Flask, settings: Settings) -> None:
 
     def answer_with_headers(environ: dict[str, Any], start_response: Any) -> Any:
         def start(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if status.startswith("204"):  # there is no body for it to be the type of
+                given = [(name, value) for name, value in given if name != "Content-Type"]
             headers = [
                 *given,
                 *(COMMON_OF_HTTPS if environ["wsgi.url_scheme"] == "https" else COMMON),

@@ -104,16 +104,20 @@ def read(body: bytes) -> Iterator[Row]:
         names = check_header([name.strip() for name in next(rows, [])])
         for row in rows:
             size = 0
-            if row:
+            if any(row):  # a spreadsheet may write rows, and columns at the end, without anything
                 yield names, row
     except csv.Error as error:
         raise ValueError(str(error)) from None
 
 
 def check_header(names: list[str]) -> list[str]:
+    while names and not names[-1]:
+        names.pop()
     wrong = sorted({*names} - {*WRITABLE, *SERVER_FIELDS})
     if wrong or "title" not in names or len({*names}) < len(names):
-        message = f"{wrong[0]}: unknown column." if wrong else "Must have title, and none twice."
+        message = "Must have title, and none twice."
+        if wrong:
+            message = f"{wrong[0] or 'a column without a name'}: unknown column."
         raise ValidationError({"header": [message]})
     return names
 
@@ -125,7 +129,7 @@ def fields_of(named: Row) -> dict[str, Any]:
         ValidationError: a cell cannot be understood.
     """
     names, row = named
-    if len(row) > len(names):
+    if any(row[len(names) :]):
         raise ValidationError({"row": ["Must not have more cells than the header."]})
     fields: dict[str, Any] = {}
     for name, cell in zip(names, row, strict=False):

@@ -131,6 +131,7 @@ def test_delete_answers_204_without_a_body_and_the_task_is_gone(alice: User):
     task = alice.create()
     response = alice.call("DELETE", task["id"])
     assert (response.status_code, response.data) == (204, b"")
+    assert "Content-Type" not in response.headers
     assert alice.all() == []
 
 

@@ -363,6 +363,8 @@ UNFIT = [
     ("text/csv", "title,title\r\nx,y\r\n"),
     ("text/csv", "title,zz\r\nx,y\r\n"),
     ("text/csv", "title\r\nx,y\r\n"),
+    ("text/csv", "title,,tags\r\nx,,\r\n"),
+    ("text/csv", "title,\r\nx,y\r\n"),
     ("text/csv", "title\r\na\0b\r\n"),
     ("text/csv", 'title,tags\r\nx,"""a""b"\r\n'),
     ("text/csv", "title,due_at\r\nx,12/01/2026\r\n"),
@@ -468,7 +470,7 @@ def test_example_of_the_description_is_what_it_says(alice: User, content_type: s
 
 
 def test_csv_of_a_spreadsheet_is_understood(alice: User):
-    rows = "\ufefftitle;completed;tags;priority\n'tis;TRUE;home, shop;\nx; 0 ;;high\n\ny"
+    rows = "\ufefftitle;completed;tags;priority;\n'tis;TRUE;home, shop;;\nx; 0 ;;high\n\ny\n;;;;\n"
     assert send(alice, rows, "text/csv").status_code == 201
     assert written(alice) == [
         DEFAULTS | {"title": "'tis", "completed": True, "tags": ["home", "shop"]},
