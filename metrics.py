@@ -41,6 +41,12 @@ JWKS_FETCHED = Gauge(
     "When the issuer's keys were last fetched; 0: never",
     multiprocess_mode="max",
 )
+# From the start, so that the first failure of a process is an increase.
+for check in ["connection_stale", "probe_failed"]:
+    CHECKS_FAILED.labels(check)
+for result in ["done", "failed"]:
+    JWKS_FETCHES.labels(result)
+
 TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
 TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change completed")
 

@@ -9,7 +9,7 @@ import yaml
 from config import PROJECT
 
 RULES = PROJECT / "ops/alerts.yml"
-MINUTES = 10
+MINUTES = 40
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -23,43 +23,70 @@ def test_prometheus_accepts_the_alerts():
     assert "8 rules found" in promtool("check", "rules", RULES)
 
 
-FREE = {"tasks_db_pool_waiting": 0, "tasks_db_pool_available": 8, "tasks_db_pool_size": 8}
-STUCK = {"tasks_db_pool_waiting": 3, "tasks_db_pool_available": 0, "tasks_db_pool_size": 8}
-FETCHED = {"tasks_jwks_fetched_timestamp_seconds": 0}
+FREE = {"waiting": 0, "available": 8, "size": 8}
+STUCK = {"waiting": 3, "available": 0, "size": 8}
+REFUSALS = {
+    "tasks_http_request_duration_seconds_count": "0+700",
+    'tasks_jwt_refused_total{reason="malformed"}': "0+60",
+    'tasks_rate_limited_total{limit="auth-failures"}': "0+600",
+}
+
+
+def pool(pid: str, state: dict[str, int]) -> dict[str, str]:
+    return {f'tasks_db_pool_{name}{{pid="{pid}"}}': f"{value}+0" for name, value in state.items()}
+
+
+def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
+    return {
+        f'tasks_jwks_fetches_total{{instance="{instance}",result="failed"}}': failed,
+        f'tasks_jwks_fetched_timestamp_seconds{{instance="{instance}"}}': fetched,
+    }
 
 
 @pytest.mark.parametrize(
-    ("alert", "processes", "firing"),
+    ("alert", "series", "firing"),
     [
-        ("TasksPoolExhausted", {"1": FREE, "2": STUCK}, ["2"]),
-        ("TasksPoolExhausted", {"1": FREE, "2": FREE}, []),
-        ("TasksMetricsMissing", {"1": FREE}, []),
-        ("TasksMetricsMissing", {"1": FETCHED}, [None]),
+        ("TasksPoolExhausted", pool("1", FREE) | pool("2", STUCK), [{"pid": "2"}]),
+        ("TasksPoolExhausted", pool("1", FREE) | pool("2", FREE), []),
+        ("TasksMetricsMissing", pool("1", FREE), []),
+        ("TasksMetricsMissing", keys("a", "0+0", "0+0"), [{}]),
+        ("TasksTokensRefused", REFUSALS, [{}]),
+        ("TasksRateLimited", REFUSALS, []),
+        ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
+        ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
     ],
-    ids=["one stuck process", "none stuck", "a worker", "no worker"],
+    ids=[
+        "one stuck process",
+        "none stuck",
+        "a worker",
+        "no worker",
+        "refused beyond the limit",
+        "no user over a limit",
+        "keys of one instance",
+        "no issuer",
+    ],
 )
-def test_alert_fires_for_one_stuck_process_and_where_no_worker_runs(
-    tmp_path: Path, alert: str, processes: dict[str, dict[str, int]], firing: list[str | None]
+def test_alert_fires_for_what_it_is_there_for(
+    tmp_path: Path, alert: str, series: dict[str, str], firing: list[dict[str, str]]
 ):
-    series = [
-        {"series": f'{name}{{pid="{pid}"}}', "values": f"{value}x{MINUTES}"}
-        for pid, values in processes.items()
-        for name, value in values.items()
-    ]
     [rule] = [
         rule
         for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
         if rule["alert"] == alert
     ]
     expected = [
-        {
-            "exp_labels": rule["labels"] | ({"pid": pid} if pid else {}),
-            "exp_annotations": rule["annotations"],
-        }
-        for pid in firing
+        {"exp_labels": rule["labels"] | labels, "exp_annotations": rule["annotations"]}
+        for labels in firing
     ]
-    at = {"eval_time": f"{MINUTES}m", "alertname": alert, "exp_alerts": expected}
-    test = {"interval": "1m", "input_series": series, "alert_rule_test": [at]}
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": name, "values": f"{values}x{MINUTES}"} for name, values in series.items()
+        ],
+        "alert_rule_test": [
+            {"eval_time": f"{MINUTES}m", "alertname": alert, "exp_alerts": expected}
+        ],
+    }
     file = tmp_path / "test.yml"
     file.write_text(yaml.dump({"rule_files": [str(RULES)], "tests": [test]}))
     promtool("test", "rules", file)
