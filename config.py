@@ -54,27 +54,26 @@ class Settings:
         "",
         postgres_url,
         "PostgreSQL 15 to 18, as a libpq address; a driver suffix (`postgresql+asyncpg://`) is"
-        " dropped."
-        " Empty: `make run` starts its own server in `.data/`",
+        " dropped. Empty: `make run` starts its own server in `.data/`",
     )
     database_replica_url: str = setting(
         "",
         postgres_url,
-        "Address of a streaming replica, which then serves lists, changes and exports, each as new"
-        " as the primary has it",
+        "Address of a streaming replica, which then serves lists, changes and exports, never older"
+        " than what their user has written",
     )
     migration_database_url: str = setting(
         "",
         postgres_url,
-        "Address for migrations, as the tables' owner and past any pooler; `make migrate` then"
-        " gives the role of `DATABASE_URL` the rights it needs, and makes it if need be",
+        "Address for migrations, as the tables' owner and not through a pooler; `make migrate`"
+        " then grants the role of `DATABASE_URL` the rights it needs, and creates it if missing",
         "`DATABASE_URL`",
     )
     database_pool_size: int = setting(
         8,
         integer(1, 1000),
-        "Connections a worker process has to PostgreSQL at most, a user half of them; requests wait"
-        " a second for one",
+        "Most connections of a worker process to PostgreSQL; one user gets at most half of them."
+        " Requests wait a second for one",
     )
     database_statement_timeout: int = setting(
         5000,
@@ -94,13 +93,13 @@ class Settings:
     better_auth_secret_previous: str = setting(
         "",
         secret,
-        "The secret before it: its tokens are taken too, while you change the secret",
+        "The previous secret, while you rotate it: tokens signed with it are still accepted",
     )
     better_auth_url: str = setting(
         "",
         web_url,
-        "Address of Better Auth. Its origin is issuer and audience, its `/api/auth/jwks` the key"
-        " set",
+        "Address of Better Auth. Its origin is the tokens' issuer and audience, and its"
+        " `/api/auth/jwks` has the public keys",
     )
     jwt_issuer: str = setting("", str, "`iss` that tokens must have", "origin of `BETTER_AUTH_URL`")
     jwt_audience: str = setting(
@@ -117,7 +116,7 @@ class Settings:
     cors_origins: tuple[str, ...] = setting(
         ("http://localhost:3000",),
         origins,
-        "Origins whose pages may call the API, between commas",
+        "Origins whose pages may call the API, separated by commas",
     )
     web_concurrency: int = setting(
         available_cores(),
@@ -128,10 +127,10 @@ class Settings:
     web_connections: int = setting(
         1000,
         integer(1, 100_000),
-        "Connections of clients that a worker process serves at once, idle ones included",
+        "Client connections that a worker process serves at once, idle ones included",
     )
     graceful_timeout: int = setting(
-        7, integer(1, 3600), "Seconds that requests in flight get to finish at a stop"
+        7, integer(1, 3600), "Seconds that requests in flight have to finish when the server stops"
     )
     max_content_length: int = setting(
         1024 * 1024, integer(1, 1024**3), "Largest request body, in bytes"
@@ -148,30 +147,30 @@ class Settings:
         "Days after which `make purge` deletes for good what is in the trash",
     )
     audit_days: int = setting(
-        365, integer(1, 36_500), "Days after which `make purge` deletes entries of the audit"
+        365, integer(1, 36_500), "Days after which `make purge` deletes audit entries"
     )
     rate_limit: str = setting(
         "600/minute",
         rate,
-        "What a user may ask for: requests per second, minute, hour or day, also"
-        " `20 per 5 seconds`, or `off`. Without `REDIS_URL`, each worker process counts for itself",
+        "Requests that a user may send per second, minute, hour or day; also"
+        " `20 per 5 seconds`, or `off`. Without `REDIS_URL`, each worker process counts on its own",
     )
     auth_failure_limit: str = setting(
         "60/minute",
         rate,
-        "How often an address may come without a good token; after that, only tokens that were"
-        " good before are let in",
+        "Requests without a valid token that a client address may send; beyond that, only tokens"
+        " that were verified before are accepted from it",
     )
     redis_url: str = setting(
         "",
         redis_url,
-        "Redis in which all processes and machines count together",
+        "Redis in which all processes and machines share their counts for the rate limits",
     )
     trusted_proxies: int = setting(
         0,
         integer(0, 10),
-        "Proxies in front that each add to `X-Forwarded-For`; from 1 on, the last one's"
-        " `X-Forwarded-Proto` counts too",
+        "Number of proxies in front that each add to `X-Forwarded-For`; with 1 or more, the last"
+        " one's `X-Forwarded-Proto` is trusted too",
     )
     log_level: str = setting("info", log_level, "`debug`, `info`, `warning` or `error`")
     log_format: str = setting(
@@ -183,13 +182,13 @@ class Settings:
         False, switch, "Tell clients in `Server-Timing` where an answer's time went"
     )
     metrics_port: int = setting(
-        0, integer(0, 65535), "Port of Prometheus' `/metrics`, never the public one; 0: none"
+        0, integer(0, 65535), "Port of Prometheus' `/metrics`, not the public one; 0: no metrics"
     )
     metrics_host: str = setting("127.0.0.1", str, "Address that `METRICS_PORT` is opened on")
     otel_exporter_otlp_endpoint: str = setting(
         "",
         web_url,
-        "Where an OpenTelemetry collector takes traces by OTLP/HTTP, such as"
+        "Address of an OpenTelemetry collector that takes traces by OTLP/HTTP, such as"
         " `http://localhost:4318`; empty: no traces. The SDK reads its other variables itself",
     )
 
@@ -209,9 +208,9 @@ class Settings:
 
     @property
     def cursor_key(self) -> bytes:
-        """What cursors of lists are signed with: the same in all processes of one deployment.
+        """The key that signs cursors of lists: the same in all processes of one deployment.
 
-        Made of the secret; without one, of where the database is, as its passwords change.
+        Derived from the secret, or else from the database's address without its role and password.
         """
         address = conninfo_to_dict(self.database_url)
         place = [address.get(name) for name in ("host", "port", "dbname")]
