@@ -1,9 +1,9 @@
-# Everything that a person does here, a target each. `make` alone lists them.
+# Everything that a person does here, one target each. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
-# Without its caches Python compiles pytest's plugins anew in every process: seconds each.
+# Without its caches Python recompiles pytest's plugins in every process: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -15,7 +15,7 @@ help: ## List the targets
 run: .venv/run ## Serve the API on http://127.0.0.1:8000, with a PostgreSQL of its own unless DATABASE_URL is set
 	@exec $(BIN)/python manage.py run
 
-token: .venv/run ## Print a token, of the user demo or of USER_ID=name
+token: .venv/run ## Print a token, for the user demo or for USER_ID=name
 	@$(BIN)/python manage.py token $(if $(USER_ID),'$(USER_ID)')
 
 migrate: .venv/run ## Apply the pending migrations
@@ -24,10 +24,10 @@ migrate: .venv/run ## Apply the pending migrations
 rollback: .venv/run ## Undo the newest migration
 	@$(BIN)/python manage.py rollback
 
-migration: .venv/run ## Begin a migration: make migration NAME=add_priority
+migration: .venv/run ## Create the file of a migration: make migration NAME=add_priority
 	@$(BIN)/python manage.py migration "$(NAME)"
 
-purge: .venv/run ## Delete what is over its time: trash, expired keys, old audit entries; for cron
+purge: .venv/run ## Delete what has expired: old trash, idempotency keys, old audit entries; for cron
 	@$(BIN)/python manage.py purge
 
 schema: .venv/run ## Write schema.sql from the migrations
@@ -39,15 +39,15 @@ docs: .venv/run ## Write openapi.json, .env.example and the README's table of se
 test: .venv/dev ## Run the tests, each on a throwaway database
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --cov --cov-report=term --ignore=tests/browser --ignore=tests/services
 
-test-browser: .venv/dev ## Try the documentation pages in a real Chromium
+test-browser: .venv/dev ## Test the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
 
-test-services: .venv/dev ## Try it with the real programs beside it: Better Auth, Redis, PgBouncer, promtool
+test-services: .venv/dev ## Test with the real Better Auth, Redis, PgBouncer and promtool
 	@for program in npm redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install npm redis-server pgbouncer prometheus)."; exit 1; }; done
 	@cd tests/services/better_auth && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null; }
 	@$(BIN)/python -m pytest -q tests/services
 
-check: .venv/dev ## Lint, check the format, the types and the migrations
+check: .venv/dev ## Check style, format, types and migrations
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -63,13 +63,13 @@ bench: .venv-bench/done ## Measure against the budgets and a peer; writes docs/b
 faults: .venv/dev ## Kill, stop, cut and overload a running API, and count what is lost; writes docs/faults.md
 	@$(BIN)/python faults/run.py $(ARGS)
 
-requirements: .venv/dev ## Renew all pinned versions from the *.in files
+requirements: .venv/dev ## Update all pinned versions from the *.in files
 	@for file in requirements requirements-embedded requirements-dev bench/requirements; do \
 	    $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 	        --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
 	        $$file.in --output-file $$file.txt || exit 1; done
 
-clean: ## Remove what the targets made, but not .data
+clean: ## Remove what the targets made, except .data
 	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/services/better_auth/node_modules
 
 .venv/bin/python:
@@ -82,7 +82,7 @@ clean: ## Remove what the targets made, but not .data
 	@touch $@
 
 .venv/dev: requirements-dev.txt | .venv/bin/python
-	@echo "Installing the tools of development into .venv, once ..." >&2
+	@echo "Installing the development tools into .venv, once ..." >&2
 	@$(PIP) -r requirements-dev.txt
 	@touch .venv/run $@
 
