@@ -49,7 +49,7 @@ class ErrorSchema(Schema):
 
     error = fields.String(required=True, metadata={"description": "A code for programs."})
     message = fields.String(required=True, metadata={"description": "A sentence for a person."})
-    details = fields.Dict(metadata={"description": "What is wrong, by field; `request_id`."})
+    details = fields.Dict(metadata={"description": "What is wrong, by field, and `request_id`."})
 
 
 class ApiError(Exception):

@@ -14,17 +14,16 @@ from field_types import Choice
 from idempotency import KEY, METHODS
 
 DESCRIPTION = """\
-Tasks of many users. Every path below `/api/{user_id}` belongs to the user whose token it is
-called with: `user_id` is the token's `sub`. Press **Authorize** and paste a token, without
-`Bearer`.
+Tasks of many users. Every path below `/api/{user_id}` belongs to one user: `user_id` must be the
+token's `sub`. Press **Authorize** and paste a token, without `Bearer`.
 
 Every POST and PATCH may be sent again after a broken connection: with an `Idempotency-Key` it is
-done once, and answered for 24 hours as it was the first time.
+done once, and for 24 hours a repeat gets the first answer.
 
 Every error has one shape: a code for programs, a message for the person, and details: what is
-wrong with which field, and `request_id`, the id under which the server's log knows the request.
-Every answer has it in `X-Request-Id`; send your own there (1 to 128 of `A-Z a-z 0-9 . _ -`) and it
-is taken.
+wrong with which field, and `request_id`, the request's id in the server's log. Every answer has it
+in `X-Request-Id`; if you send an id of your own there (1 to 128 of `A-Z a-z 0-9 . _ -`), it is
+used.
 """
 EXAMPLE_OF_STATUS = {
     400: "The request body is not valid JSON.",
@@ -38,12 +37,12 @@ EXAMPLE_OF_STATUS = {
 DETAILS_OF_STATUS = {422: {"title": ["Missing data for required field."]}}
 HEADER_OF_STATUS = {
     401: ("WWW-Authenticate", "The challenge of RFC 6750.", 'Bearer error="invalid_token"'),
-    409: ("Retry-After", "Seconds to wait, where waiting helps.", RETRY_AFTER),
-    415: ("Accept-Patch", "What a PATCH of a task takes (RFC 5789).", ACCEPTED_PATCHES),
+    409: ("Retry-After", "Seconds to wait, if waiting helps.", RETRY_AFTER),
+    415: ("Accept-Patch", "Media types for a PATCH of a task (RFC 5789).", ACCEPTED_PATCHES),
     429: ("Retry-After", "Seconds to wait before another attempt.", "30"),
     503: ("Retry-After", "Seconds to wait before another attempt.", RETRY_AFTER),
 }
-# draft-ietf-httpapi-ratelimit-headers-10; missing where the operator has switched the limit off.
+# draft-ietf-httpapi-ratelimit-headers-10; absent if the operator has turned the limit off.
 RATE_LIMIT_HEADERS = {
     "RateLimit-Policy": {
         "description": "The quota `q` that a caller has in every window of `w` seconds.",
@@ -51,7 +50,7 @@ RATE_LIMIT_HEADERS = {
         "example": '"default";q=600;w=60',
     },
     "RateLimit": {
-        "description": "What is left of it: `r` requests in the next `t` seconds.",
+        "description": "What is left of the quota: `r` requests in the next `t` seconds.",
         "schema": {"type": "string"},
         "example": '"default";r=599;t=30',
     },
@@ -67,18 +66,18 @@ REQUEST_ID = {
     }
 }
 
-# Their examples stand in the schema: one beside it would be filled in, and sent, by Swagger UI.
+# Their examples are inside the schema: one beside it would be filled in, and sent, by Swagger UI.
 CONDITIONS = {
     "If-Match": {
         "in": "header",
         "name": "If-Match",
-        "description": "The ETag that the task must still have, else 412 and nothing is written.",
+        "description": "The ETag that the task must still have; else 412, and nothing is written.",
         "schema": {"type": "string", "examples": ['"57"']},
     },
     "If-None-Match": {
         "in": "header",
         "name": "If-None-Match",
-        "description": "The ETag of what you have: while that is still so, the answer is 304.",
+        "description": "The ETag of what you have: if that has not changed, the answer is 304.",
         "schema": {"type": "string", "examples": ['"57"']},
     },
 }
@@ -87,9 +86,9 @@ IDEMPOTENCY_KEY = {
     "in": "header",
     "name": "Idempotency-Key",
     "description": (
-        "A text that stands for this one request, such as a UUID, quoted or not. Sent again with"
-        " it within 24 hours, the request is not done again, and answered as before. An error is"
-        " not kept: the key may be used again."
+        "A text that identifies this one request, such as a UUID, quoted or not. Sent again with"
+        " it within 24 hours, the request is not done again and gets the first answer. Errors are"
+        " not kept: after one, the key may be used again."
     ),
     "schema": {
         "type": "string",
@@ -99,7 +98,7 @@ IDEMPOTENCY_KEY = {
 }
 REPLAYED = {
     "Idempotency-Replayed": {
-        "description": "`true` where the request was done before, and this is its answer again.",
+        "description": "`true` if the request was done before and this is its first answer again.",
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
@@ -128,7 +127,7 @@ class TasksApi(Api):  # type: ignore[misc]
 
 
 class SharedDescription(BasePlugin):
-    """Adds to each operation what follows from its path and endpoint."""
+    """Adds to each operation what its path and endpoint imply."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -197,7 +196,7 @@ class SharedDescription(BasePlugin):
 
 
 def add_headers(operation: dict[str, Any], headers: dict[str, Any], below: int = 600) -> None:
-    """Add headers to an operation's answers of its own; its errors are described by name."""
+    """Add headers to an operation's own answers; its errors are shared components."""
     for status, response in operation["responses"].items():
         if isinstance(response, dict) and int(status) < below:
             response["headers"] = response.get("headers", {}) | headers

@@ -1,4 +1,4 @@
-"""What may come in, what goes out: the fields of the API with their rules."""
+"""The fields that the API takes and returns, with their rules."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ class TaskUpdate(TaskCreate):
 
 
 class TaskPatch(TaskFields):
-    """What is to change (RFC 7396): a field that is left out stays, null clears."""
+    """What is to change (RFC 7396): a field that is left out stays, null clears it."""
 
     title = title_field(required=False)
     completed = StrictBoolean(metadata={"examples": [True]})
@@ -98,7 +98,7 @@ class TaskImport(TaskUpdate):
 
     class Meta(StrictSchema.Meta):
         include = {  # noqa: RUF012 - marshmallow's own form
-            name: fields.Raw(allow_none=True, metadata={"description": "Passed over."})
+            name: fields.Raw(allow_none=True, metadata={"description": "Ignored."})
             for name in SERVER_FIELDS
         }
 
@@ -134,12 +134,15 @@ class Task(StrictSchema):
     tags = fields.List(fields.String(), required=True, metadata={"examples": [["home", "shop"]]})
     created_at = fields.AwareDateTime(
         required=True,
-        metadata={"description": "Never moves.", "examples": ["2026-11-20T09:30:00.123456+00:00"]},
+        metadata={
+            "description": "Never changes.",
+            "examples": ["2026-11-20T09:30:00.123456+00:00"],
+        },
     )
     updated_at = fields.AwareDateTime(
         required=True,
         metadata={
-            "description": "Moves with every change.",
+            "description": "When the task was last changed.",
             "examples": ["2026-11-20T09:30:00.123456+00:00"],
         },
     )
@@ -152,7 +155,7 @@ class Task(StrictSchema):
         required=True,
         metadata={
             "format": "int64",
-            "description": "Moves with every change; the ETag of the task.",
+            "description": "Grows with every change; the ETag of the task.",
             "examples": [57],
         },
     )
@@ -167,11 +170,11 @@ class TrashedTask(Task):
 
 
 class ChangedTask(Task):
-    """A task as it is now; of one that was deleted for good, the required fields are left."""
+    """A task as it is now; one that was deleted for good has only the required fields."""
 
     deleted = fields.Boolean(
         required=True,
-        metadata={"description": "In the trash, or gone for good.", "examples": [False]},
+        metadata={"description": "In the trash, or deleted for good.", "examples": [False]},
     )
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
@@ -179,12 +182,12 @@ class ChangedTask(Task):
 
 
 class Changes(StrictSchema):
-    """What changed, and the cursor to ask on with."""
+    """What changed, and the cursor for the next request."""
 
     changes = fields.List(fields.Nested(ChangedTask), required=True)
     next = fields.String(
         required=True, metadata={"description": "The `since` of the next request."}
     )
     more = fields.Boolean(
-        required=True, metadata={"description": "Whether there is more to be had at once."}
+        required=True, metadata={"description": "Whether more changes can be fetched at once."}
     )

@@ -102,7 +102,7 @@ class Batch(StrictSchema):
         ),
         required=True,
         validate=Length(1, MOST_OPERATIONS),
-        metadata={"description": "A task may stand in one operation only."},
+        metadata={"description": "A task may appear in one operation only."},
     )
 
     @validates("operations")
@@ -163,8 +163,8 @@ blueprint = BatchBlueprint(
 def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     """Do many operations on tasks, all or none
 
-    The first that cannot be done decides the error and is named in it, counted from 0; then nothing
-    was done. A `patch` is a JSON merge patch; `version` is what If-Match is to a single task.
+    If any cannot be done, none is, and the error is that of the first of them and names it, counted
+    from 0. A `patch` is a JSON merge patch; `version` does what If-Match does for a single task.
     """
     operations: list[Operation] = body["operations"]
     with transaction() as db:

@@ -16,7 +16,7 @@ class ChangesArguments(PageArguments):
     """Which changes are asked for."""
 
     since = position_field(
-        "`next` of the answer before; left out, everything is sent from the start."
+        "`next` of the previous answer; without it, everything is sent from the start."
     )
 
 
@@ -34,11 +34,11 @@ blueprint = UserBlueprint(
 def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     """List what changed since a cursor, deletions too
 
-    Each task that was created, changed or deleted since then stands there once, as it is now; one
-    that was deleted for good has only `id`, `user_id`, `version` and `deleted`. Nothing is ever
-    left out. While `more` is true, ask on with `next` as `since`. The first page without `since`
-    has no deleted tasks; those of later pages are no task that the client needs. Where `since` is
-    a 422, drop the copy and start again without it.
+    Each task that was created, changed or deleted since then is listed once, as it is now; one that
+    was deleted for good has only `id`, `user_id`, `version` and `deleted`. No change is ever
+    missed. While `more` is true, ask again with `next` as `since`. The first page without `since`
+    has no deleted tasks; later pages may list some that you never had. If `since` gets a 422, drop
+    your copy and start again without it.
     """
     position = asked.get("since", START)
     # Most who ask have missed nothing, and learn it from one row.

@@ -26,14 +26,14 @@ class Health(Schema):
 @blueprint.get("/health")
 @blueprint.response(200, Health)
 def get_health() -> Response:
-    """Tell that the process lives"""
+    """Tell that the process is alive"""
     return json_response(b'{"status": "healthy"}')
 
 
 @blueprint.get("/livez")
 @blueprint.response(200, Health)
 def get_liveness() -> Response:
-    """Tell that the process lives, whatever the database does"""
+    """Tell that the process is alive, whatever the database does"""
     return json_response(b'{"status": "live"}')
 
 
@@ -41,7 +41,7 @@ def get_liveness() -> Response:
 @blueprint.response(200, Health)
 @blueprint.alt_response(503, schema=ErrorSchema)
 def get_readiness() -> Response:
-    """Tell whether the database is reached and migrated"""
+    """Tell whether the database can be reached and is migrated"""
     readiness: Readiness = current_app.extensions["readiness"]
     readiness.require()
     return json_response(b'{"status": "ready"}')

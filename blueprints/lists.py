@@ -32,7 +32,7 @@ SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at le
 
 
 def due_bound(description: str) -> Due:
-    text = f"{description} A moment (`+` in an offset is `%2B`), or a day: its midnight UTC."
+    text = f"{description} A moment (`+` in an offset is `%2B`), or a day, for its midnight UTC."
     example = "2026-11-21"
     return Due(metadata={"description": text, "pattern": DUE_PATTERN, "examples": [example]})
 
@@ -42,20 +42,20 @@ class ListArguments(PageArguments):
 
     status = fields.String(
         validate=OneOf(list(COMPLETED_OF_STATUS)),
-        metadata={"description": "Open tasks, done ones or all.", "default": DEFAULTS["status"]},
+        metadata={"description": "Open, completed or all tasks.", "default": DEFAULTS["status"]},
     )
     priority = fields.String(validate=OneOf(PRIORITIES))
     tag = fields.List(
         TrimmedText(validate=Length(1, LONGEST_TAG), metadata={"pattern": TITLE_PATTERN}),
         validate=Length(1, MOST_TAGS),
-        metadata={"description": "A tag that the task has; given more than once, all of them."},
+        metadata={"description": "A tag that the task has; if given several times, all of them."},
     )
     due_before = due_bound("Due earlier than this.")
     due_after = due_bound("Due at this or later.")
     q = TrimmedText(
         validate=Length(1, LONGEST_SEARCH),
         metadata={
-            "description": "Words, each of which stands in title or description, in any case.",
+            "description": "Words that must all be in title or description; case is ignored.",
             "pattern": TITLE_PATTERN,
             "examples": ["milk"],
         },
@@ -63,7 +63,7 @@ class ListArguments(PageArguments):
     sort = fields.String(
         validate=OneOf(["created", "updated", "title", "due", "priority"]),
         metadata={
-            "description": "Equal ones are sorted by id. Tasks without a due date come last.",
+            "description": "Ties are sorted by id. Tasks without a due date come last.",
             "default": DEFAULTS["sort"],
         },
     )
@@ -71,13 +71,13 @@ class ListArguments(PageArguments):
     cursor = fields.String(
         validate=Regexp("[A-Za-z0-9_-]+\\Z"),
         metadata={
-            "description": "Where the page begins; taken from `Link`, never made up.",
+            "description": "Where the page begins; take it from `Link`.",
             "pattern": "^[A-Za-z0-9_-]+$",
         },
     )
     count = fields.String(
         validate=OneOf(["exact"]),
-        metadata={"description": "Have all that match the filters counted: `X-Total-Count`."},
+        metadata={"description": "Count all tasks that match the filters, in `X-Total-Count`."},
     )
 
     @post_load

@@ -46,5 +46,5 @@ class PageArguments(StrictSchema):
 
     limit = QueryInteger(
         validate=Range(1, LARGEST_PAGE),
-        metadata={"description": "How many there are on a page at most.", "default": LARGEST_PAGE},
+        metadata={"description": "The largest number of items on a page.", "default": LARGEST_PAGE},
     )

@@ -109,7 +109,7 @@ def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response
 def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
     """List the user's tasks, newest first
 
-    All filters must match. Of more tasks than `limit`, the answer's `Link` has the next page.
+    All filters must match. If there are more than `limit`, the answer's `Link` has the next page.
     """
     return list_response(user_id, asked)
 
@@ -152,8 +152,9 @@ def get_task(user_id: str, task_id: int) -> Response:
 def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Update a task
 
-    Writes the fields that are sent; all but `title` stay where they are left out. Sent again with
-    an If-Match after a broken connection, a 412 may be the mark of the first time: get the task.
+    Writes the fields that are sent; any but `title` may be left out and keeps its value. When sent
+    again with an If-Match after a broken connection, a 412 may mean that the first attempt was
+    done: get the task.
     """
     return write_fields(user_id, task_id, body)
 
@@ -165,7 +166,7 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Change some fields of a task
 
-    A JSON merge patch: a field that is left out stays, null clears it, a list is replaced whole.
+    A JSON merge patch: a field that is left out stays, null clears it, a list is replaced.
     """
     return write_fields(user_id, task_id, body)
 

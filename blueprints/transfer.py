@@ -123,7 +123,8 @@ def export_tasks(user_id: str) -> Response:
 
     A file of all tasks but those in the trash, oldest first, as JSON, CSV or iCalendar. Every task
     that was there at the start and is not deleted meanwhile is in it once, as it was at one moment
-    of the export; tasks that are created meanwhile may be. An answer that breaks off has failed.
+    of the export; tasks that are created meanwhile may be in it too. If the answer is cut off, the
+    export has failed.
     """
     form = acceptable_format()
     pages = task_pages(database(), user_id)
@@ -142,9 +143,9 @@ def export_tasks(user_id: str) -> Response:
 def import_tasks(user_id: str) -> Response:
     """Import tasks
 
-    Creates the tasks of a file, all or none, in its order. What only the server writes is passed
-    over: the tasks are new ones. Where entries are wrong, the answer names the first twenty; the
-    first entry of a file is number 1, and a header of CSV is none.
+    Creates the tasks of a file, all or none, in its order. Fields that only the server writes are
+    ignored: the tasks are new ones. If entries are wrong, the answer names the first twenty;
+    entries are counted from 1, without the header of a CSV file.
     """
     form = sent_format()
     most: int = current_app.config["MAX_TASKS_PER_USER"]

@@ -46,7 +46,7 @@ blueprint = UserBlueprint(
 @blueprint.arguments(TrashArguments(), location="query")
 @blueprint.response(200, TrashedTask(many=True), headers=LINK)
 def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
-    """List the tasks in the trash, last deleted first
+    """List the tasks in the trash, most recently deleted first
 
     They are deleted for good after a time that the operator sets, 30 days by default.
     """
@@ -80,7 +80,7 @@ def empty_trash(user_id: str) -> Response:
 def restore_task(user_id: str, task_id: int) -> Response:
     """Take a task out of the trash
 
-    It is as it was when it was deleted, but for `version` and `updated_at`.
+    It is as it was when it was deleted, except for `version` and `updated_at`.
     """
     return task_response(
         *write_task("restore_task", user_id, task_id, found_by="select_trashed_task")
