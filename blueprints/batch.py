@@ -164,7 +164,8 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     """Do many operations on tasks, all or none
 
     If any cannot be done, none is, and the error is that of the first of them and names it, counted
-    from 0. A `patch` is a JSON merge patch; `version` does what If-Match does for a single task.
+    from 0; if the creations exceed the quota, all of them. A `patch` is a JSON merge patch;
+    `version` does what If-Match does for a single task.
     """
     operations: list[Operation] = body["operations"]
     with transaction() as db:

@@ -184,7 +184,7 @@ def delete_task(user_id: str, task_id: int) -> Response:
 @blueprint.response(200, Task, headers=ETAG)
 @heeds("If-Match")
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
-    """Turn a task's completion over"""
+    """Toggle a task's completion"""
     version, task = write_task("toggle_task", user_id, task_id)
     if b'"completed":true' in task:  # a title cannot look so: its quotes are escaped
         tell("tasks_completed")

@@ -95,7 +95,7 @@ def test_redoc_shows_and_finds_the_operations(page: Page, api: str) -> None:
     expect(page.get_by_role("heading", name="Create a task")).to_be_visible()
     page.get_by_placeholder("Search").fill("completion")
     found = page.locator("[data-role='search:results']")
-    expect(found).to_contain_text("Turn a task's completion over")
+    expect(found).to_contain_text("Toggle a task's completion")
     assert faults == []
 
 
