@@ -1,4 +1,4 @@
-"""create_app() wires the rooms; of those below Flask, a request meets the last wired first."""
+"""create_app() wires the layers; below Flask, a request meets the layer wired last first."""
 
 from flask import Flask
 

@@ -1,7 +1,7 @@
-"""The audit's entries that no write makes: refused tokens, limits hit, exports.
+"""The audit's entries for what is not a write: refused tokens, limits hit, exports.
 
-They are written beside the requests, by a connection of their own: a request that is refused never
-takes one of the pool's. The database's triggers enter every write, in its own transaction.
+They are written in the background, on a connection of their own: a request that is refused never
+takes one from the pool. Every write is entered by the database's triggers, in its own transaction.
 """
 
 import json
@@ -21,7 +21,7 @@ from trail import Trail
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000  # entries; beyond, while the database is away, they are lost
+MOST_WAITING = 10_000  # entries while the database is away; any more are lost
 MOST_AT_ONCE = 500
 PAUSE = 1.0  # seconds between two attempts to reach the database
 EXPORT = "/api/{user_id}/tasks/export"
@@ -30,7 +30,7 @@ Entry = dict[str, str]
 
 
 def entry_of(trail: Trail) -> Entry | None:
-    """Tell what of a request belongs into the audit; None for most."""
+    """Make a request's entry in the audit; None for most."""
     if trail.is_first_over_limit:
         action, detail = "limit", trail.route or ""
     elif trail.refused:
@@ -50,7 +50,7 @@ def entry_of(trail: Trail) -> Entry | None:
 
 
 class Auditor:
-    """Takes entries without a wait. Safe between threads; its own begins after the fork."""
+    """Takes entries without blocking. Thread-safe; its own thread starts after the fork."""
 
     def __init__(self, settings: Settings) -> None:
         self.url = settings.database_url
@@ -72,7 +72,7 @@ class Auditor:
                 self._writer.start()
 
     def close(self, seconds: float) -> None:
-        """Give what is waiting some seconds to be written."""
+        """Wait up to so many seconds until the pending entries are written."""
         deadline = time.monotonic() + seconds
         while self._entries.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -31,7 +31,7 @@ PUBLIC_ENDPOINTS = frozenset(
 )
 
 SYMMETRIC_ALGORITHM = "HS256"
-LEEWAY = 30  # seconds between two clocks; an issuer that is 20 s ahead is served
+LEEWAY = 30  # seconds of clock skew; tokens of an issuer that is 20 s ahead are accepted
 LAST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 3339 can write
 REMEMBERED_TOKENS = 4096
 
@@ -71,7 +71,7 @@ Verify = Callable[[str], str]
 
 
 class TokenRefused(Exception):
-    """A token that is no key to this API: the text is for the client, the reason for counting."""
+    """A token that this API refuses: the text is for the client, the reason for counting."""
 
     def __init__(self, reason: str, claim: str = "") -> None:
         super().__init__(MESSAGE_OF_REFUSAL[reason].format(claim=claim))
@@ -79,7 +79,7 @@ class TokenRefused(Exception):
 
 
 class Verified(NamedTuple):
-    """What is remembered of a token: whose it is, until when, and which key it is good with."""
+    """What is cached of a token: its user, its expiry, and the key that verified it."""
 
     subject: str
     expiry: int
@@ -101,9 +101,9 @@ def note_refusal(reason: str) -> None:
 
 
 def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None) -> Verify:
-    """Make the function that turns a token into its `sub`, with `admit` called for an unknown one.
+    """Make the function that turns a token into its `sub`; it calls `admit` for one not cached.
 
-    It raises TokenRefused for one that is no good and KeysUnavailable where that cannot be told.
+    It raises TokenRefused for a bad token, and KeysUnavailable where no key can be had to check it.
     """
     key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
 
@@ -111,7 +111,7 @@ def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None)
     secrets = [secret for secret in both if secret]
 
     def find_keys(algorithm: str, kid: str | None) -> list[Any]:
-        """Choose by algorithm: a secret is for HMAC alone, a public key for its own alone."""
+        """Choose by algorithm: secrets are for HMAC only, public keys for their own only."""
         if algorithm == SYMMETRIC_ALGORITHM and secrets:
             return secrets
         if algorithm not in KEY_OF_ALGORITHM or not key_set:
@@ -130,8 +130,8 @@ def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None)
         header, claims = parse_token(token)
         algorithm, kid = header.get("alg", "none"), header.get("kid")
         keys = find_keys(algorithm, kid)
-        # Better Auth signs no HS256 token: those are made by the team's own code, often without
-        # `iss` and `aud`. They must have them only where the operator named them.
+        # Better Auth signs no HS256 token: those are made by the front end's own code, often
+        # without `iss` and `aud`, which they need only where the operator sets them.
         own = algorithm == SYMMETRIC_ALGORITHM
         issuer = settings.jwt_issuer or (None if own and "iss" not in claims else settings.issuer)
         audience = settings.jwt_audience or (
@@ -158,7 +158,7 @@ def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None)
 
     def verify(token: str) -> str:
         known = verify_once(token)
-        # Since it was verified, its key may have been withdrawn, and its time may have come.
+        # Since it was verified, its key may have been withdrawn, or it may have expired.
         if known.key not in find_keys(known.algorithm, known.kid):
             raise TokenRefused("signature")
         if time.time() >= known.expiry + LEEWAY:
@@ -169,10 +169,10 @@ def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None)
 
 
 def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read header and claims more strictly than PyJWT: no padding, no name twice, no other type.
+    """Read header and claims more strictly than PyJWT: no padding, duplicate names or other types.
 
     Raises:
-        TokenRefused: it is no JWT, or one of another purpose.
+        TokenRefused: it is not a JWT, or one for another purpose.
     """
     if not COMPACT_TOKEN.fullmatch(token):
         raise TokenRefused("malformed")
@@ -192,7 +192,7 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_claims(claims: dict[str, Any]) -> None:
-    """Refuse what PyJWT lets through: an unusable `sub`, an `exp` that is no number of seconds."""
+    """Refuse what PyJWT lets through: an unusable `sub`, an `exp` that is not whole seconds."""
     subject, expiry = claims["sub"], claims["exp"]
     if not isinstance(subject, str) or not SUBJECT.fullmatch(subject):
         raise TokenRefused("subject")
@@ -227,7 +227,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
     limits: RateLimits = app.extensions["rate_limits"]
 
     def admit() -> None:
-        """Let no address guess for ever; those who share it go on with the tokens they have."""
+        """Stop an address that keeps guessing; cached tokens from it are still accepted."""
         environ = request_ctx.request.environ
         limits.auth_failures.require_rest(environ, caller_at(environ))
 

@@ -13,7 +13,7 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before a
 def end_with_parent(how: signal.Signals) -> Callable[[], None] | None:
     """Make a `preexec_fn` that has Linux send `how` to the child when its parent is killed.
 
-    It counts from the thread that starts the child (prctl(2)). Elsewhere there is none: None.
+    The parent is the thread that starts the child (prctl(2)). Returns None on other systems.
     """
     if LIBC is None:
         return None

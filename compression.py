@@ -13,10 +13,10 @@ from flask_compress import Compress, DictCache
 
 from turns import in_turns
 
-ALGORITHMS = ["zstd", "br", "gzip"]  # by what a saved byte costs
-STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli keeps megabytes to itself before it writes
-SMALLEST = 1024  # bytes; below, what is saved is not worth the time
-LONG = 256 * 1024  # bytes; gzip takes 20 ms for them, and more goes out as it is compressed
+ALGORITHMS = ["zstd", "br", "gzip"]  # by their cost per saved byte
+STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli buffers megabytes before it writes
+SMALLEST = 1024  # bytes; below that, compressing is not worth the time
+LONG = 256 * 1024  # bytes, 20 ms for gzip; a longer answer is sent while it is compressed
 PIECE = 64 * 1024  # bytes
 TYPES = [
     "application/javascript",
@@ -40,7 +40,7 @@ def compress_answers(app: Flask) -> None:
         "COMPRESS_REGISTER": False,
     }
     compress, compress_asset = Compress(app), Compress(app)
-    compress_asset.cache = DictCache()  # a megabyte takes 70 ms, for each request without a token
+    compress_asset.cache = DictCache()  # a megabyte takes 70 ms, and anybody may request it
     compress_asset.cache_key = lambda asked: asked.path
 
     def compress_large(response: Response) -> Response:
@@ -48,7 +48,7 @@ def compress_answers(app: Flask) -> None:
         if status == 304:
             keep_tag(response, asked.environ.get("HTTP_IF_NONE_MATCH", ""))
         if "HTTP_ACCEPT_ENCODING" not in asked.environ or status not in {200, 201}:
-            return response  # a 206 is a part of what is not compressed
+            return response  # a 206 is a part of the uncompressed form
         length = response.content_length or 0
         if length < SMALLEST and not response.is_streamed:
             return response
@@ -58,7 +58,7 @@ def compress_answers(app: Flask) -> None:
         if algorithm := asked.accept_encodings.best_match([*algorithms, "identity"]):
             asked.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 for a yes
             if close := getattr(response.response, "close", None):
-                response.call_on_close(close)  # also where nobody reads it to its end
+                response.call_on_close(close)  # even if nobody reads it to its end
             if is_long and algorithm != "identity":
                 response.response = in_turns(pieces_of(response.get_data()))
             response = (compress_asset if is_asset else compress).after_request(response)
@@ -73,7 +73,7 @@ def pieces_of(body: bytes) -> Iterator[bytes]:
 
 
 def keep_tag(response: Response, sent: str) -> None:
-    """Name in a 304 the tag of what the client has, compressed or not."""
+    """Give a 304 the tag that the client has, compressed or not."""
     tag = response.headers.get("ETag", "").removesuffix('"')
     if tag and (found := re.search(re.escape(tag) + SUFFIX + '"', sent)):
         response.headers["ETag"] = found[0]

@@ -1,4 +1,4 @@
-"""A connection that runs the statements of queries/ by libpq, in the owner's name."""
+"""A connection that runs the statements of queries/ by libpq, on behalf of a user."""
 
 import fcntl
 import select
@@ -17,9 +17,9 @@ from shares import Turn
 from statements import QUERIES, Query
 from trail import CURRENT, Run
 
-CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle needs some to wake
-REPLY_TIMEOUT = 10.0  # seconds to wait for a server that says nothing, not even that it is slow
-# A dead link is noticed while sending by tcp_user_timeout, and while waiting by keepalives.
+CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes some to wake up
+REPLY_TIMEOUT = 10.0  # seconds to wait for a server that sends nothing, not even a timeout's error
+# A dead link is noticed by tcp_user_timeout while sending, and by keepalives while waiting.
 CONNECTION_OPTIONS: dict[str, Any] = {
     "autocommit": True,
     "client_encoding": "UTF8",  # a role or a database may be set to another
@@ -34,7 +34,7 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
-# What a parameter may be, and how PostgreSQL reads it: text, and the statement tells the type.
+# What a parameter may be. All are sent as text; the statement determines the type.
 Value = str | int | bool | None
 Row = tuple[bytes, ...]
 
@@ -43,7 +43,7 @@ def encode(value: Value) -> bytes | None:
     if value is None:
         return None
     data = str(value).encode()
-    if b"\0" in data:  # libpq would cut the text off there, without a word
+    if b"\0" in data:  # libpq would silently cut the text off there
         raise psycopg.DataError("PostgreSQL text cannot hold NUL")
     return data
 
@@ -55,13 +55,13 @@ def rows_of(result: PGresult) -> list[Row]:
     ]
 
 
-READ = 1  # libev's name for what its watchers look out for
+READ = 1  # EV_READ, the libev event to watch for
 
 
 def waiter(descriptor: int) -> Callable[[float], bool]:
-    """Make the function that waits for something to read, at most so many seconds; was there any?
+    """Make the function that waits up to so many seconds for data; it returns whether any came.
 
-    A patched `poll` makes a new watcher for each call: a twentieth of all that a request costs.
+    gevent's `poll` makes a new watcher for each call: a twentieth of all that a request costs.
     """
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("select"):
         from gevent import get_hub  # type: ignore[import-untyped]
@@ -93,8 +93,8 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
-        self.turn: Turn | None = None  # of the user who has it
-        self.timeouts: dict[str, Value] = {}  # for each transaction, where the session has none
+        self.turn: Turn | None = None  # of the user who holds the connection
+        self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
         self._prepared_names: set[str] = set()
         asked = {option.keyword: option.val for option in self.pgconn.info}
         self._has_to_write = asked.get(b"target_session_attrs") in {b"read-write", b"primary"}
@@ -111,7 +111,7 @@ class Connection(psycopg.Connection[Any]):
         return self.run_in_turn([name], values)[0]
 
     def run_in_turn(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        """Run named statements in one round trip, those of a user in one transaction; as `run`."""
+        """Run named statements in one round trip, a user's in one transaction; raises as `run`."""
         trail = CURRENT.get()
         if trail is None:
             return self._run(names, values)
@@ -127,7 +127,7 @@ class Connection(psycopg.Connection[Any]):
         if (user_id := values.get("user_id")) is None:
             self._send(*self._prepare(names[0], values))
             return [self._checked(self._results(deadline)[0])]
-        # One round trip and one transaction, also through a pooler: the owner is gone with it.
+        # One round trip and one transaction, even through a pooler: the owner is unset at its end.
         trail = CURRENT.get()
         owner: dict[str, Value] = {
             "user_id": user_id,
@@ -142,7 +142,7 @@ class Connection(psycopg.Connection[Any]):
         self.pgconn.pipeline_sync()
         results = self._results(deadline, until_sync=True)
         self.pgconn.exit_pipeline_mode()
-        for result in results:  # a failed commit is one more
+        for result in results:  # a failed commit adds one more
             self._checked(result)
         return results[1 : 1 + len(names)]
 
@@ -172,7 +172,7 @@ class Connection(psycopg.Connection[Any]):
         self._checked(self._results(monotonic() + self.reply_timeout)[0])
 
     def _results(self, deadline: float, *, until_sync: bool = False) -> list[PGresult]:
-        """Await a command's results, or a pipeline's, but not for ever: who hangs keeps no timeout.
+        """Await a command's or a pipeline's results to a deadline: a hung server keeps no timeout.
 
         Raises:
             psycopg.OperationalError: the server does not reply, or has gone.
@@ -203,7 +203,7 @@ class Connection(psycopg.Connection[Any]):
         self.pgconn.consume_input()
 
     def _await_room(self, seconds: float) -> bool:
-        """Wait until more can be sent, or something read: it may be the reason for the wait."""
+        """Wait until we can send more, or read: the server may be waiting for us to read."""
         return bool(self._writable.poll(1000 * seconds))
 
     @staticmethod
@@ -213,14 +213,14 @@ class Connection(psycopg.Connection[Any]):
         if result.error_field(DiagnosticField.SQLSTATE) is None:
             raise psycopg.OperationalError(result.get_error_message())
         error = psycopg.errors.error_from_result(result)
-        error.args = (error.diag.message_primary,)  # its DETAIL may hold a row, for the log to keep
+        error.args = (error.diag.message_primary,)  # not DETAIL: it may quote a row in the log
         raise error
 
     def is_stale(self) -> bool:
-        """Tell whether an idle connection has something to read: its server's last words, its end.
+        """Tell whether an idle connection has something to read: a last message, or its end.
 
-        Also, where the address asks for a server that takes writes, whether this one told that it
-        no longer does. Costs a microsecond, where asking the server costs a round trip.
+        True also where the address asks for a server that takes writes, and this one has said that
+        it no longer does. Costs a microsecond; asking the server costs a round trip.
         """
         status = b"default_transaction_read_only"
         if self._has_to_write and self.pgconn.parameter_status(status) == b"on":

@@ -12,11 +12,11 @@ class UserIdConverter(BaseConverter):
     """Any text without a slash."""
 
     regex = "[^/]+"
-    part_isolating = True  # which werkzeug does not take a pattern with a slash for
+    part_isolating = True  # werkzeug would infer False from the slash in the pattern
 
 
 class AnyUserIdConverter(BaseConverter):
-    """Any text: the issuer decides what a user's id looks like. lean_flask.py tells when."""
+    """Any text: the issuer decides what a user's id looks like. lean_flask.py says when."""
 
     regex = "(?s:.+?)"
     part_isolating = False
@@ -36,9 +36,9 @@ def numbers_up_to(largest: int) -> str:
 
 
 class TaskIdConverter(BaseConverter):
-    """A positive int64 in its plain decimal form; everything else is no task's path.
+    """A positive int64 in its plain decimal form; anything else is not a task's path.
 
-    All of it is in the pattern: a `to_python` that refuses would answer some methods with 405.
+    The pattern checks all of that: a `to_python` that refuses would turn some methods into 405.
     """
 
     regex = numbers_up_to(LARGEST_ID)

@@ -1,4 +1,4 @@
-"""PostgreSQL: a pool of connections that survives its server, and SQLSTATE as HTTP."""
+"""PostgreSQL: a connection pool that survives the server's outages, and SQLSTATE as HTTP."""
 
 import logging
 from collections import deque
@@ -18,16 +18,16 @@ from trail import CURRENT, tell
 
 log = logging.getLogger(__name__)
 
-POOL_CONNECT_TIMEOUT = 2  # seconds; where a server was lost, a probe has just succeeded
+POOL_CONNECT_TIMEOUT = 2  # seconds; after an outage, a probe has just succeeded
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
-REPLY_MARGIN = 2.0  # seconds that it gets beyond its own statement_timeout
+REPLY_MARGIN = 2.0  # seconds that the server gets beyond its statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
 READ_ONLY = "25006"
 
-# The longest prefix of an SQLSTATE that stands here decides. What is missing is our fault: 500.
+# The longest prefix of an SQLSTATE listed here decides. Whatever is not listed is our fault: 500.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 STATUS_OF_SQLSTATE = {
     "08": 503,  # connection exceptions
@@ -50,11 +50,11 @@ class DatabaseUnavailable(Exception):
 
 
 class DatabaseBusy(DatabaseUnavailable):
-    """It answers, but others kept all connections, or the user as many as one may have."""
+    """It answers, but all connections are in use, or the user has as many as one may have."""
 
 
 def status_of(error: psycopg.Error) -> int:
-    """Find the HTTP status of a database error; one without SQLSTATE lost its connection."""
+    """Find a database error's HTTP status; OperationalError without SQLSTATE: connection lost."""
     if error.sqlstate is None:
         return 503 if isinstance(error, psycopg.OperationalError) else 500
     for length in (5, 2):
@@ -91,8 +91,8 @@ class Database:
         self._shares = Shares(max(1, settings.database_pool_size // 2))
         self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf
-        self._suspect = False  # a connection was lost, or none was free: the next request asks
-        self._down = False  # it was asked, and did not let us in
+        self._suspect = False  # a connection was lost, or none was free: the next request probes
+        self._down = False  # it was probed, and did not let us in
         self._probing = Lock()
         self._answered_at = -inf
 
@@ -121,7 +121,7 @@ class Database:
 
         Raises:
             DatabaseUnavailable: no connection could be had.
-            psycopg.Error: COMMIT failed. Whether it was done cannot be known here.
+            psycopg.Error: COMMIT failed. Whether it took effect cannot be known here.
         """
         with self.connection() as connection:
             connection.command(b"BEGIN")
@@ -139,7 +139,7 @@ class Database:
         return self._pool.get_stats() | {"requests_waiting": len(self._waiting)}
 
     def is_crowded(self) -> bool:
-        """Tell whether as many requests wait for a connection as keep them all busy."""
+        """Tell whether enough requests wait for a connection to keep them all busy."""
         return len(self._waiting) >= WAITING_PER_CONNECTION * self._pool.max_size
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class Database:
             self._discard(connection)
 
     def _take(self) -> Connection:
-        """Take one of the connections that the request's user may have."""
+        """Take a connection out of the share of the request's user."""
         trail = CURRENT.get()
         user = trail.user if trail else None
         if user is None:
@@ -187,7 +187,7 @@ class Database:
             self._shares.give_back(turn)
 
     def _take_any(self) -> Connection:
-        """Take a connection from the pool; one whose server has gone is no reason to fail."""
+        """Take a connection from the pool, replacing those whose server has gone."""
         if self._pool.closed:
             self._pool.open()
         if self._suspect:
@@ -209,7 +209,7 @@ class Database:
         raise DatabaseUnavailable("it ends every connection")
 
     def _wait_for_connection(self) -> Connection:
-        """Note who waits: the pool's own count has those that gave up too."""
+        """Count the request while it waits: the pool's own count includes those that gave up."""
         self._waiting.append(None)
         try:
             return self._pool.getconn()
@@ -217,16 +217,17 @@ class Database:
             self._waiting.pop()
 
     def _discard(self, connection: Connection) -> None:
-        """Close a connection, and the idle others with it: what ended one has ended them too."""
+        """Close a connection, and the idle others too: what ended one has ended them as well."""
         connection.close()
         if connection.made_at > self._drained_at + DRAIN_PAUSE:
             self._drained_at = monotonic()
             self._pool.drain()
 
     def _probe(self) -> None:
-        """Ask a suspect server for a connection: one request does, the others await its answer.
+        """Ask a suspect server for a connection: one request does, the others await the outcome.
 
-        Where the server is known to be down, they fail at once. Of a silent one, a thread asks on.
+        Where the server is known to be down, the others fail at once. If it is silent, a thread goes
+        on asking.
         """
         asked_at = monotonic()
         self._suspect = True
@@ -241,7 +242,7 @@ class Database:
             self._ask()
         except psycopg.OperationalError as error:
             is_silent = monotonic() - started > POOL_TIMEOUT
-            # As when others have taken all its connections: those at hand may be good.
+            # As when others have taken all its connections: our idle ones may be good.
             at_hand = not is_silent and self._pool.get_stats()["pool_available"]
             self._suspect = self._down = not at_hand
             if self._down:
@@ -262,9 +263,9 @@ class Database:
         self._suspect = self._down = False
 
     def _ask_on(self) -> None:
-        """Ask until there is an answer, in place of requests, which would each wait for a timeout.
+        """Ask until there is an answer, in place of requests, each of which would wait for a timeout.
 
-        A refusal is an answer, too: it is quick, and asked for again by the next request.
+        A refusal is an answer too: it is quick, so requests may ask again.
         """
         is_silent = True
         try:

@@ -24,12 +24,12 @@ from postgres_programs import EmbeddedError, Programs, stop
 
 MAJOR = "18"
 NAME = "tasks"  # of the superuser and of the database
-PORT = "5432"  # a part of the socket's name, no TCP port; fixed, so that PGPORT cannot move it
+PORT = "5432"  # part of the socket's name, not a TCP port; fixed, so that PGPORT cannot change it
 START_SECONDS = 30.0
 RETRY_SECONDS = 5.0
 ADDRESS_BYTES = 103  # longest path of a unix socket on macOS, 107 on Linux: unix(4), unix(7)
 NAMESPACE = ("unshare", "-U")  # util-linux
-# What PostgreSQL says while a killed predecessor still ends: miscinit.c, sysv_shmem.c.
+# What PostgreSQL says while a killed predecessor is still ending: miscinit.c, sysv_shmem.c.
 LINGERING = re.compile(r"lock file .* already exists|pre-existing shared memory block")
 
 
@@ -57,7 +57,7 @@ def url_of_running(folder: Path) -> str | None:
 
 
 def has_ended(folder: Path) -> bool:
-    """Tell whether the server that this process has started on `folder` runs no more."""
+    """Tell whether the server that this process started on `folder` has ended."""
     pid, _ = _postmaster(folder.resolve())
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
@@ -131,7 +131,7 @@ def _await(
 
 
 def _initialise(programs: Programs, folder: Path, *, durable: bool) -> None:
-    """Make the data folder beside its place, then move it there: half a folder never counts."""
+    """Make the data folder under another name, then rename it: half a folder is never used."""
     if folder.exists() and any(folder.iterdir()):
         raise EmbeddedError(f"{folder} is not empty and holds no PostgreSQL data: move it away")
     unfinished = f".{folder.name}.initdb-"
@@ -156,7 +156,7 @@ def _account(folder: Path) -> tuple[tuple[str, ...], tuple[int, int] | None]:
     data = folder.stat() if folder.exists() else None
     if data and data.st_uid != 0:  # an ordinary user's data stays theirs
         return (), (data.st_uid, data.st_gid)
-    if _namespaces_allowed():  # an id that is not root, yet the same files: nothing changes hands
+    if _namespaces_allowed():  # PostgreSQL sees no root, yet no file changes hands
         return NAMESPACE, None
     nobody = pwd.getpwnam("nobody")
     return (), (nobody.pw_uid, nobody.pw_gid)

@@ -72,7 +72,7 @@ class ApiError(Exception):
 def error_body(
     status: int, message: str | None = None, details: dict[str, Any] | None = None
 ) -> bytes:
-    """Make the body; the request's id stands in it, unless a field of the request has that name."""
+    """Make the body; `details` has the `request_id`, unless a field in it has that name."""
     phrase = HTTPStatus(status).phrase
     code = CODE_OF_STATUS.get(status) or phrase.lower().replace(" ", "_")
     message = message or MESSAGE_OF_STATUS.get(status) or f"{phrase}."

@@ -1,4 +1,4 @@
-"""The files that are made from the code, not written: a test holds them equal."""
+"""The files that are generated from the code; a test checks that they are up to date."""
 
 import json
 from pathlib import Path

@@ -42,34 +42,34 @@ worker_connections = settings.web_connections
 worker_class = worker.Worker
 # Settings and migrations are checked once, in the master; nothing connects before the fork.
 preload_app = True
-http_parser = "python"  # not whichever is installed: the compiled one answers some faults otherwise
-limit_request_line = 8190  # bytes; the largest bounded one: a search by many tags is long
+http_parser = "python"  # pinned: the compiled one, if installed, answers some faults differently
+limit_request_line = 8190  # bytes; gunicorn's largest limit, as a search by many tags is long
 keepalive = 75  # seconds; longer than the idle timeout of a load balancer in front
 timeout = 30  # seconds
 graceful_timeout = settings.graceful_timeout + worker.LAST_TASKS
 loglevel = settings.log_level
 control_socket_disable = True
-# No header is gunicorn's to trust, whoever sends it: headers.py reads those of TRUSTED_PROXIES.
+# gunicorn trusts no header, whoever sends it: headers.py reads those of TRUSTED_PROXIES.
 forwarded_allow_ips = "*"
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-sendfile = False  # a client's socket has a timeout, and os.sendfile knows of none
+sendfile = False  # a client's socket has a timeout, which os.sendfile ignores
 if Path("/dev/shm").is_dir():
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
 
 def when_ready(_server):  # type: ignore[no-untyped-def]
-    """Keep collections off what was there before the fork, and mostly off who waits in line."""
+    """Keep garbage collection off objects from before the fork, and mostly off queued requests."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
 
 
-AUDIT_TIMEOUT = 1.0  # seconds for what the audit has not written yet
+AUDIT_TIMEOUT = 1.0  # seconds to write the audit's pending entries
 
 
 def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
-    """End what runs in greenlets while that is possible: the interpreter's end is too late."""
+    """End what runs in greenlets now: at the interpreter's exit it is too late."""
     ended.wsgi.extensions["auditor"].close(AUDIT_TIMEOUT)
     ended.wsgi.extensions["database"].close()
     if reader := ended.wsgi.extensions["reader"]:
@@ -106,7 +106,7 @@ def on_exit(server):  # type: ignore[no-untyped-def]
         metrics_server.stop(server.metrics_server)
 
 
-# Of what it could not read, gunicorn tells nothing: where one origin is allowed, it was that.
+# Of a request it cannot read, gunicorn passes on nothing: a single allowed origin is assumed.
 UNREAD: dict[str, Any] = {"REQUEST_METHOD": None}
 if len(settings.cors_origins) == 1:
     UNREAD["HTTP_ORIGIN"] = settings.cors_origins[0]
@@ -114,13 +114,13 @@ allowed = cors_headers(settings.cors_origins)
 
 
 def write_error(reports, client, status, _reason, _message):  # type: ignore[no-untyped-def]
-    """Answer and report what gunicorn refuses itself, or what failed below Flask, as all else."""
+    """Answer and report, as any other error, what gunicorn refuses or what failed below Flask."""
     trail = CURRENT.get() or Trail(UNREAD)
     CURRENT.set(trail)
     trail.status = status
     trail.begun = trail.seconds = perf_counter() - trail.started
     error: Any = sys.exc_info()[1]
-    # A client's fault by its name alone: the text quotes what was sent.
+    # For a client's fault, only the error's type: its text quotes what was sent.
     trail.error = error if status == 500 else ApiError(status, type(error).__name__)
     body = error_body(status)
     trail.size = len(body)

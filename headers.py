@@ -1,6 +1,6 @@
-"""What stands in the head of every answer: who may keep, read and frame it, and how much is left.
+"""The headers of every answer: who may cache, read and frame it, and how much quota is left.
 
-Below Flask, where a list of headers costs a fifth of what its response objects take for it.
+Added below Flask, where a list of headers costs a fifth of what Flask's response objects take.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ COMMON = [
 # For the host alone: what its subdomains do is not known here.
 COMMON_OF_HTTPS = [*COMMON, ("Strict-Transport-Security", "max-age=31536000")]
 POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-# A browser may keep what is the user's, and asks with If-None-Match each time.
+# A browser may cache the user's data, and asks with If-None-Match each time.
 PRIVATE = ("Cache-Control", "private, no-cache")
 NOT_KEPT = ("Cache-Control", "no-store")
 # For errors that a server makes without asking the application.
@@ -28,7 +28,7 @@ ERROR_HEADERS = [*COMMON, POLICY, NOT_KEPT]
 
 
 def add_headers(app: Flask, settings: Settings) -> None:
-    """Add to every answer, errors too, what its view has not said otherwise."""
+    """Add to every answer, errors too, the headers that its view has not set itself."""
     answer = app.wsgi_app
     allowed = cors_headers(settings.cors_origins)
 
@@ -54,7 +54,7 @@ def add_headers(app: Flask, settings: Settings) -> None:
 
     app.wsgi_app = answer_with_headers  # type: ignore[method-assign]
     if settings.trusted_proxies:
-        # The last proxy writes the scheme anew; addresses it adds to those of the proxies before.
+        # The last proxy overwrites the scheme, but appends to the addresses of the proxies before.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=settings.trusted_proxies, x_proto=1, x_host=0
         )

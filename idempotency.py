@@ -27,7 +27,7 @@ ESCAPED = re.compile(r'\\(["\\])')
 
 
 def keep_answers(app: Flask) -> None:
-    """Have every POST and PATCH of a user's heed its Idempotency-Key, whatever its view does."""
+    """Have every POST and PATCH of a user heed its Idempotency-Key, whatever its view does."""
     dispatch = app.dispatch_request
 
     def dispatch_once() -> ResponseReturnValue:
@@ -43,11 +43,11 @@ def keep_answers(app: Flask) -> None:
 def answer_once(
     app: Flask, asked: Request, user_id: str, dispatch: Callable[[], ResponseReturnValue]
 ) -> Response:
-    """Claim the key, do the request and keep its answer, in one transaction; or answer as before.
+    """Claim the key, do the request and keep its answer, in one transaction; or replay the answer.
 
-    The transaction begins with the view's first use of the database: what is refused before costs
-    none, and none idles while a large body is checked. An error rolls all of it back, so that the
-    key may be used again.
+    The transaction begins with the view's first use of the database: what is refused before that
+    needs none, and none idles while a large body is checked. An error rolls all of it back, so that
+    the key may be used again.
 
     Raises:
         ApiError: 400 for a malformed key, 409 while it is in use, 422 where another request had it.

@@ -31,12 +31,12 @@ FETCH_TIMEOUT = 2.0  # seconds that a request waits for a fetch, and a fetch for
 LARGEST_KEY_SET = 256 * 1024  # bytes
 REFRESH_AFTER = 300.0  # seconds
 FETCH_PAUSE = 5.0  # seconds between two fetches, however many requests ask
-MOST_KEYS = 100  # of an issuer; each takes some time to read
+MOST_KEYS = 100  # per issuer; each takes some time to read
 FORGET_AFTER = 24 * 3600.0  # seconds that keys stay good while the issuer is away
 
-HEADERS = {"Accept": "application/json", "User-Agent": "tasks"}  # some firewalls demand a name
+HEADERS = {"Accept": "application/json", "User-Agent": "tasks"}  # some firewalls demand the latter
 
-# The `kty` and `crv` of a key that may sign by this algorithm (RFC 7518, section 3.1; RFC 8037).
+# The `kty` and `crv` that an algorithm's key must have (RFC 7518, section 3.1; RFC 8037).
 KEY_OF_ALGORITHM = {
     "EdDSA": ("OKP", "Ed25519"),
     "ES256": ("EC", "P-256"),
@@ -45,11 +45,11 @@ KEY_OF_ALGORITHM = {
     "RS256": ("RSA", None),
 }
 
-KeyName = tuple[str, str]  # `kid` and algorithm: a key is good for the algorithm it was made for
+KeyName = tuple[str, str]  # `kid` and algorithm: a key is good for its own algorithm only
 
 
 class KeysUnavailable(Exception):
-    """No key set could be had from the issuer so far, or none for longer than FORGET_AFTER."""
+    """No key set was ever fetched from the issuer, or none for longer than FORGET_AFTER."""
 
 
 class UnknownKey(Exception):
@@ -60,7 +60,7 @@ def fetch(url: str) -> bytes:
     """Download a key set, within FETCH_TIMEOUT of connecting; redirects are refused.
 
     Raises:
-        OSError, HTTPException, ValueError: it cannot be reached, or its answer is no good.
+        OSError, HTTPException, ValueError: it cannot be reached, or its answer is unusable.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -72,8 +72,8 @@ def fetch(url: str) -> bytes:
     ) as connection:
         connection.response_class = PacedResponse
         HTTPConnection.connect(connection)
-        # The socket's timeout is one of each read: a server that drips would outlive it, also in
-        # the handshake. TLS takes the socket for itself, so that the deadline has a copy.
+        # The socket's timeout applies to each read: a server that drips would outlast it, even in
+        # the handshake. TLS takes over the socket, so the deadline needs a duplicate.
         with connection.sock.dup() as twin:
             deadline = Timer(FETCH_TIMEOUT, cut, [twin])
             deadline.daemon = True
@@ -95,7 +95,7 @@ def fetch(url: str) -> bytes:
 
 
 class PacedResponse(HTTPResponse):
-    """Has others run between two reads, the deadline among them: a sender may never pause."""
+    """Yields between reads, so that the deadline and others can run: a sender may never pause."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -120,16 +120,16 @@ class Paced(RawIOBase):
 
 
 def cut(twin: socket) -> None:
-    """End a connection under its reader, who would go on in plain text after SSLSocket.shutdown."""
+    """Shut a connection down under its reader; SSLSocket.shutdown would have it read plain text."""
     with suppress(OSError):
         twin.shutdown(SHUT_RDWR)
 
 
 def parse_key_set(body: bytes) -> dict[KeyName, Any]:
-    """Read the public keys of a JWKS by name; entries that are no key of ours are passed over.
+    """Read the public keys of a JWKS by name, skipping entries that cannot be used.
 
     Raises:
-        ValueError: it is no key set.
+        ValueError: it is not a key set.
     """
     match parse_json(body):
         case {"keys": [*entries]} if len(entries) <= MOST_KEYS:
@@ -139,7 +139,7 @@ def parse_key_set(body: bytes) -> dict[KeyName, Any]:
 
 
 def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:
-    """Read an entry of a JWKS; without `alg`, one of RSA is a key for either of its algorithms."""
+    """Read an entry of a JWKS; without `alg`, an RSA key is good for both RSA algorithms."""
     if not isinstance(entry, dict) or entry.get("use") not in (None, "sig"):
         return
     kid = entry.get("kid")
@@ -159,7 +159,7 @@ def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:
 
 
 class KeySet:
-    """The keys of one issuer. Safe between threads; a fork starts its own fetches."""
+    """The keys of one issuer. Thread-safe; after a fork, each process fetches for itself."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -174,7 +174,7 @@ class KeySet:
 
         Raises:
             UnknownKey: the issuer has no such key.
-            KeysUnavailable: no key set could be had, or none for so long that none is trusted.
+            KeysUnavailable: no key set was fetched, or the last one is too old to trust.
         """
         age = monotonic() - self._fetched_at
         if age > REFRESH_AFTER:
@@ -197,7 +197,7 @@ class KeySet:
                 self._fetching = Thread(target=self._fetch, name="jwks", daemon=True)
                 self._fetching.start()
             fetching, deadline = self._fetching, self._asked_at + FETCH_TIMEOUT
-        # While the issuer fails, one request waits to see whether it is back.
+        # While the issuer fails, only the request that starts a fetch waits for it.
         if wait and fetching and (starts or not self._failing):
             fetching.join(max(0.0, deadline - monotonic()))
 

@@ -1,4 +1,4 @@
-"""Flask without the work at each request that only other applications need."""
+"""Flask without the per-request work that only other applications need."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -13,12 +13,12 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from converters import CONVERTERS, LONGEST_USER_ID
 
 NO_SESSION = NullSession()
-LONGEST_PATH = 2 * LONGEST_USER_ID  # characters; none of ours is longer
+LONGEST_PATH = 2 * LONGEST_USER_ID  # characters; no path of ours is longer
 REMEMBERED_PATHS = 2048
 
 
 class NoSessions(SessionInterface):
-    """Tokens tell who calls: there are no cookies, and one session that refuses all writes."""
+    """Tokens tell who calls: there are no cookies, and one read-only session for all."""
 
     def open_session(self, app: Flask, request: Request) -> NullSession:
         return NO_SESSION
@@ -35,16 +35,16 @@ class BytesResponse(Response):
             self.headers.add(name, value)
 
     def get_wsgi_response(self, environ: Any) -> Any:
-        """Give werkzeug's answer, for which it looks for more headers to correct than we have."""
+        """Return what werkzeug would, which looks for headers to correct that we do not have."""
         if environ["REQUEST_METHOD"] == "HEAD" or self.is_streamed or self._on_close:
             return super().get_wsgi_response(environ)
         return self.response, self.status, self.headers.to_wsgi_list()
 
 
 class UserMap(Map):
-    """The rules for users whose id has no slash, and a second map of the same for all others.
+    """The rules for user ids without a slash, and a second map of the same for all others.
 
-    A converter that takes a slash has each rule tried as one long regular expression.
+    With a converter that takes a slash, werkzeug tries each rule as one long regular expression.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -70,7 +70,7 @@ class UserMap(Map):
 
 
 class PathAdapter(MapAdapter):
-    """A path to be matched: most are asked for again and again, such as a user's list."""
+    """Matches a path, from a cache: most are requested again and again, such as a user's list."""
 
     map: UserMap
 
@@ -87,9 +87,9 @@ class PathAdapter(MapAdapter):
 
 
 class LeanFlask(Flask):
-    """Flask for views that are no coroutines, on whatever host, of users whose id has any form.
+    """Flask for views that are not coroutines, on any host, for user ids of any form.
 
-    Of Flask's hooks it calls those that are in use here; tests/test_policy.py finds any other.
+    Of Flask's hooks it calls only those in use here; tests/test_policy.py finds any other.
     """
 
     session_interface = NoSessions()
@@ -103,7 +103,7 @@ class LeanFlask(Flask):
         if request is None:
             return super().create_url_adapter(None)
         path = request.path
-        # werkzeug would drop slashes in front, by which the layers below Flask know a path.
+        # werkzeug would drop leading slashes, with which the layers below Flask see the path.
         if request.environ["PATH_INFO"].startswith("//") or len(path) > LONGEST_PATH:
             path = ""
         return PathAdapter(
@@ -126,7 +126,7 @@ class LeanFlask(Flask):
         return None
 
     def finalize_request(self, rv: Any, from_error_handler: bool = False) -> Response:
-        """Hand a response on as it is, which nearly all views return, and send no signal."""
+        """Pass on a Response, which nearly all views return, as it is, and send no signal."""
         if from_error_handler or not isinstance(rv, Response):
             return super().finalize_request(rv, from_error_handler)
         return self.process_response(rv)

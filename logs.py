@@ -1,4 +1,4 @@
-"""What this process says: one line an event, JSON for programs or text for a person."""
+"""The process's log: one line per event, JSON for programs or text for a person."""
 
 import json
 import logging
@@ -26,13 +26,13 @@ Render = Callable[[Any, str, Any], Any]  # structlog's processors; the last one 
 
 # What a terminal or a reader of lines would take for more than text: C0, C1, line separators.
 CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-# What gunicorn says of a request that has a line of its own; it quotes what was sent.
+# gunicorn's messages about requests that have a line already; they quote what was sent.
 REPORTED = ("Invalid request from ", "Error handling request ", "%s %s")
 
 
 def set_up_logging(settings: Settings) -> None:
     """Have everything that logs, gunicorn and psycopg too, write lines of one form to stderr."""
-    # Nobody reads these of a record, and they cost a third of it.
+    # Nobody reads these fields of a record, and they are a third of its cost.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(
         {
@@ -43,9 +43,9 @@ def set_up_logging(settings: Settings) -> None:
             "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
             "loggers": {
                 "gunicorn.error": {"handlers": [], "propagate": True},
-                # Each failed attempt is a line of our own.
+                # Each failed attempt gets a line from our own code.
                 "psycopg.pool": {"level": "ERROR"},
-                # What a client may send in `tracestate` is no event of ours.
+                # Whatever a client sends in `tracestate` is not worth a warning.
                 "opentelemetry.trace": {"level": "ERROR"},
             },
         }
@@ -58,7 +58,7 @@ def is_not_reported(record: logging.LogRecord) -> bool:
 
 
 class LineFormatter(ProcessorFormatter):
-    """structlog's formatter, with a short way for the line of a request: its fields are known."""
+    """structlog's formatter, with a shortcut for the line of a request, whose fields are known."""
 
     def __init__(self, form: str) -> None:
         self.form = form
@@ -82,16 +82,16 @@ class LineFormatter(ProcessorFormatter):
 
 
 class LineHandler(logging.Handler):
-    """Writes lines to stderr, or another stream. What it has no room for is lost, and counted.
+    """Writes lines to stderr, or another stream. Those without room there are lost, and counted.
 
-    A pipe that nobody reads would else stop each process that writes a line, for good.
+    Otherwise a pipe that nobody reads would block each process that writes a line, for good.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
-        self.stream = stream or sys.stderr  # kept, so that its descriptor never becomes another's
+        self.stream = stream or sys.stderr  # kept, so that its descriptor is not reused
         self.descriptor = self.stream.fileno()
-        # What fits into a pipe that has room; a file has room for all, and mixes no two writes.
+        # What fits into a pipe that has room; a file has room for all, and never mixes writes.
         is_file = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         self._piece = sys.maxsize if is_file else select.PIPE_BUF
         self.lost = 0
@@ -110,7 +110,7 @@ class LineHandler(logging.Handler):
                 if not self._select([], [self.descriptor], [], 0)[1]:
                     self.lost += 1
                     return
-                # At once, so that no other line mixes with it; a pipe mixes very long ones anyway.
+                # No greenlet runs in between and mixes lines; in a pipe, very long ones mix anyway.
                 os.write(self.descriptor, data[start : start + self._piece])
         if self.lost:
             lost, self.lost = self.lost, 0
@@ -118,7 +118,7 @@ class LineHandler(logging.Handler):
 
 
 def unpatched_select() -> Any:
-    """Find the select that asks at once; gevent's lets other greenlets go on between."""
+    """Find the original select; gevent's would let other greenlets run in between."""
     if "gevent.monkey" in sys.modules:
         from gevent.monkey import get_original  # type: ignore[import-untyped]
 
@@ -153,7 +153,7 @@ def head_of(record: logging.LogRecord) -> Line:
 
 
 def arrange(_: object, __: str, event: Any) -> Line:
-    """Write the line of any library: what it says, and the request that it says it in."""
+    """Arrange a line of any library: its message, and the request during which it was logged."""
     record = event["_record"]
     line = head_of(record) | {"event": event["event"], "logger": record.name}
     if trail := CURRENT.get():
@@ -172,7 +172,7 @@ def render_json(_: object, __: str, event: Line) -> str:
 
 
 def escape_controls(_: object, __: str, event: Line) -> Line:
-    """Write what would move a terminal or begin a line as an escape; indent a traceback."""
+    """Escape what would control a terminal or begin a line; indent a traceback."""
     safe = {
         name: value.translate(CONTROLS) if isinstance(value, str) else value
         for name, value in event.items()

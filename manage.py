@@ -54,7 +54,7 @@ def commands() -> None:
 
 
 def own_postgres() -> ModuleType:
-    """Import what runs a server here; where a database is given, none of it is needed."""
+    """Import what runs a local server; where a database is given, it is not needed."""
     try:
         return import_module("embedded")
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def own_postgres() -> ModuleType:
 
 @contextmanager
 def database_url() -> Iterator[str]:
-    """Yield the address of the database's owner; the embedded server's, started if need be."""
+    """Yield the owner's database address: the given one, or that of an embedded server."""
     environ = read_environ()
     for name in ("migration_database_url", "database_url"):
         if given := environ.get(name.upper()):
@@ -103,8 +103,8 @@ def run() -> None:
         settings = Settings.load(environ)
         require_free_port(settings.api_host, settings.api_port, "API")
         sys.exit(serve(settings, environ))
-    # What is wrong with the settings is told before anything starts; the secret is made when the
-    # folder is this process's own.
+    # Faults in the settings are reported before anything starts; the secret is made once this
+    # process holds the folder.
     stand_in = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret or "-" * 32}
     settings = Settings.load(environ | stand_in)
     require_free_port(settings.api_host, settings.api_port, "API")
@@ -160,7 +160,7 @@ def rollback() -> None:
 
 @commands.command()
 def purge() -> None:
-    """Delete for good what is over its time, such as TRASH_DAYS; for cron."""
+    """Delete for good what has expired, such as trash after TRASH_DAYS; for cron."""
     with database_url() as url:
         needless = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": "-" * 32}
         settings = Settings.load(read_environ() | needless)
@@ -169,7 +169,7 @@ def purge() -> None:
 
 
 def purge_all(settings: Settings) -> int:
-    """Delete what is over its time, as the tables' owner; return how many tasks."""
+    """Delete what has expired, as the tables' owner; return how many tasks."""
     with closing(Database(settings)) as database:
         try:
             purges.purge_idempotency_keys(database)

@@ -35,7 +35,7 @@ RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["li
 REDIS_LEFT = Counter("tasks_redis_left_total", "Times that Redis was found to be away")
 JWT_REFUSED = Counter("tasks_jwt_refused_total", "Tokens refused", ["reason"])
 JWKS_FETCHES = Counter("tasks_jwks_fetches_total", "Fetches of the issuer's keys", ["result"])
-# The time and not the age: that stays right while nobody writes it, also after its process.
+# The time, not the age: it stays right while nobody writes it, even after its process ended.
 JWKS_FETCHED = Gauge(
     "tasks_jwks_fetched_timestamp_seconds",
     "When the issuer's keys were last fetched; 0: never",
@@ -51,7 +51,7 @@ TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
 TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change completed")
 
 
-# Looking a label up costs as much as counting; all of them come from closed sets.
+# Cached, as looking a label up costs as much as counting; all labels come from closed sets.
 @cache
 def requests_of(route: str, method: str, status: str) -> Histogram:
     return REQUESTS.labels(route, method, status)
@@ -64,7 +64,7 @@ def runs_of(statement: str) -> Histogram:
 
 def count_request(trail: Trail) -> None:
     method: str = trail.environ["REQUEST_METHOD"]
-    route = trail.route or "none"  # a path that does not exist is no label: there is no end of them
+    route = trail.route or "none"  # an unknown path is no label: there is no end of them
     known = method if method in METHODS else "other"
     requests_of(route, known, f"{trail.status // 100}xx").observe(trail.begun)
     for run in trail.runs:
@@ -96,8 +96,8 @@ LISTENERS.append(count_event)
 
 
 def watch_pool(database: Database) -> None:
-    """Look at the pool from time to time, also while no request comes to an end; per process."""
-    # One each, as one can be stuck alone; made here, as the master's would tell of a pool of 0.
+    """Sample the pool from time to time, even while no request ends; per process."""
+    # Per process, as one can be stuck alone; made here, or the master would report a pool of 0.
     size = Gauge("tasks_db_pool_size", "Connections", multiprocess_mode="liveall")
     available = Gauge("tasks_db_pool_available", "Free ones", multiprocess_mode="liveall")
     waiting = Gauge(

@@ -13,9 +13,9 @@ from config import ConfigError, Settings, require_free_port
 
 
 def prepare(settings: Settings) -> None:
-    """Make and empty the folder that the workers' numbers go through, and tell the client of it.
+    """Make and empty the folder for the workers' numbers, and tell prometheus_client where it is.
 
-    Before anything imports prometheus_client, and once a start: a reload must not empty it.
+    Call it before anything imports prometheus_client, once per start: a reload must not empty it.
 
     Raises:
         ConfigError: the port is taken, or the folder is somebody else's.
@@ -25,7 +25,7 @@ def prepare(settings: Settings) -> None:
     folder = parent / f"tasks-metrics-{os.geteuid()}-{settings.metrics_port}"
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR") == str(folder):
         return
-    # Whoever has the port uses what is in the folder.
+    # A process that has the port may be using the folder.
     require_free_port(settings.metrics_host, settings.metrics_port, "METRICS")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
@@ -49,7 +49,7 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process and empty the memory it read; after a kill, the next start does so."""
+    """End the process and remove the folder it read; after a kill, the next start empties it."""
     process.terminate()
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 

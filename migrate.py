@@ -26,7 +26,7 @@ LOCK_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
 
 
-# What libpq and the server say of an address that no waiting makes right.
+# Errors of libpq and the server that waiting does not mend: the address is wrong.
 WRONG_ADDRESS = re.compile(
     r'invalid \S+ value:? .*|invalid port number: .*|(?:database|role) ".*" does not exist'
     r"|password authentication failed.*|no pg_hba\.conf entry .*"
@@ -54,7 +54,7 @@ def pending_migrations(connection: Connection) -> list[str]:
 
 
 def require_migrated(settings: Settings) -> None:
-    """Refuse to start on a database that is behind the code; one that is away may still come.
+    """Refuse to start on a database that is behind the code; one that is away may still come back.
 
     Raises:
         ConfigError: migrations are pending, the role has no rights, or the address is wrong.
@@ -68,7 +68,7 @@ def require_migrated(settings: Settings) -> None:
         message = f"The role of DATABASE_URL lacks rights ({error}): run `make migrate`."
         raise ConfigError(message) from None
     except psycopg.Error as error:
-        is_one = "multiple connection attempts" not in str(error)  # else another host may come
+        is_one = "multiple connection attempts" not in str(error)  # else another host may come up
         if is_one and (wrong := WRONG_ADDRESS.search(str(error))):
             raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.") from None
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)

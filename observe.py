@@ -24,9 +24,9 @@ Report = Callable[[Trail], None]
 
 
 def observe(app: Flask, settings: Settings) -> None:
-    """Give each request its trail, and report that once the answer is known.
+    """Give each request its trail, and report it once the answer is known.
 
-    What is off is neither imported nor asked.
+    Reports that are off are neither imported nor called.
     """
     answer = app.wsgi_app
     app.extensions["auditor"] = auditor = Auditor(settings)
@@ -40,7 +40,7 @@ def observe(app: Flask, settings: Settings) -> None:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             trail.begun = trail.seconds = perf_counter() - trail.started
             trail.status = int(status[:3])
-            request = environ.get("werkzeug.request")  # none, or none of Flask's, if not let in
+            request = environ.get("werkzeug.request")  # none, or not Flask's, if not let in
             if rule := getattr(request, "url_rule", None):
                 trail.route = route_of(rule.rule)
             for name, value in headers:
@@ -71,7 +71,7 @@ def reports_of(settings: Settings) -> list[Report]:
     if settings.otel_exporter_otlp_endpoint:
         import traces
 
-        reports.insert(0, traces.tracer(settings))  # first: the line in the log names its trace
+        reports.insert(0, traces.tracer(settings))  # first: the log's line names the trace
     return reports
 
 
@@ -86,11 +86,11 @@ class BrokenOff(Exception):
 
 
 def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iterator[bytes]:
-    """Pass on an answer of unknown length; it is over when its last part has gone.
+    """Pass on an answer of unknown length, and report it after its last part.
 
     Raises:
-        BrokenPipeError: it broke off for a fault of ours, which the request's line tells in full.
-            gunicorn ends the connection at that, without a line of its own.
+        BrokenPipeError: it broke off by our fault, which the request's log line tells in full.
+            gunicorn then ends the connection, without a log line of its own.
     """
     trail.size = 0
     try:
@@ -125,7 +125,7 @@ def server_timing(trail: Trail) -> str:
 
 
 def is_our_fault(trail: Trail) -> bool:
-    """Tell of a 5xx, but what a client alone can cause, and of a success that failed midway."""
+    """True for a success that failed midway, and for 5xx but those that a client alone causes."""
     if trail.status < 400:
         return trail.error is not None and not isinstance(trail.error, BrokenOff)
     return trail.status in {500, 503}
@@ -166,7 +166,7 @@ def request_log() -> Report:
 
 
 def line_of_success(trail: Trail) -> str:
-    """Write what `fields_of` tells where nothing failed, at a third of an encoder's cost."""
+    """Write what `fields_of` returns where nothing failed, at a third of an encoder's cost."""
     line = (
         f'{{"time": "{rfc3339(time())}", "level": "info", "event": "request"'
         f', "request_id": "{trail.request_id}", "method": "{trail.environ["REQUEST_METHOD"]}"'
@@ -186,7 +186,7 @@ def line_of_success(trail: Trail) -> str:
 
 
 def fields_of(trail: Trail) -> dict[str, Any]:
-    """Tell of a request what may be told: no path, no query, no header, no body."""
+    """Collect what may be logged of a request: no path, no query, no header, no body."""
     fields: dict[str, Any] = {
         "event": "request",
         "request_id": trail.request_id,
@@ -212,7 +212,7 @@ def fields_of(trail: Trail) -> dict[str, Any]:
 
 
 def cause_of(error: Exception, is_ours: bool) -> dict[str, str]:
-    """Say why; of what PostgreSQL refuses to a client, its text would quote what was sent."""
+    """Say why; where PostgreSQL refuses a client's values, without its text, which quotes them."""
     cause: dict[str, str] = {}
     if is_ours and isinstance(error.__cause__, Exception):
         error = error.__cause__

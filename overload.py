@@ -1,4 +1,4 @@
-"""More requests than can be served: they wait in line, before they cost anything, or get 503."""
+"""More requests than can be served: they queue, before they cost anything, or get 503."""
 
 import logging
 import socket
@@ -18,23 +18,23 @@ from shares import Shares
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 1.0  # seconds in line after which a request may be refused
-PAUSE = 0.002  # seconds between two looks for room
+PATIENCE = 1.0  # seconds in the queue after which a request may be refused
+PAUSE = 0.002  # seconds between two checks for room
 LOG_PAUSE = 1.0  # seconds between two lines in the log
-# Of those whose turn comes too late, one in four is refused. A refusal costs a third of an answer,
-# and who is refused is back at once: refusing them all would leave no time for answers.
+# Of requests whose turn comes too late, one in four is refused. A refusal costs a third of an
+# answer, and its client is back at once: refusing them all would leave no time for answers.
 REFUSALS = (True, False, False, False)
 
-IMPORTS_AT_ONCE = 4  # of a process: each holds its file and all that was read of it
-LARGE = 1024 * 1024  # bytes of an answer, which is kept until its client has read all of it
-LARGE_AT_ONCE = 4  # such answers, and exports, of a user and a process
-HELD = "tasks.held"  # where the environ of an import has what it holds until its end
+IMPORTS_AT_ONCE = 4  # per process: each holds its file and all that was read of it
+LARGE = 1024 * 1024  # bytes; a larger answer is kept until its client has read all of it
+LARGE_AT_ONCE = 4  # such answers and exports, per user and process
+HELD = "tasks.held"  # environ key: what an import holds until its end
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
 
 
 def has_gone(environ: dict[str, Any]) -> bool:
-    """Tell whether a client has closed its end meanwhile, where the server and the system tell."""
+    """Tell whether a client has closed its end, where the server and the system can tell."""
     with suppress(KeyError, AttributeError, OSError):
         info = environ["gunicorn.socket"].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return bool(info[0] != TCP_ESTABLISHED)
@@ -44,9 +44,9 @@ def has_gone(environ: dict[str, Any]) -> bool:
 def keep_in_line(app: Flask) -> None:
     """Let requests below /api/ in one by one, as long as few wait for a connection to PostgreSQL.
 
-    Only the first in line looks for room, and the next one after it: whoever waits costs nothing,
-    and no turn of a worker's loop is long. All at once, they would keep those that are being
-    answered waiting, and be refused together a second later.
+    Only the first in the queue looks for room, then the next: a waiting request costs nothing, and
+    no turn of a worker's loop is long. Let in all at once, they would delay the requests that are
+    being answered, and be refused together a second later.
     """
     answer = app.wsgi_app
     line: deque[SimpleQueue[None]] = deque()
@@ -66,12 +66,12 @@ def keep_in_line(app: Flask) -> None:
                 sleep(PAUSE)
                 if monotonic() > deadline and is_crowded():
                     return False
-            if has_gone(environ):  # its answer would cost those who wait
+            if has_gone(environ):  # an answer would only delay those who wait
                 return False
             return monotonic() < deadline or not next(refusals)
         finally:
             line.remove(my_turn)
-            with suppress(IndexError):  # the last one, also where threads leave at once
+            with suppress(IndexError):  # none is left, even if several threads leave at once
                 line[0].put(None)
 
     logged_at = monotonic() - LOG_PAUSE
@@ -105,9 +105,9 @@ class NoPlace(Exception):
 
 
 def bound_files(app: Flask) -> None:
-    """Make the places of this process for those who send a file, import it, or receive a large one.
+    """Limit how many requests at once send a file, import it, or receive a large answer.
 
-    An import's environ has a stack: what is pushed on it is given back at the end of the request.
+    An import's environ has a stack: what is pushed on it is released at the end of the request.
     """
     answer = app.wsgi_app
     app.extensions["senders"] = Shares(1)
@@ -134,7 +134,7 @@ def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
 
 
 def await_receiver(app: Flask, response: Response, user_id: str, patience: float) -> None:
-    """Have a user receive few large answers at once, however slowly; raises as `await_import`."""
+    """Limit how many large answers a user receives at once; raises as `await_import`."""
     receivers: Shares = app.extensions["receivers"]
     if not (mine := receivers.take(user_id, patience)):
         raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large answers")
@@ -142,7 +142,7 @@ def await_receiver(app: Flask, response: Response, user_id: str, patience: float
 
 
 def await_import(app: Flask, held: ExitStack) -> None:
-    """Wait for a turn to import, which lasts until the end of the request.
+    """Wait for a slot to import, held until the end of the request.
 
     Raises:
         ApiError: 503 where there is none in time.

@@ -16,7 +16,7 @@ SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Make a parser of whole numbers from `minimum` to `maximum`; it raises ValueError beyond."""
+    """Make a parser of whole numbers from `minimum` to `maximum`; others raise ValueError."""
 
     def parse(text: str) -> int:
         wanted = f"a whole number from {minimum} to {maximum}"
@@ -71,7 +71,7 @@ def web_url(text: str) -> str:
 def origin_of(url: str) -> str:
     """Reduce an address to its origin, as Better Auth does for `iss` and `aud`.
 
-    https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin: no user, no port of the scheme.
+    https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin: no user, no default port.
     """
     if not url:
         return ""

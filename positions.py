@@ -8,7 +8,7 @@ from converters import LARGEST_ID
 
 
 class Position(NamedTuple):
-    """The version and id of the task read last; with LARGEST_ID all of the version was read."""
+    """The version and id of the task read last; LARGEST_ID: all of that version was read."""
 
     version: int
     task_id: int
@@ -17,7 +17,7 @@ class Position(NamedTuple):
 START = Position(0, LARGEST_ID)  # before all changes: versions begin at 1
 END = Position(LARGEST_ID, LARGEST_ID)
 
-# The first number is that of the form itself, should there ever be another one.
+# The first number is the version of this format, should there ever be another one.
 WRITTEN = re.compile(rb"1\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})")
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{7,56}$"
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs, run as the account that may run them, with what they complain of."""
+"""PostgreSQL's own programs, run as the account that may run them, and their error messages."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from config import CommandError
 
 STOP_SECONDS = ((signal.SIGINT, 8.0), (signal.SIGQUIT, 6.0))
 COMPLAINT = re.compile(r"(?:FATAL|ERROR|error):\s+(.+)(?:\n.*HINT:\s+(.+))?")
-PANIC = re.compile(r"PANIC:\s+(.+)(?:\n.*HINT:\s+(.+))?")  # often no more than an echo
+PANIC = re.compile(r"PANIC:\s+(.+)(?:\n.*HINT:\s+(.+))?")  # often only an echo of an error
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -33,7 +33,7 @@ class EmbeddedError(CommandError):
 
 
 class Programs(NamedTuple):
-    """PostgreSQL's programs, their log, and the user and group that run them, None for ours."""
+    """PostgreSQL's programs, their log, and the user and group that run them (None: our own)."""
 
     folder: Path
     log: Path
@@ -50,7 +50,7 @@ class Programs(NamedTuple):
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    cwd="/",  # another user may not enter ours
+                    cwd="/",  # another user may not enter our folder
                     env=os.environ | {"LC_ALL": "C"},  # its complaints are read here
                     start_new_session=True,  # Ctrl-C is for the caller, who stops the server last
                     user=user,
@@ -81,7 +81,7 @@ class Programs(NamedTuple):
         return f"{last} ({free} MiB left on the disk)"
 
     def check_way_to(self, folder: Path) -> None:
-        """Raise EmbeddedError where the owner may not pass on the way: path_resolution(7)."""
+        """Raise EmbeddedError where the owner may not search the path: path_resolution(7)."""
         if self.owner is None:
             return
         user, group = self.owner
@@ -105,5 +105,5 @@ class Programs(NamedTuple):
     def own(self, folder: Path) -> None:
         """Hand `folder` and all in it to the owner, where that is somebody else."""
         if self.owner and folder.stat().st_uid != self.owner[0]:
-            for path in (*folder.rglob("*"), folder):  # it last: nobody enters while we work
+            for path in (*folder.rglob("*"), folder):  # `folder` last: nobody enters meanwhile
                 os.chown(path, *self.owner, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""What is deleted for good: from the trash by hand, or by `manage.py purge` in its time."""
+"""What is deleted for good: from the trash on request, or by `manage.py purge` when due."""
 
 from connection import Value
 from database import Database
@@ -12,7 +12,7 @@ ENTRIES_A_STATEMENT = 10_000  # each statement walks past those that were delete
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
     """Delete what one user has in the trash, all or what is older than `days`; return how many.
 
-    What is moved there or restored meanwhile stays, also when it was both: its version is newer.
+    What is trashed or restored meanwhile, or both, stays: its version is newer.
     """
     deleted = 0
     for task_ids, newest in database.fetch(

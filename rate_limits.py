@@ -1,4 +1,4 @@
-"""How much one caller may ask for, in windows of time that begin for all at once.
+"""How much one caller may ask for, in windows of time that begin for all callers at once.
 
 Headers: draft-ietf-httpapi-ratelimit-headers-10. 429: RFC 6585, section 4.
 """
@@ -13,12 +13,12 @@ from errors import ApiError
 from parsers import parse_rate
 from trail import CURRENT, tell
 
-MOST_COUNTED = 100_000  # callers, about 20 MB; beyond, counts begin anew
+MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
 HEADERS = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
 
 
 class RateLimits:
-    """The quota of each user, and that of each address for what fails to be one's token."""
+    """The quota of each user, and that of each address for failed authentication."""
 
     def __init__(self, settings: Settings) -> None:
         self.redis = None
@@ -45,7 +45,7 @@ class Limit:
         self._own = Counts()
 
     def count(self, environ: dict[str, Any], caller: str) -> None:
-        """Count a request, and write into its environ what its answer tells about the limit.
+        """Count a request, and put its answer's headers about the limit into its environ.
 
         Raises:
             ApiError: 429 where the caller has used the quota up.
@@ -77,7 +77,7 @@ class Limit:
 
 
 class Counts:
-    """This process's own counts, of the present window alone."""
+    """This process's own counts, of the current window alone."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -94,7 +94,7 @@ class Counts:
             return used
 
     def is_first_refusal(self, window: int, caller: str) -> bool:
-        """Tell it once a window: a caller that does not stop must not fill the audit."""
+        """True once per window: a caller that does not stop must not fill the audit."""
         with self._lock:
             self._turn_to(window)
             is_first = caller not in self._refused
@@ -107,7 +107,7 @@ class Counts:
 
 
 def caller_at(environ: dict[str, Any]) -> str:
-    """Name the client's address, or its network: each caller of IPv6 has 2^64 of them."""
+    """Name the client's address, or for IPv6 its network: each client has 2^64 addresses there."""
     text: str = environ.get("REMOTE_ADDR", "")
     try:
         address = ip_address(text)

@@ -14,14 +14,14 @@ from statements import QUERIES
 
 log = logging.getLogger(__name__)
 
-# A single row costs the primary no more than the question whether the replica has it.
+# A single row costs the primary no more than the version check before a read from the replica.
 LARGE_READS = frozenset(name for name, query in QUERIES.items() if "_agg(" in query.text)
 STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
 PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
 
 
 class Reader:
-    """Runs a request's reads: large ones at the replica, where it has all that the user wrote."""
+    """Runs a request's reads: large ones on the replica, if it has all that the user wrote."""
 
     def __init__(self, settings: Settings, primary: Database) -> None:
         self._primary = primary
@@ -48,8 +48,8 @@ class Reader:
     def _ask_replica(self, name: str, values: dict[str, Value]) -> list[Row] | None:
         """Ask the replica; None where it is busy or fails, or lacks what the user has written.
 
-        Every write moves its user's version. The primary tells it first, the replica before it
-        reads: so what it read is at least as new as this request.
+        Every write increments its user's version. It is read from the primary first, then from the
+        replica before the rows: so the rows are at least as new as this request.
         """
         [(written,)] = self._primary.fetch("select_version", user_id=values["user_id"])
         try:
@@ -59,7 +59,7 @@ class Reader:
             return None
         except (DatabaseUnavailable, psycopg.Error) as error:
             if isinstance(error, psycopg.Error) and status_of(error) < 500:
-                raise  # the fault of what was asked
+                raise  # the request's own fault
             self._leave(error)
             return None
         [(replayed_to,)] = rows_of(replayed)

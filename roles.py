@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) -> None:
-    """Let the role of `api_url` serve the API, as the owner of the tables; make it if need be.
+    """As the tables' owner, let the role of `api_url` serve the API; create it if need be.
 
-    `statement_timeout` is in milliseconds, and of a role that is made.
+    `statement_timeout` is in milliseconds, and is set only on a role that is created.
 
     Raises:
         CommandError: the database cannot be reached, or this owner may not do so.

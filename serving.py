@@ -1,4 +1,4 @@
-"""gunicorn as a child of `manage.py run`: started, told of, watched and stopped."""
+"""gunicorn as a child of `manage.py run`: started, announced, watched and stopped."""
 
 import signal
 import subprocess
@@ -28,7 +28,7 @@ def on_stop(handler: Any) -> None:
 
 
 def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None = None) -> int:
-    """Run gunicorn until it ends, or this process is told to, or the embedded server has gone."""
+    """Run gunicorn until it ends, this process is told to stop, or the embedded server is gone."""
     gunicorn = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "wsgi:application"],
         cwd=PROJECT,

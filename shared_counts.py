@@ -1,4 +1,4 @@
-"""Counts that all processes and machines share, in Redis; what cannot be asked is done without."""
+"""Counts that all processes and machines share, in Redis; while it is away, callers do without."""
 
 import logging
 import time
@@ -13,19 +13,19 @@ from trail import tell
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 0.05  # seconds that a request waits for Redis, once an outage
+TIMEOUT = 0.05  # seconds that a request waits for Redis, once per outage
 PAUSE = 1.0  # seconds between two attempts to reach it again
 
-# What the address says itself, as ?socket_timeout=0.2, goes before.
+# Options in the address itself, such as ?socket_timeout=0.2, take precedence.
 OPTIONS: dict[str, Any] = {
     "socket_timeout": TIMEOUT,
     "socket_connect_timeout": TIMEOUT,
-    "max_connections": 10_000,  # beyond requests at once: to run out of them would be an error
-    "protocol": 2,  # it needs no greeting, which would be one more wait
+    "max_connections": 10_000,  # more than concurrent requests: running out would be an error
+    "protocol": 2,  # it needs no handshake, which would be one more wait
     "driver_info": None,
 }
 
-# A counter ends by itself, with the window that its name holds.
+# A counter expires by itself, with the window that its name holds.
 COUNT = """\
 local used = redis.call('incrby', KEYS[1], ARGV[2])
 if used == tonumber(ARGV[2]) then redis.call('expire', KEYS[1], ARGV[1]) end
@@ -33,7 +33,7 @@ return used"""
 
 
 class SharedCounts:
-    """Counters in Redis. `is_away` tells that it cannot be asked."""
+    """Counters in Redis. `is_away` tells that it cannot be reached."""
 
     def __init__(self, url: str) -> None:
         self.is_away = False
@@ -41,7 +41,7 @@ class SharedCounts:
         self._pool = ConnectionPool.from_url(url, **OPTIONS)
 
     def add(self, key: str, seconds: int, amount: int) -> int | None:
-        """Add to a counter that lives for `seconds`; return what it is then, None while away."""
+        """Add to a counter that lives for `seconds`; return its value then, None while away."""
         if self.is_away:
             return None
         try:
@@ -51,13 +51,13 @@ class SharedCounts:
             return None
 
     def _ask(self, key: str, seconds: int, amount: int) -> int:
-        """Ask by the pool's connection itself: the client's command costs twice as much."""
+        """Use a connection of the pool directly: the client's commands cost twice as much."""
         connection: Any = self._pool.get_connection()
         try:
             connection.send_command("EVAL", COUNT, 1, f"tasks:{key}", seconds, amount)
             used: int = connection.read_response()
         except BaseException:
-            connection.disconnect()  # a late answer would be taken for that to the next question
+            connection.disconnect()  # a late reply would be taken for the next one's
             raise
         finally:
             self._pool.release(connection)
@@ -75,7 +75,7 @@ class SharedCounts:
     def _await_return(self) -> None:
         while self.is_away:
             time.sleep(PAUSE)
-            with suppress(RedisError):  # a write: one that is read-only or full answers a ping
+            with suppress(RedisError):  # a write: a read-only or full Redis answers a ping
                 self._ask("probe", 1, 1)
                 self.is_away = False
         log.warning("Redis is back")

@@ -1,15 +1,15 @@
-"""No user has all of what a process shares out: whoever has as much as one may waits for a turn.
+"""Keeps one user from taking all of a process's resources: beyond a share, requests queue.
 
-Connections to PostgreSQL, and places for files that arrive and large answers that are received.
+Used for connections to PostgreSQL, for files being sent and for large answers being received.
 """
 
 from queue import Empty, SimpleQueue
 
-LINES = 64  # users whose hashes meet stand in one line, and are told apart there
+LINES = 64  # queues; users whose hashes collide share one, and are told apart in it
 
 
 class Turn:
-    """A place in a line; those of a user who are in front have what they want, the others wait."""
+    """A place in a queue; a user's first few hold the resource, that user's others wait."""
 
     __slots__ = ("go", "line", "user")
 
@@ -20,9 +20,9 @@ class Turn:
 
 
 class Shares:
-    """Lines of users, without a lock: to append, to remove and to copy is one step of a list each.
+    """Queues of users, without a lock: a list's append, remove and copy are atomic.
 
-    Lines are never taken away, as somebody may be about to join one.
+    Queues are never deleted, as somebody may be about to join one.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,7 +30,7 @@ class Shares:
         self._lines: list[list[Turn]] = [[] for _ in range(LINES)]
 
     def take(self, user: str, timeout: float) -> Turn | None:
-        """Take one of the user's turns; None where there is none in so many seconds."""
+        """Take one of the user's turns; None if none is free within `timeout` seconds."""
         line = self._lines[hash(user) % LINES]
         turn = Turn(user, line)
         line.append(turn)
@@ -46,12 +46,12 @@ class Shares:
         return turn
 
     def give_back(self, turn: Turn) -> None:
-        """Leave the line, and let those go who are in front now; some may have gone already."""
+        """Leave the queue, and wake those now in front; some may have been woken already."""
         turn.line.remove(turn)
         for first in self._first(turn):
             if first.go:
                 first.go.put(None)
 
     def _first(self, turn: Turn) -> list[Turn]:
-        """Tell who of a turn's user may have theirs."""
+        """List the turns of this turn's user that may hold the resource."""
         return [each for each in turn.line.copy() if each.user == turn.user][: self._most]

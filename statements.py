@@ -30,7 +30,7 @@ def load_queries(folder: Path) -> dict[str, Query]:
     """Read the named statements of a folder's .sql files, with the fragments that they share.
 
     A name such as `select_tasks_<order:asc|desc>` is one statement for each choice; `<order>`
-    stands for the choice in its text, in the names of its fragments, and in theirs.
+    stands for the choice in its text, and in the names and the text of its fragments.
 
     Raises:
         ConfigError: a name is malformed, unknown or used twice, or a statement is empty.
@@ -58,7 +58,7 @@ def load_queries(folder: Path) -> dict[str, Query]:
 
 
 def expand_name(head: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each name that a head stands for, with what is chosen for it."""
+    """Yield each name that a head stands for, with its choices."""
     found = CHOICE.findall(head)
     options = [[(label, option) for option in texts.split("|")] for label, texts in found]
     without_options = CHOICE.sub(r"<\1>", head)
@@ -71,7 +71,7 @@ def insert_choices(text: str, choices: dict[str, str]) -> str:
 
 
 def insert_fragments(text: str, fragments: dict[str, str], choices: dict[str, str]) -> str:
-    """Put fragments in their places, once, at the start: no statement is made for a request."""
+    """Put fragments in their places, once, at the start: no statement is built for a request."""
 
     def insert(found: re.Match[str]) -> str:
         if found[1] not in fragments:

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 means it, for bodies and tokens alike: UTF-8, no name twice, real numbers."""
+"""JSON as RFC 8259 means it, for bodies and tokens alike: UTF-8, no name twice, finite numbers."""
 
 import json
 from math import isinf
@@ -9,7 +9,7 @@ def parse_json(data: bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is no JSON, has a name twice, nests too deep, or has a number beyond reach.
+        ValueError: it is not JSON, has a name twice, nests too deep, or has an infinite number.
     """
     try:
         return DECODER.decode(data.decode())

@@ -54,7 +54,7 @@ def tracer(settings: Settings) -> Report:
 
 
 def stop() -> None:
-    """Send what is waiting, if the collector takes it; at the interpreter's end, nothing can."""
+    """Send the waiting spans, if the collector takes them; at interpreter exit it is too late."""
     provider = get_tracer_provider()
     if isinstance(provider, TracerProvider):  # else there was no request
         sending = Thread(target=provider.shutdown, daemon=True)
@@ -63,14 +63,14 @@ def stop() -> None:
 
 
 def record_spans(tracer: Tracer, trail: Trail) -> None:
-    """Write a span of the request and one of each statement; no path and no user is in them.
+    """Write a span of the request and one of each statement; they hold no path and no user.
 
     Names are those of https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and of
     https://opentelemetry.io/docs/specs/semconv/database/postgresql/.
     """
     method = trail.environ["REQUEST_METHOD"]
     if method not in METHODS:
-        method = "_OTHER"  # the convention's, also where none was read
+        method = "_OTHER"  # the convention's name, also where no method was read
     offset = time_ns() - int(perf_counter() * 1e9)
     began = offset + int(trail.started * 1e9)
     attributes = {"http.request.method": method, "http.response.status_code": trail.status}

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
-METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # told apart by name
+METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # told apart in reports
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: a version, a trace, its caller, flags.
 TRACEPARENT = re.compile(
@@ -54,13 +54,13 @@ class Trail:
         self.request_id = given if given and SANE_ID.fullmatch(given) else os.urandom(16).hex()
         parent = environ.get("HTTP_TRACEPARENT")
         self.trace_id = trace_of(parent) if parent else None
-        self.route: str | None = None  # of OpenAPI: what varies stands in braces
+        self.route: str | None = None  # in OpenAPI's form, with parameters in braces
         self.user: str | None = None
         self.status = 0
-        self.size: int | None = None  # bytes of the answer's body, once they are known
+        self.size: int | None = None  # bytes of the answer's body, once known
         self.runs: list[Run] = []
-        self.backend: int | None = None  # the process at PostgreSQL, as its own log names it
-        self.refused: str | None = None  # why a token is no good: a name of auth.MESSAGE_OF_REFUSAL
+        self.backend: int | None = None  # pid of PostgreSQL's process, as in its own log
+        self.refused: str | None = None  # why a token is refused: a key of auth.MESSAGE_OF_REFUSAL
         self.is_first_over_limit = False  # the caller's first 429 in a window
         self.error: Exception | None = None  # why the status is no success
 
@@ -73,7 +73,7 @@ CURRENT: ContextVar[Trail | None] = ContextVar("trail", default=None)
 
 
 def trace_of(parent: str) -> str | None:
-    """Read the trace's id from a `traceparent`; None where that must be ignored."""
+    """Read the trace's id from a `traceparent`; None where it must be ignored."""
     found = TRACEPARENT.fullmatch(parent)
     if not found or (parent.startswith("00") and found[2]):
         return None
@@ -81,7 +81,7 @@ def trace_of(parent: str) -> str | None:
 
 
 def blame(error: Exception) -> None:
-    """Note why the request at hand fails, for the one line about it."""
+    """Note why the current request fails, for its one log line."""
     if trail := CURRENT.get():
         trail.error = error
 
@@ -102,7 +102,7 @@ UNTOLD: ContextVar[list[tuple[Event, str, int]] | None] = ContextVar("untold", d
 
 
 def tell(event: Event, label: str = "", count: int = 1) -> None:
-    """Tell whoever counts what has happened, in a request or beside one."""
+    """Tell the listeners what has happened, in a request or outside one."""
     untold = UNTOLD.get() if event in {"tasks_created", "tasks_completed"} else None
     if untold is not None:
         untold.append((event, label, count))
@@ -114,7 +114,7 @@ def tell(event: Event, label: str = "", count: int = 1) -> None:
 
 @contextmanager
 def telling_at_the_end() -> Iterator[None]:
-    """Keep what is told of tasks until the block has ended; if it fails, nothing came of it."""
+    """Hold back events about tasks until the block has ended; drop them if it fails."""
     untold: list[tuple[Event, str, int]] = []
     UNTOLD.set(untold)
     try:

@@ -33,8 +33,8 @@ PRIORITY_OF_DIGIT = (
 )
 
 ESCAPES = str.maketrans({"\\": r"\\", ";": r"\;", ",": r"\,", "\n": r"\n"})  # section 3.3.11
-# iCalendar's text has no control characters, and the library drops a byte order mark in front: a
-# text with one is percent-encoded, and a parameter says so. Another tells what DUE has no room for.
+# iCalendar's text has no control characters, and the library drops a leading byte order mark: a
+# text with either is percent-encoded, and a parameter says so. Another holds DUE's microseconds.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
 ENCODED = re.compile(rf"%|{UNSAFE.pattern}")
 ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
@@ -42,14 +42,14 @@ MICROSECOND = "X-TASKS-MICROSECOND"
 
 PROPERTY_NAME = re.compile(rb"[A-Za-z0-9-]+")
 TASK = ["VCALENDAR", "VTODO"]
-DEEPEST = 8  # components in one another
+DEEPEST = 8  # nested components
 LONGEST = 128 * 1024  # bytes of what is read of a task
 
 Todo = dict[str, list[Contentline]]
 
 
 class Texts:
-    """Texts with commas between. The library's own would write \\N as a line break."""
+    """Texts separated by commas. The library's own class would write \\N as a line break."""
 
     def __init__(self, texts: list[str], params: dict[str, str]) -> None:
         self.texts = texts
@@ -60,7 +60,7 @@ class Texts:
 
 
 def write(pages: Iterable[bytes], user_id: str) -> Iterator[bytes]:
-    """Write a VTODO a task."""
+    """Write one VTODO per task."""
     owner = sha256(user_id.encode()).hexdigest()[:16]
     yield HEAD
     for page in pages:
@@ -96,7 +96,7 @@ def to_vtodo(task: dict[str, Any], owner: str) -> bytes:
 
 
 def to_moment(text: str | None) -> vDatetime | None:
-    """Write a moment in UTC; it has no fractions of a second."""
+    """Write a moment in UTC; iCalendar has no fractions of a second."""
     return vDatetime(datetime.fromisoformat(text).astimezone(UTC)) if text else None
 
 
@@ -118,9 +118,9 @@ def to_text(texts: list[str | None]) -> Texts | None:
 
 
 def read(body: bytes) -> Iterator[Todo]:
-    """Yield what is read of each VTODO; other components and other properties are passed over.
+    """Yield the properties of each VTODO that we use; other properties and components are skipped.
 
-    Time zones too: the library would keep a VTIMEZONE of one user's file for all others.
+    VTIMEZONE too: the library would keep the one in a user's file for all other users.
 
     Raises:
         ValueError: it is no iCalendar, nests too deep, or has more than 128 KiB to read in one
@@ -132,7 +132,7 @@ def read(body: bytes) -> Iterator[Todo]:
     calendars = 0
     file = BytesIO(body)
     file.seek(len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
-    # Bytes as the characters of Latin-1: only text ends its lines at CR too.
+    # Latin-1 maps bytes to characters one to one; reading bytes would not end lines at CR too.
     lines = TextIOWrapper(file, "latin-1", newline="")
     parts = iter(partial(lines.readline, LONGEST), "")
     for name, content in content_lines(in_turns(parts)):
@@ -161,10 +161,10 @@ def read(body: bytes) -> Iterator[Todo]:
 
 
 def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield what is read of the lines, unfolded (RFC 5545, section 3.1), each after its name.
+    """Yield the lines that we use, unfolded (RFC 5545, section 3.1), each after its name.
 
-    A line may come in parts, of which the last one ends. A fold may stand within a character. Of a
-    line that is too long, so much that this shows.
+    A line may come in parts, of which only the last has a line end. A fold may split a character.
+    Of a line that is too long, enough is kept to show that it is.
     """
     name, parts, size = "", [b""], 0
     begins = True
@@ -251,7 +251,7 @@ def due_of(lines: list[Contentline]) -> str:
 
 
 def zone_of(tzid: str) -> ZoneInfo:
-    """Find a time zone by its name, also by Microsoft's, and where a vendor's name is before it."""
+    """Find a time zone by its name, by Microsoft's, or by a name with a vendor's prefix."""
     parts = tzid.split("/")
     names = [WINDOWS_TO_OLSON.get(tzid, ""), *("/".join(parts[-count:]) for count in (3, 2, 1))]
     for name in names:

@@ -22,11 +22,11 @@ COLUMNS = (*WRITABLE, "id", "created_at", "updated_at", "completed_at")
 BOOLEANS = {"": False, "false": False, "0": False, "true": True, "1": True}
 LONGEST_ROW = 64 * 1024  # characters
 
-# What begins a formula, as ASCII, in full width, in small form, and as the sign of minus.
+# What begins a formula, in ASCII, full-width and small forms, and the minus sign.
 FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
 BLANK = "[ \u00a0\ufeff]*"
-# A spreadsheet that takes another separator for the comma, or a quote for text, sees cells begin
-# in the middle of a text: after each of these.
+# A spreadsheet with another separator than the comma, or one that takes quotes for text, sees cells
+# begin in the middle of a text: after each of these.
 BEGINNING = '(?<=[,;\t\r\n"])'
 DANGER = f"(?:^(?='*{BLANK}[{FORMULA}\t\r\n])|{BEGINNING}(?='*{BLANK}[{FORMULA}]))"
 DANGEROUS = re.compile(DANGER)
@@ -39,7 +39,7 @@ Row = tuple[list[str], list[str]]  # the header's names, the cells
 def defuse(text: str) -> str:
     """Put an apostrophe before whatever a spreadsheet could take for a formula.
 
-    An empty text becomes an apostrophe, as an empty cell stands for no text.
+    An empty text becomes an apostrophe, as an empty cell stands for null.
     https://owasp.org/www-community/attacks/CSV_Injection
     """
     return DANGEROUS.sub("'", text) if text.strip("'") else f"'{text}"
@@ -50,8 +50,8 @@ def undo_defusing(cell: str) -> str:
 
 
 def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
-    """Write a row a task, below a row of names."""
-    yield BOM_UTF8 + to_csv([COLUMNS])  # without it, Excel guesses the country's own encoding
+    """Write a header, then one row per task."""
+    yield BOM_UTF8 + to_csv([COLUMNS])  # without a BOM, Excel guesses a local encoding
     for page in pages:
         yield to_csv(cells_of(task) for task in in_turns(json.loads(b"[%b]" % page)))
 
@@ -81,7 +81,7 @@ def read(body: bytes) -> Iterator[Row]:
     """Yield the rows below the header.
 
     Raises:
-        ValueError: it is no CSV, or has a row of more than 64 Ki characters.
+        ValueError: it is not CSV, or has a row of more than 64 Ki characters.
         ValidationError: the header has a wrong column.
     """
     lines = TextIOWrapper(BytesIO(body), "utf-8-sig", newline="")
@@ -123,7 +123,7 @@ def check_header(names: list[str]) -> list[str]:
 
 
 def fields_of(named: Row) -> dict[str, Any]:
-    """Turn a row into a task's fields, as JSON would have them; the schema judges them.
+    """Turn a row into a task's fields, as JSON would have them; the schema checks them.
 
     Raises:
         ValidationError: a cell cannot be understood.

@@ -14,7 +14,7 @@ FILE_NAME = "tasks.json"
 CONTENT_TYPE = "application/json"
 
 MARK = re.compile(rb"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
-# An element is parsed from a window of the body, the larger where the smaller does not do: as a
+# An element is parsed from a window of the body, the larger if the smaller is not enough: parsed
 # whole, a body of brackets would become lists of twenty times its size.
 WINDOWS = (4 * 1024, 256 * 1024)  # bytes
 
@@ -31,8 +31,8 @@ def read(body: bytes) -> Iterator[Any]:
     """Yield the elements of the array, one at a time in memory.
 
     Raises:
-        ValueError: it is no JSON, or has an element of more than 256 KiB.
-        ValidationError: it is no array.
+        ValueError: it is not JSON, or has an element of more than 256 KiB.
+        ValidationError: it is not an array.
     """
     mark, at = mark_at(body, 0)
     if mark != b"[":
@@ -56,13 +56,13 @@ def fields_of(element: Any) -> Any:
 
 
 def mark_at(body: bytes, at: int) -> tuple[bytes, int]:
-    """Return the bracket or comma there, b"" for none, and where what follows it begins."""
+    """Return the bracket or comma at `at` (b"" for none), and where the rest begins."""
     found = next(MARK.finditer(body, at))
     return found[1], found.end()
 
 
 def read_element(body: bytes, at: int) -> tuple[Any, int]:
-    """Return the element that begins there, and where it ends."""
+    """Return the element that begins at `at`, and where it ends."""
     for window in WINDOWS:
         text, _ = utf_8_decode(body[at : at + window], "strict", False)
         try:

@@ -1,4 +1,4 @@
-"""Long work of one request in short turns, between which the others of its process have theirs."""
+"""Splits long work of one request into short turns, so that others in its process run between."""
 
 from collections.abc import Iterable, Iterator
 from time import monotonic, sleep
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 def in_turns(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield items as they are, with a pause where making and using them has taken a turn."""
+    """Yield items as they are, with a pause whenever making and using them has taken a turn."""
     began = monotonic()
     for item in items:
         yield item

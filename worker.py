@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker: a stalled client is let go, a stop waits only for what is in flight."""
+"""gunicorn's gevent worker: drops stalled clients; a stop waits only for requests in flight."""
 
 import socket
 import struct
@@ -20,27 +20,27 @@ from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped
 from config import Settings
 from turns import PAUSE, TURN
 
-TICK = 0.2  # seconds between two looks at what the master or the clients want
+TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
-CLIENT_TIMEOUT = 10.0  # seconds in which a client neither sends its body nor reads its answer
-PIECE = 64 * 1024  # bytes of an answer that it has this time for
-SEND_BUFFER = 256 * 1024  # bytes; to see a client read, a third of it has to become free
-LAST_TASKS = 2  # seconds of a stop that are for the process itself: closing, the audit's entries
+CLIENT_TIMEOUT = 10.0  # seconds that a client may neither send its body nor read its answer
+PIECE = 64 * 1024  # bytes of an answer that it has this time to read
+SEND_BUFFER = 256 * 1024  # bytes; a client is seen to read only once a third of it is free
+LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the audit's entries
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
-DRAIN_TIMEOUT = 5.0  # seconds for what a client still sends when its answer is on the way
-LINGER_TIMEOUT = 1.0  # seconds of it without a byte
-LONGEST_HEAD = 32 * 1024  # bytes of headers, or of trailers; gunicorn would look through 800 KB
-MOST_UNREAD = 64 * 1024  # bytes of a body that nobody reads, before its connection is closed
-RESET = struct.pack("ii", 1, 0)  # linger: closing is a reset, as what is left to send is dropped
-WAITED = 0.0005  # seconds; a read that takes as long had to wait, and others had their turn
+DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
+LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
+LONGEST_HEAD = 32 * 1024  # bytes of headers, or of trailers; gunicorn's own limit is 800 KB
+MOST_UNREAD = 64 * 1024  # bytes of a body left unread; beyond that, its connection is closed
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
+WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
 
 class Server(StreamServer):  # type: ignore[misc]
-    """Leaves clients to the other processes: whoever is first would keep them all."""
+    """Leaves clients to the other processes: otherwise the first would accept them all."""
 
     @property
     def max_accept(self) -> int:
-        """One at a time shares best; a turn of many greenlets is long, and has to let more in."""
+        """One at a time shares best; with many greenlets the loop is slow, and must accept more."""
         return 1 + len(self.pool or ()) // 8
 
     def do_handle(self, *args: Any) -> None:
@@ -51,7 +51,7 @@ class Server(StreamServer):  # type: ignore[misc]
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """Tells the connections that wait for a request from those that are being answered."""
+    """Distinguishes connections that wait for a request from those being answered."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,7 +59,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.answered: set[socket.socket] = set()
 
     def init_process(self) -> None:
-        """Keep the settings as plain attributes: gunicorn looks some forty up for each request."""
+        """Keep the settings as plain attributes: gunicorn looks up some forty for each request."""
         settings = self.cfg.settings
         self.cfg.__dict__.update({name: setting.get() for name, setting in settings.items()})
         super().init_process()
@@ -110,19 +110,19 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.settimeout(None)
             self.answered.remove(sock)
             self.waiting_since[sock] = monotonic()
-        if req.unreader.buf.tell():  # the next request is there already
+        if req.unreader.buf.tell():  # the next request is here already: others first
             gevent.sleep(0)
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
-        """Start no timer for each request that a client may send: `run` looks at them all."""
+        """Start no timer for each request that a client may send: `run` checks all connections."""
         return nullcontext()
 
     def end_idle_connections(self, kept: float) -> None:
-        """Have them read their client's end; what has arrived before it is still answered."""
+        """Make them read end-of-file; what has arrived before it is still answered."""
         now = monotonic()
         for client, since in self.waiting_since.items():
             if now - since > kept:
-                # By a twin, as gevent would fail the wait of the socket itself.
+                # On a duplicate: on the socket itself, gevent would fail the pending read.
                 with (
                     suppress(OSError),
                     socket.fromfd(client.fileno(), client.family, client.type) as twin,
@@ -132,12 +132,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
 @cache
 def load_settings() -> Settings:
-    """Load the settings once: at a reload the application keeps its own, and so does the server."""
+    """Load the settings once: a reload keeps the application's settings, so the server's too."""
     return Settings.load()
 
 
 def reset_at_close(client: socket.socket) -> None:
-    """Have a client see that its answer broke off: HTTP/1.0 takes any other end for the whole."""
+    """Let a client see that its answer broke off: to HTTP/1.0, any other end means completion."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
@@ -148,7 +148,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
     headers_sent: bool
 
     def should_close(self) -> bool:
-        """Tell the client where the rest of its body is too long to be read (RFC 9112, 9.6)."""
+        """Close, and say so, where the rest of the body is too long to be read (RFC 9112, 9.6)."""
         reader = self.req.body.reader
         left: int = getattr(reader, "length", 0)
         is_in_chunks = getattr(reader, "parser", None) is not None  # each may be one byte
@@ -168,7 +168,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         self._send(b"0\r\n\r\n" if self.chunked else b"")
 
     def _send(self, data: bytes) -> None:
-        """Send piece by piece: the client's time is one for each, however long the answer is."""
+        """Send piece by piece: the timeout is for each piece, however long the answer is."""
         first, self.head = self.head + data[:PIECE], b""
         if first:
             self.sock.sendall(first)
@@ -189,7 +189,7 @@ def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
 
 
 def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
-    """Read what a client has sent; one that never has us wait would keep all others waiting."""
+    """Read what a client has sent; pause where it sends so fast that reads never wait."""
     asked = monotonic()
     data: bytes = read_chunk(unreader, size_hint)
     now = monotonic()
@@ -202,7 +202,7 @@ def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
 
 
 def http_date(timestamp: float | None = None) -> str:
-    """Write a moment for the header Date, once a second."""
+    """Write a moment for the header Date, formatted once a second."""
     return date_of_second(int(time() if timestamp is None else timestamp))
 
 
@@ -212,9 +212,9 @@ def date_of_second(second: int) -> str:
 
 
 def close(client: socket.socket) -> None:
-    """Close a connection in a way that its client can read the answer to what it still sends.
+    """Close a connection so that a client that is still sending can read its answer.
 
-    Closing on unread bytes is a reset, and loses what is on the way.
+    Closing with unread bytes is a reset, which loses what is on the way.
     """
     deadline = monotonic() + DRAIN_TIMEOUT
     with suppress(OSError):
