@@ -1,4 +1,4 @@
-"""One file a resource; what they share is here."""
+"""One file per resource; what they share is here."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -28,13 +28,13 @@ from strict_json import parse_json
 
 
 def pool() -> Database:
-    """Give what knows nothing of a request's transaction: views want `database()`."""
+    """Return the pool, outside any transaction of the request: views want `database()`."""
     db: Database = current_app.extensions["database"]
     return db
 
 
 def database() -> Database | Connection | Reader:
-    """Give what runs this request's statements: its transaction, the reader of a GET, the pool.
+    """Return what runs this request's statements: its transaction, a GET's reader, or the pool.
 
     The transaction of an Idempotency-Key begins with the first call.
     """
@@ -51,7 +51,7 @@ def database() -> Database | Connection | Reader:
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """Make the block one transaction, also of those who call `database()`; an outer one goes on."""
+    """Run the block in one transaction, which `database()` then returns; an outer one goes on."""
     outer = database()
     if isinstance(outer, Connection):
         yield outer
@@ -77,14 +77,14 @@ VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 def versions_of(header: str) -> list[str]:
     """Find the versions that a list of entity tags names.
 
-    Weak ones count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
+    Weak tags count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
     would lock its clients out of writing. A version is exact all the same.
     """
     return [tag for tag in ENTITY_TAG.findall(header) if VERSION_PATTERN.fullmatch(tag)]
 
 
 def expected_versions() -> str | None:
-    """Read If-Match (RFC 9110, section 13.1.1) as an array for PostgreSQL; None is any version."""
+    """Read If-Match (RFC 9110, section 13.1.1) as an array for PostgreSQL; None: any version."""
     header: str = request_ctx.request.environ.get("HTTP_IF_MATCH", "*").strip()
     return None if header == "*" else f"{{{','.join(versions_of(header))}}}"
 
@@ -102,7 +102,7 @@ def path_of(user_id: str, rest: str) -> str:
 
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     response = BytesResponse(body, status, "application/json", **headers)
-    # What has been written is told however large it is. The body is there: nobody waits with it.
+    # The answer to a write is always sent. A GET does not wait: its body is in memory already.
     if len(body) > LARGE and request_ctx.request.method == "GET":
         user_id: str = (request_ctx.request.view_args or {})["user_id"]
         await_receiver(current_app, response, user_id, patience=0)
@@ -112,8 +112,8 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
 def read_body(req: Request) -> bytes:
     """Read the request body, chunked or not, up to the request's max_content_length.
 
-    werkzeug cuts a chunked body off at the limit without a word, so one byte more is asked for. A
-    server hands on what it has when a client breaks off (RFC 9112, section 6.3: incomplete).
+    werkzeug silently cuts a chunked body off at the limit, so one byte more is read. If a client
+    breaks off, the server hands on what it has (RFC 9112, section 6.3: incomplete).
 
     Raises:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
@@ -135,7 +135,7 @@ def refuse_encoded(req: Request) -> None:
 
 
 def read_part(req: Request, size: int) -> bytes:
-    """Read so many bytes of the request body, fewer at its end.
+    """Read `size` bytes of the request body, or fewer at its end.
 
     Raises:
         ApiError: 400 where it breaks off.
@@ -152,7 +152,7 @@ def broken_off() -> ApiError:
 
 
 def refuse_other_types(req: Request) -> None:
-    """Take the type of RFC 7396 for PATCH as well.
+    """Refuse a body that is not JSON; a PATCH may also have the type of RFC 7396.
 
     Raises:
         ApiError: 415, with Accept-Patch (RFC 5789, section 2.2) for a PATCH.
@@ -165,17 +165,17 @@ def refuse_other_types(req: Request) -> None:
 
 
 def query_pairs(query: bytes) -> list[tuple[str, str]]:
-    """Read a query string; what is not UTF-8 becomes halves of surrogate pairs."""
+    """Read a query string; bytes that are not UTF-8 become lone surrogates."""
     text = query.decode(errors="surrogateescape")
     return parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
 
 
 @lru_cache(1024)
 def load_query(schema: Schema, query: bytes) -> Mapping[str, Any]:
-    """Read and check a query string; kept, as a schema takes longest and clients send few kinds.
+    """Read and check a query string; cached, as schemas are slow and clients send few variants.
 
     Raises:
-        ValidationError: it breaks a rule, or gives a parameter twice that is no list.
+        ValidationError: it breaks a rule, or repeats a parameter that is not a list.
     """
     values: dict[str, list[str]] = {}
     for name, value in query_pairs(query):
@@ -189,7 +189,7 @@ def load_query(schema: Schema, query: bytes) -> Mapping[str, Any]:
 
 
 class BodyParser(FlaskParser):
-    """webargs' parser, with the strict answers of the contract to a body that is no JSON."""
+    """webargs' parser, with the contract's strict answers to a body that is not JSON."""
 
     DEFAULT_VALIDATION_STATUS = 422
 
@@ -218,7 +218,7 @@ class BodyParser(FlaskParser):
 
 
 def broken_rule(details: dict[str, Any]) -> ApiError:
-    """Make a 422 of messages in marshmallow's form, the first of them as the sentence."""
+    """Make a 422 from messages in marshmallow's form; the first becomes the answer's `message`."""
     return ApiError(422, first_fault(details), details)
 
 
@@ -227,14 +227,14 @@ def first_fault(details: Any) -> str:
     path = []
     while isinstance(details, dict):
         key, details = next(iter(details.items()))
-        if key != SCHEMA:  # a fault of the object itself
+        if key != SCHEMA:  # which is a fault of the object itself
             path.append(str(key))
     place = f"{'.'.join(path)}: " if path else ""
     return place + str(details[0])
 
 
 def heeds(what: str) -> Callable[[Any], Any]:
-    """Mark a view that heeds a condition (If-Match, If-None-Match), or what stands in the query."""
+    """Mark a view that heeds a condition (If-Match, If-None-Match), or the query string."""
 
     def mark(view: Any) -> Any:
         view.heeds = getattr(view, "heeds", frozenset()) | {what}
@@ -244,10 +244,10 @@ def heeds(what: str) -> Callable[[Any], Any]:
 
 
 def refuse_what_is_not_heeded() -> None:
-    """Refuse a query parameter or an If-Match that the view knows nothing of.
+    """Refuse a query parameter or an If-Match that the view does not heed.
 
     Raises:
-        ApiError: 422, or 412, as what has no version is of none (RFC 9110, section 13.1.1).
+        ApiError: 422; or 412, as no version can match where there is none (RFC 9110, 13.1.1).
     """
     asked = request_ctx.request
     is_write = asked.method in WRITES
@@ -261,7 +261,7 @@ def refuse_what_is_not_heeded() -> None:
 
 
 class UserBlueprint(Blueprint):  # type: ignore[misc]
-    """Routes below /api/{user_id}: what a client sends is heeded or refused, never passed over."""
+    """Routes below /api/{user_id}: what a client sends is heeded or refused, never ignored."""
 
     ARGUMENTS_PARSER = BodyParser()
 
@@ -270,6 +270,6 @@ class UserBlueprint(Blueprint):  # type: ignore[misc]
         self.before_request(refuse_what_is_not_heeded)
 
     def arguments(self, schema: StrictSchema, *, location: str = "json", **options: Any) -> Any:
-        """Do what flask-smorest's own does."""
+        """Do what flask-smorest does, and mark a view that takes a query string as heeding it."""
         decorate = super().arguments(schema, location=location, **options)
         return decorate if location == "json" else lambda view: heeds(location)(decorate(view))

@@ -33,7 +33,7 @@ def named(name: str) -> fields.String:
 
 
 class BodyInteger(fields.Integer):
-    """An integer as JSON Schema means it: 1.0 is one, "1" is none."""
+    """An integer as JSON Schema means it: 1.0 is one, "1" is not."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
@@ -107,7 +107,7 @@ class Batch(StrictSchema):
 
     @validates("operations")
     def refuse_task_twice(self, operations: list[Operation], data_key: str) -> None:
-        """What two changes of one task mean together would be the server's guess."""
+        """Refuse two changes of one task: what they mean together would be the server's guess."""
         first: dict[int, int] = {}
         for number, operation in enumerate(operations):
             if "id" not in operation:
@@ -187,9 +187,9 @@ def numbers_of(operations: list[Operation], *names: str) -> list[int]:
 
 
 def create(db: Connection, user_id: str, operations: list[Operation]) -> dict[int, bytes]:
-    """Do the create operations, by one statement; return the tasks by their operations' numbers.
+    """Do the create operations in one statement; return the tasks by their operations' numbers.
 
-    None is done where the user would have more than there may be.
+    None is done where the user would have more than MAX_TASKS_PER_USER.
     """
     numbers = numbers_of(operations, "create")
     if not numbers:
@@ -215,13 +215,13 @@ def change(
 
 
 def change_of(operation: Operation) -> dict[str, Any]:
-    """Write an operation on a task that exists as the statements want it."""
+    """Write an operation on an existing task in the form that the statements take."""
     written = operation.get("task", {"completed": operation.get("completed")})
     return {"task_id": operation["id"], "expected": operation.get("version"), "fields": written}
 
 
 def reason(db: Connection, user_id: str, operations: list[Operation], number: int) -> ApiError:
-    """Find out why an operation was not done; its statement has decided that already."""
+    """Find out why an operation was not done; its statement has only decided that it was not."""
     operation = operations[number]
     if operation["op"] == "create":
         most = current_app.config["MAX_TASKS_PER_USER"]

@@ -41,7 +41,7 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     your copy and start again without it.
     """
     position = asked.get("since", START)
-    # Most who ask have missed nothing, and learn it from one row.
+    # Most clients have missed nothing, and reading one row shows it.
     [(version,)] = database().fetch("select_version", user_id=user_id)
     newest = int(version)
     if position == (newest, LARGEST_ID):

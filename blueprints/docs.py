@@ -28,7 +28,7 @@ POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SWAGGER_UI_POLICY = f"{POLICY}; style-src 'self'"
-# ReDoc makes two style elements, an empty one and its scroll bar's, and a worker that searches.
+# ReDoc makes two style elements, an empty one and its scroll bar's, and a worker for its search.
 REDOC_POLICY = (
     f"{POLICY}; worker-src blob:; style-src 'self'"
     " 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
@@ -40,7 +40,7 @@ blueprint = Blueprint("docs", __name__)
 
 @blueprint.before_request
 def name_plain_tags() -> None:
-    """Have werkzeug, which compares tags here, find those of compressed answers too."""
+    """Have werkzeug, which compares tags here, match those of compressed answers too."""
     if tags := request.environ.get("HTTP_IF_NONE_MATCH"):
         request.environ["HTTP_IF_NONE_MATCH"] = f"{tags}, {re.sub(SUFFIX, '', tags)}"
 
@@ -75,7 +75,7 @@ def get_asset(name: str) -> Response:
         abort(404)
     response = send_from_directory(FOLDER_OF_ASSET[name], name)
     response.direct_passthrough = False
-    response.make_sequence()  # as what is no stream, it is compressed once
+    response.make_sequence()  # not a stream, so its compressed form is cached
     return response
 
 

@@ -51,7 +51,7 @@ Fault = tuple[str, Exception | None]  # a sentence, and its cause
 
 
 class Readiness:
-    """Asks for all who ask at once, by one connection: anybody may ask, as often as they like."""
+    """Asks the database once for concurrent probes: anybody may probe, as often as they like."""
 
     def __init__(self) -> None:
         self._asking = Lock()

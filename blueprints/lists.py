@@ -132,9 +132,9 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
 
 
 def version_of(counter: bytes) -> str:
-    """Name the state of a user's lists: whatever changes one moves the user's counter.
+    """Name the state of a user's lists: whatever changes one increments the user's counter.
 
-    With it stands which key signed the cursor in `Link`: by another one, that leads nowhere.
+    It also names the key that signed the cursor in `Link`: under another key, that is invalid.
     """
     return f"{VERSION}-{fingerprint_of(current_app.config['CURSOR_KEY'])}-{counter.decode() or 0}"
 
@@ -174,7 +174,7 @@ def statement_of(chosen: Mapping[str, Any]) -> str:
 
 
 def like_pattern(word: str) -> str:
-    """Make the LIKE pattern of a text that holds this one, where `%` and `_` are themselves."""
+    """Make the LIKE pattern of texts that contain this word, with `%` and `_` taken literally."""
     return "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
 
 

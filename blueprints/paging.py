@@ -40,7 +40,7 @@ def position_field(description: str) -> PositionField:
 
 
 class PageArguments(StrictSchema):
-    """How long a page may be. Nothing is filled in, so that no parameter costs nothing."""
+    """How long a page may be. Defaults are not filled in: an absent parameter costs nothing."""
 
     error_messages = {"unknown": "Unknown parameter."}  # noqa: RUF012 - marshmallow's own form
 

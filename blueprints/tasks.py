@@ -48,7 +48,7 @@ blueprint = UserBlueprint(
     description="What a user wants to get done.",
 )
 
-# How a task looks that an update has completed. A title cannot look so: its quotes are escaped.
+# How the JSON of a task just completed looks. A title cannot look so: its quotes are escaped.
 COMPLETED_NOW = re.compile(rb'"updated_at":("[^"]+"),"completed_at":\1')
 
 
@@ -65,13 +65,13 @@ def write_task(
 ) -> tuple[bytes, bytes]:
     """Run a statement that changes one task, where If-Match and If-None-Match let it.
 
-    `found_by` names the statement that tells the version, if the task is there at all.
+    `found_by` names the statement that returns the version, if the task is there at all.
 
     Raises:
         ApiError: 404, or 412 where it has a wrong version; then nothing was written.
     """
     if "HTTP_IF_NONE_MATCH" in request_ctx.request.environ:
-        # Asked before: a version that a client has seen and that is gone never comes back.
+        # It is safe to look first: a version that a client has seen and that is gone never returns.
         found = database().fetch(found_by, user_id=user_id, task_id=task_id)
         if not found:
             raise missing_task(task_id)
@@ -84,7 +84,7 @@ def write_task(
     if rows:
         [(version, task)] = rows
         return version, task
-    # Why not is asked afterwards: the statement itself has decided.
+    # The statement has decided; only the reason is looked up afterwards.
     if versions and database().fetch(found_by, user_id=user_id, task_id=task_id):
         raise ApiError(412)
     raise missing_task(task_id)

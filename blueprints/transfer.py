@@ -33,7 +33,7 @@ from schemas import Task, TaskImport
 from trail import tell
 from turns import in_turns
 
-# The first is the one for whoever takes any.
+# The first is for clients that accept any.
 FORMATS: dict[str, ModuleType] = {
     "application/json": transfer_json,
     "text/csv": transfer_csv,
@@ -41,9 +41,9 @@ FORMATS: dict[str, ModuleType] = {
 }
 LIST_OF_FORMATS = "application/json, text/csv or text/calendar"
 STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
-PART = 64 * 1024  # bytes that are read at once
-KEPT_IN_MEMORY = 256 * 1024  # bytes of a file that arrives; the rest is on the disk
-MOST_FAULTS = 20  # entries that one answer names, and faults of one after which it ends
+PART = 64 * 1024  # bytes per read
+KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is on the disk
+MOST_FAULTS = 20  # faulty entries that one answer names; an entry with as many faults ends it
 
 ENTRY = TaskImport()
 
@@ -94,7 +94,7 @@ blueprint = UserBlueprint(
 
 @blueprint.before_request
 def take_file() -> None:
-    """Have a file arrive on the disk, as slowly as it may: only then it is worth a turn."""
+    """Receive the file onto the disk, however slowly; only then does it wait for an import slot."""
     request.max_content_length = limit = current_app.config["MAX_IMPORT_LENGTH"]
     held = request.environ.get(HELD)
     if held is None or (request.content_length or 0) > limit:
@@ -128,7 +128,7 @@ def export_tasks(user_id: str) -> Response:
     """
     form = acceptable_format()
     pages = task_pages(database(), user_id)
-    first = list(islice(pages, 1))  # what fails here has an answer of its own
+    first = list(islice(pages, 1))  # a failure here can still be answered as an error
     parts = in_turns(form.write(chain(first, pages), user_id))
     response = Response(parts, content_type=form.CONTENT_TYPE)
     await_receiver(current_app, response, user_id, PATIENCE)
@@ -160,9 +160,9 @@ def import_tasks(user_id: str) -> Response:
 
 
 def task_pages(db: Database | Connection | Reader, user_id: str) -> Iterator[bytes]:
-    """Yield the tasks page by page; between two, no connection is held.
+    """Yield the tasks page by page; no connection is held between pages.
 
-    Runs while the answer is sent, so without anything of Flask's.
+    Runs while the answer is sent, so without Flask's contexts.
     """
     after_id = 0
     while True:

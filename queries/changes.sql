@@ -4,10 +4,10 @@ SELECT coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s),
 
 -- name: select_changes
 -- What one user changed after a position, in the order of the commits: a JSON array of at most
--- max_rows, whether there are more, and the position of the array's last, or of the user's newest
--- change where there are none. Whoever stands at version 0 has nothing, and gets nothing deleted.
--- Every write takes the counter first and holds it until it commits: so a statement's snapshot has
--- all changes up to the counter's version, and none beyond.
+-- max_rows, whether there are more, and the position to go on from: that of the array's last if
+-- there are more, else of the user's newest change. A client at version 0 has nothing, and gets no
+-- deletions. Every write locks the counter first and holds it until it commits: so a statement's
+-- snapshot has all changes up to the counter's version, and none beyond.
 WITH changed AS (
     (
         SELECT version, id, row_to_json(task) AS change

@@ -1,9 +1,9 @@
 -- name: set_timeouts
--- What a fresh session is given, whatever the database or the role are set to: limits in
--- milliseconds; moments in UTC; a write that waited for another goes on with what that left; one
--- plan for each statement, whatever its values, as else a list by tag is planned anew each time; no
--- jit, which takes longer to compile such short statements than to run them. No row, and nothing is
--- set, behind a pooler: it hands out pids of its own, and the session would be the next client's.
+-- The settings of a fresh session, whatever those of the database or the role: limits in
+-- milliseconds; times in UTC; read committed, so that a write that waited for another sees its
+-- result; one plan for each statement, whatever its values, as else a list by tag is planned each
+-- time; no jit, as compiling such short statements takes longer than running them. Behind a pooler
+-- it sets nothing and returns no row: pids are the pooler's, and clients share the session.
 SELECT
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
@@ -15,13 +15,13 @@ SELECT
 WHERE pg_backend_pid() = %(backend_pid)s;
 
 -- name: select_pending_migrations
--- Those of the given versions that the database has not seen; a newer one it knows does not count.
+-- Those of the given versions that the database lacks; it may have newer ones that are not given.
 SELECT string_agg(version, ',' ORDER BY version)
 FROM unnest(%(versions)s::text[]) AS version
 WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 
 -- name: select_whether_case_is_folded
--- Whether search and the order by title are without case beyond A to Z: the locale decides.
+-- Whether search and the order by title ignore case beyond A to Z: the locale decides.
 SELECT lower('Ä') = 'ä';
 
 -- name: try_migration_lock
@@ -30,15 +30,15 @@ SELECT lower('Ä') = 'ä';
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- name: set_owner
--- Whose rows the statements of this transaction may touch, and for which request: the policies of
--- the tables ask for the one, the audit for the other.
+-- Whose rows the statements of this transaction may touch, and for which request: the tables'
+-- policies read the user, the audit reads the request.
 SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true);
 
 -- name: set_owner_and_timeouts
--- Behind a pooler: what set_owner does, and what set_timeouts does, for this transaction alone, but
--- for its isolation, which is that of the role.
+-- Behind a pooler: what set_owner and set_timeouts do, for this transaction alone. Its isolation is
+-- not set: it stays that of the role.
 SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true),
@@ -50,11 +50,11 @@ SELECT
     set_config('jit', 'off', true);
 
 -- name: select_grants
--- The statements that let a role serve the API and do nothing else, in their order; what earlier
--- releases gave beyond that is taken back last. A role that exists keeps its password and its
--- timeouts. Timeouts stand at the role as a pooler such as PgBouncer drops those of a session.
--- A temporary table would hide the one of its name from the triggers, the audit's among them, and a
--- function in the tables' schema one of PostgreSQL's own: both are taken from everybody.
+-- The statements, in order, that let a role serve the API and do nothing else; the last ones revoke
+-- what earlier releases granted beyond that. A role that exists keeps its password and timeouts.
+-- Timeouts are set on the role, as a pooler such as PgBouncer drops those of a session. A temporary
+-- table would hide the one of its name from the triggers, the audit's among them, and a function in
+-- the tables' schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
 SELECT statement
 FROM
     (SELECT %(role)s::text AS role) AS given,

@@ -1,6 +1,6 @@
 -- name: try_idempotency_key
--- Claims a user's key until the transaction ends; false where another transaction has it. Beside
--- that, what is kept under the key: whether of the same request, and its answer; else NULLs.
+-- Claims a user's key until the transaction ends; false where another transaction has it. Also
+-- returns what is kept under the key: whether for the same request, and its answer; else NULLs.
 WITH claim AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext(%(user_id)s), hashtext(%(key)s)) AS is_claimed
 )
@@ -14,7 +14,7 @@ LEFT JOIN (
 
 -- name: insert_idempotent_answer
 -- Keeps an answer for 24 hours, in place of an expired one. No row where the key has been used
--- since it was claimed: between that statement's snapshot and its lock, another may have committed.
+-- since: another transaction may have committed between the claim's snapshot and its lock.
 INSERT INTO idempotency_keys AS kept (
     user_id, key, fingerprint, status, headers, body, created_at, expires_at
 )
@@ -29,8 +29,8 @@ ON CONFLICT (user_id, key) DO UPDATE
 RETURNING key;
 
 -- name: delete_expired_idempotency_keys
--- Deletes up to max_rows keys that have expired, of whatever user, and returns how many. One that
--- was used anew meanwhile stays.
+-- Deletes up to max_rows keys that have expired, of any user, and returns how many. One that was
+-- used again meanwhile stays.
 WITH expired AS (
     SELECT user_id AS owner, key AS old_key
     FROM idempotency_keys

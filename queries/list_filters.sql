@@ -1,19 +1,19 @@
 -- fragment: passes_filters
--- Null is no filter. The indexes hold all that these read.
+-- Null means no filter. The indexes hold all columns that these read.
 (%(completed)s::boolean IS NULL OR completed = %(completed)s)
             AND (%(priority)s::task_priority IS NULL OR priority = %(priority)s)
             AND (%(due_before)s::timestamptz IS NULL OR due_at < %(due_before)s)
             AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
 
 -- fragment: passes_listed
--- In coalesce the planner takes half of all rows to match, and so walks in the order asked for.
--- Else it expects next to none, and sorts what it finds in whichever index is smallest.
+-- With coalesce the planner expects half of all rows to match, and so walks in the order asked for.
+-- Without, it expects next to none, and sorts what it finds in whichever index is smallest.
 deleted_at IS NULL
             AND coalesce({passes_filters}, false)
 
 -- fragment: passes_tagged
--- Has all the tags, too. The row is asked where the index's bits do not tell; as a join, that could
--- become one over all of the user's rows.
+-- Also has all the tags. The row is read only where the index's bits cannot rule it out; a join
+-- instead could read all of the user's rows.
 deleted_at IS NULL
             AND coalesce(
                 {passes_filters}
@@ -34,8 +34,8 @@ tag_bits & (SELECT bits_of_tags({tags})) = (SELECT bits_of_tags({tags}))
 ARRAY(SELECT jsonb_array_elements_text(%(tags)s))
 
 -- fragment: passes_found
--- Has all the tags and words. Each of the LIKE patterns matches in title or description; without a
--- word's white space between the two, no word matches across them.
+-- Has all the tags and words. Each LIKE pattern matches in title or description: no word holds
+-- white space, so none matches across the line break between the two.
 deleted_at IS NULL
             AND coalesce(
                 {passes_filters}

@@ -1,5 +1,5 @@
 -- fragment: key_of_created
--- By what lists are sorted, and then by id. No key is null, so that any two rows compare.
+-- What lists are sorted by, and then by id. No key is null, so that any two rows compare.
 id
 
 -- fragment: key_of_updated
@@ -12,7 +12,7 @@ lower(title)
 priority
 
 -- fragment: order_of_created
--- The key is the id. Named twice, it would be sorted once more by PostgreSQL 15.
+-- The key is the id. If it were named twice, PostgreSQL 15 would sort once more.
 id <order>
 
 -- fragment: order_of_<sort:updated|title|priority>
@@ -44,12 +44,12 @@ timestamptz 'infinity'
 timestamptz '-infinity'
 
 -- fragment: after_id
--- Where a page begins, and the first one too: an index walk begins there. Row-level security lets a
--- CASE into the index, and keeps coalesce out as something that might leak.
+-- Where a page begins, even the first: an index walk begins there. With row-level security, a CASE
+-- can be an index condition; coalesce cannot, as something that might leak.
 CASE WHEN %(after_id)s::bigint IS NULL THEN {least_<order>} ELSE %(after_id)s END
 
 -- fragment: is_beyond_created
--- Behind the last task of the page before, whose key and id are null on the first page.
+-- After the last task of the previous page, whose key and id are null on the first page.
 id {beyond_<order>} {after_id}
 
 -- fragment: is_beyond_updated
@@ -71,8 +71,8 @@ id {beyond_<order>} {after_id}
             )
 
 -- fragment: is_between_dues_asc
--- One bound on either side, of which a walk begins at one and ends at the other: PostgreSQL may
--- begin at the wrong one of two. Where the page begins is within the filters' bounds.
+-- One bound on either side: a walk begins at one and ends at the other. With two on one side,
+-- PostgreSQL may begin at the wrong one. Where a page begins is within the filters' bounds.
 (due_at, id) > (
                 CASE
                     WHEN %(after_key)s::timestamptz IS NULL THEN {least_due} ELSE %(after_key)s
@@ -109,7 +109,7 @@ SELECT id, {key_of_<sort>} AS key
 {first_by_key}
 
 -- fragment: first_tagged_by_title
--- Sorted by what the index holds, until enough have the tags.
+-- Sorted from the index alone, then checked until enough have the tags.
 SELECT id, key
         FROM (
             SELECT id, {key_of_title} AS key
@@ -151,7 +151,7 @@ SELECT id, key
         LIMIT %(limit)s::bigint + 1
 
 -- fragment: first_<kind:listed|tagged|found>_by_due
--- A walk among the tasks with a due date, and one among those without, for what room is left.
+-- A walk among the tasks with a due date, and one among those without, for the room that is left.
 WITH dated AS (
             SELECT id, due_at AS key
             FROM tasks
@@ -179,8 +179,8 @@ WITH dated AS (
         SELECT id, key FROM undated
 
 -- fragment: page_of_tasks
--- Of `page`, which has one task more than asked for if there are more: the user's counter, the JSON
--- array, the key and id to go on after, null on the last page, and how many `counted` finds.
+-- From `page`, which has one task more than asked for if there are more: the user's counter, the
+-- JSON array, the key and id to go on after (null on the last page), and the size of `counted`.
 SELECT
     (SELECT version FROM task_counters WHERE user_id = %(user_id)s),
     coalesce(
@@ -206,7 +206,7 @@ FROM page
 
 -- name: select_tasks
 -- The plain list of one user, newest first, from below after_id: the user's counter, a JSON array
--- and, where there are more, what page_of_tasks says to go on after.
+-- and, where there are more, the key and id to go on after, as in page_of_tasks.
 SELECT
     (SELECT version FROM task_counters WHERE user_id = %(user_id)s),
     coalesce(tasks, '[]'),
@@ -247,15 +247,14 @@ counted AS (
 
 -- name: select_<kind:listed>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
 -- A page of one user's tasks that pass the filters. The indexes hold all that decides: no more rows
--- are fetched than shown. Returns what page_of_tasks says.
+-- are fetched than shown. Returns what page_of_tasks does.
 {list_of_tasks};
 
 -- name: select_<kind:tagged>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
--- As above, of the tasks with all the tags. Rows that may have them are looked at until the page is
--- full.
+-- As above, for tasks with all the tags. Rows that may have them are read until the page is full.
 {list_of_tasks};
 
 -- name: select_<kind:found>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
--- As above, of the tasks with all the words and tags. Rows are looked at until the page is full,
--- by title and by priority each of the user's.
+-- As above, for tasks with all the words and tags. Rows are read until the page is full; by title
+-- and by priority, all of the user's are read.
 {list_of_tasks};

@@ -1,11 +1,11 @@
 -- fragment: task_columns
--- What a task is made of, as it is stored.
+-- The columns of a task, as stored.
 id, user_id, title, description, completed, priority, due_at, due_all_day, tags,
     created_at, updated_at, completed_at, deleted_at, version
 
 -- fragment: task_fields
--- What a client sees of a task. A day stands as midnight UTC, and is shown as a date. The two last
--- times stand side by side: COMPLETED_NOW in blueprints/tasks.py compares them.
+-- What a client sees of a task. A day is stored as midnight UTC, and shown as a date. The last two
+-- times are next to each other, as COMPLETED_NOW in blueprints/tasks.py compares them.
 id, user_id, title, description, completed, priority,
         CASE
             WHEN due_all_day THEN to_json((due_at AT TIME ZONE 'UTC')::date)
@@ -14,38 +14,38 @@ id, user_id, title, description, completed, priority,
         tags, created_at, updated_at, completed_at, version
 
 -- fragment: counted_change
--- The owner's counter, moved on by one. Every write takes it first: one user's writes are in the
--- order of their versions, also as they commit, and never wait for each other in a circle.
+-- Increments the owner's counter. Every write locks it first: so one user's writes commit in the
+-- order of their versions, and never deadlock.
 UPDATE task_counters SET version = version + 1
     WHERE user_id = %(user_id)s
     RETURNING version AS counted
 
 -- fragment: counter_and_moment
--- What `counted_change` gave, and the moment after it, which all times of a change are made of.
+-- What `counted_change` gave, and the time after it: all times of one change are the same.
 (SELECT counted, clock_timestamp() AS moment FROM counter) AS counter
 
 -- fragment: moved_on
--- The moment of a change, later than the one before it also where the clock is not.
+-- The time of a change, later than that of the one before even if the clock is not.
 greatest(moment, tasks.updated_at + interval '1 microsecond')
 
 -- fragment: is_expected
--- With If-Match, the task must have one of these versions; {} is none, null is any.
+-- With If-Match, the task must have one of these versions; {} means none, null any.
 (%(versions)s::bigint[] IS NULL OR version = ANY (%(versions)s::bigint[]))
 
 -- fragment: is_changed
--- A change's task, of the expected version (null: any). The ids stand beside the join: without
--- them, the planner may read all of the user's tasks to find a hundred.
+-- A change's task, of the expected version (null: any). The ids are repeated beside the join:
+-- without them, the planner may read all of the user's tasks to find a hundred.
 user_id = %(user_id)s AND id = ANY (%(ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
         AND (expected IS NULL OR expected = version)
 
 -- fragment: updated_columns
--- What the fields below are written into, one by one.
+-- The columns that the fields below are written to, in the same order.
 title, description, completed, priority, due_at, due_all_day, tags, completed_at, updated_at,
         version
 
 -- fragment: updated_fields
--- What a task becomes where `given` is the task with the fields that a client sent. What this
--- change completes, and nothing else, was completed when it was updated.
+-- What a task becomes where `given` is the task with the fields that a client sent. So
+-- completed_at equals updated_at only if this change completed the task.
 given.title, given.description, given.completed, coalesce(given.priority, 'none'),
             given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'),
             CASE
@@ -138,7 +138,7 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS ta
 
 -- name: update_tasks
 -- Does to each task of a JSON array what update_task does to one, with its own fields and expected
--- version; ids are all of theirs. Returns id and JSON object of those that it changed.
+-- version; ids has all of theirs. Returns id and JSON object of those that it changed.
 WITH counter AS (
     {counted_change}
 ),
@@ -160,7 +160,7 @@ updated AS (
 SELECT id, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task ORDER BY id;
 
 -- name: toggle_task
--- Turns completed over, in one statement: of any number at once, none is lost. Returns what
+-- Toggles completed in one statement: however many run at once, none is lost. Returns what
 -- update_task does.
 WITH counter AS (
     {counted_change}

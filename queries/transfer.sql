@@ -1,6 +1,6 @@
 -- name: select_exported_tasks
--- The next 500 of one user's tasks after an id, oldest first: JSON objects with a comma between
--- each two, and the last one's id. NULLs after the end. An id stays, so a task is in one page only.
+-- The next 500 of one user's tasks after an id, oldest first: JSON objects separated by
+-- commas, and the last one's id. NULLs after the end. Ids never change: a task is on one page only.
 SELECT
     string_agg(
         (

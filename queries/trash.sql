@@ -46,7 +46,7 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM restored) AS t
 
 -- name: select_trash_chunks
 -- All of one user's trash, or what has been there for more than some days, in chunks to be deleted:
--- of each the tasks' ids as an array, and their newest version.
+-- for each, the tasks' ids as an array, and their newest version.
 SELECT array_agg(id), max(version)
 FROM (
     SELECT id, version, (row_number() OVER (ORDER BY version, id) - 1) / %(size)s AS chunk
@@ -60,9 +60,9 @@ ORDER BY chunk;
 -- name: delete_trashed_tasks
 -- Deletes tasks in the trash for good, where their versions are expected ones and not newer than
 -- the newest that was seen, and leaves a tombstone of each. Returns the new version and how many
--- they were; no row where there were none. The counter is locked before the tasks, as by every
--- write, and counts what was in fact deleted. `+ 0` keeps the version out of an index, in whose
--- range PostgreSQL 15 would look for each id.
+-- were deleted; no row where none were. The counter is locked before the tasks, as by every write,
+-- and counts what was in fact deleted. `+ 0` keeps the version from being an index condition, in
+-- whose range PostgreSQL 15 would look for each id.
 WITH counter AS (
     SELECT version + 1 AS counted
     FROM task_counters
@@ -88,8 +88,8 @@ RETURNING counted, tasks_deleted;
 
 -- name: select_trash_owners
 -- The next users by id, and true for those with anything in the trash that is older than some days.
--- The one statement that reads over users: for `manage.py purge`, never for a request. A subselect
--- with LIMIT is asked of each user by the index, where EXISTS may be hashed over everybody's trash.
+-- It reads across users: for `manage.py purge`, never for a request. A subselect with LIMIT uses
+-- the index for each user, where EXISTS may be hashed over everybody's trash.
 SELECT user_id, (
     SELECT true
     FROM tasks
