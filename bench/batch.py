@@ -48,7 +48,7 @@ def measure_batch(url: str, rounds: int, seconds: float) -> dict[str, float]:
 
 
 def requests_of(call: Call, server: Server, number: int, name: str) -> list[bytes]:
-    """Write the requests of one turn, each with a key of its own where they have keys."""
+    """Write the requests of one turn, each with an Idempotency-Key of its own if they have one."""
     if name == NOTHING_NEW:
         path = f"{call.path}?since={newest_cursor(call, server)}"
         call = Call(call.method, path, call.body, call.token)

@@ -91,7 +91,7 @@ def measure_cpu(url: str, rounds: int, count: int) -> dict[str, Cpu]:
 def on_one_core() -> Iterator[None]:
     """Keep this process and what it starts on one core.
 
-    Else its figures hold what it costs to wake the other core up, or not, as the kernel places it.
+    Else the figures include the cost of waking the other core, or not, as the kernel places them.
     """
     if sys.platform != "linux":
         yield

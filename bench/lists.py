@@ -49,7 +49,7 @@ Variant = tuple[str, dict[str, Any]]  # statement and values
 
 
 def measure_lists(server: str, tasks: int, rounds: int) -> Lists:
-    """Measure all lists in turns, as the API's role, planned as where they have run often."""
+    """Measure all lists in turns, as the API's role, with the plans of frequent statements."""
     with migrated_database(server, "lists") as url:
         with connect(url) as owner:
             owner.execute(query("fill_lists"), {"tasks": tasks, "share": tasks // TASKS_OF_USER})
@@ -96,7 +96,7 @@ def variants_of(connection: Connection) -> Iterator[tuple[str, Variant]]:
 
 
 def far_into(connection: Connection, statement: str) -> dict[str, Any]:
-    """Find the place behind so many pages, as a client does: one after the other."""
+    """Find where FAR pages end, as a client does: page after page."""
     values = NO_FILTERS | {"limit": STEP}
     for _ in range(FAR * LIMIT // STEP):
         row = connection.execute(execute(statement, values)).fetchone()

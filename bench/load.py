@@ -56,7 +56,7 @@ class Connection:
         self._socket.sendall(request)
 
     def receive(self) -> tuple[float, bytes] | None:
-        """Return seconds and response, or None before its end; one cut short comes as it is."""
+        """Return seconds and response, or None before its end; a truncated one is returned too."""
         assert self._socket
         data = self._socket.recv(65536)
         self._received += data

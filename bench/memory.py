@@ -7,7 +7,7 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class Memory:
     rss: float  # MiB, the highest so far
-    pss: float  # MiB, pages shared between processes counted in part
+    pss: float  # MiB, with each shared page divided among its processes
 
 
 def measure_memory(server_pid: int) -> Memory | None:

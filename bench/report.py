@@ -25,7 +25,7 @@ PACKAGES = {
     PEER: ("fastapi", "sqlmodel", "sqlalchemy", "asyncpg", "python-jose", "uvicorn", "uvloop"),
 }
 
-# Microseconds, on a machine where a bare Flask takes as long as below; elsewhere in proportion.
+# Microseconds on a machine where a bare Flask takes FLASK_OF_BUDGETS; scaled on others.
 CPU_BUDGETS = {"list": 170, "get": 150, "toggle": 150}
 FLASK_OF_BUDGETS = 61
 SPEED_BUDGETS = {name: 3 if name in READS else 4 for name in OPERATIONS}  # times the peer

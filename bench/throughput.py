@@ -58,8 +58,8 @@ class Throughput:
 def measure_throughput(url: str, url_of_peer: str, rounds: int, seconds: float) -> Throughput:
     """Load each server with each operation, in turns; take the median of the rounds.
 
-    Floor and peer have a database of their own: without the indexes and the triggers that they have
-    no use for.
+    Floor and peer share a database of their own, without the indexes and the triggers that they do
+    not use.
     """
     with connect(url_of_peer) as connection:
         connection.execute(query("simplify_for_peer"))
@@ -111,7 +111,7 @@ def median_speeds(turns: list[Speeds]) -> Speeds:
 
 
 def require_success(name: str, server: Server, request: Request) -> None:
-    """Hold an answer to the exact status that the load generator does not look at."""
+    """Require the exact status, which the load generator does not check."""
     connection = http.client.HTTPConnection(HOST, server.port, timeout=10)
     headers = {
         "Authorization": f"Bearer {request.token}",

@@ -63,7 +63,7 @@ class Client(Thread):
     def insist(
         self, method: str, path: object = "", json: object = None, key: str = ""
     ) -> Answer | None:
-        """Send a request until it succeeds; None where that is not to be."""
+        """Send a request until it succeeds; None if the task is gone, or the client was stopped."""
         while not self.stopping.wait(PAUSE):
             answer = self.call(method, path, json, key)
             if answer and 200 <= answer.status_code < 300:
@@ -124,7 +124,7 @@ class Crowd:
         return max(outcome.answered - outcome.sent for outcome in self.outcomes())
 
     def back_after(self, moment: float) -> list[float]:
-        """Find each client's seconds from `moment` to its first success, of what it sent since."""
+        """Find each client's seconds from `moment` to the first success of what it sent since."""
         firsts: dict[str, float] = defaultdict(lambda: float("inf"))
         for client in self.clients:
             for outcome in client.outcomes:
@@ -136,7 +136,7 @@ class Crowd:
         """Count the acknowledged tasks that are gone, and those that are there twice."""
         lost = twice = 0
         for client in self.clients:
-            client.token_of = token_for  # whatever the fault was about
+            client.token_of = token_for  # whatever the fault signed
             answer = client.call("GET", "", None, "")
             if answer is None or answer.status_code != 200:
                 raise RuntimeError(f"{client.user} cannot read the list: {client.outcomes[-1]}")

@@ -18,7 +18,7 @@ from support import token_for
 
 from faults.clients import TokenOf
 
-HOLD = 2.0  # seconds that a fault lasts which could last for ever
+HOLD = 2.0  # seconds that a fault lasts if it does not end by itself
 OTHERS = 90  # connections that somebody else takes at most
 
 
@@ -30,7 +30,7 @@ class Stage:
     proxy: Proxy
     issuer: Issuer
     start_api: Callable[[], Process]
-    ballast: Path | None  # the disk's file system can be filled here
+    ballast: Path | None  # here the file system of the data can be filled
     redis: subprocess.Popen[bytes] | None
     api: Process = field(init=False)
 
@@ -57,7 +57,7 @@ class Row:
     fault: Fault
     by_network: bool = False  # through the proxy
     is_quick: bool = False  # also in --quick
-    token_of: TokenOf | None = None  # of the shared secret
+    token_of: TokenOf | None = None  # None: by the shared secret
 
 
 # PostgreSQL
@@ -229,7 +229,7 @@ ISSUER_ROWS = {
     "drips": issuer_fails(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")),
     "sends HTML": issuer_fails(answer_with(b"<!doctype html><p>One moment")),
 }
-# Run where the API has the setting.
+# Run only if the API uses Redis.
 REDIS_ROWS = [
     Row("Redis: killed", kill_redis),
     Row("Redis: stopped for 2 s", stop_redis),

@@ -32,9 +32,9 @@ class Load:
     served: float  # a second
     refused: float
     broken: int
-    cpu: float  # milliseconds of the API's workers for one that was served, refusals included
-    p99: float  # seconds that who was served waited
-    worst: float  # seconds that anybody waited
+    cpu: float  # milliseconds of the API's workers per served request, refusals included
+    p99: float  # seconds that served requests waited
+    worst: float  # seconds that any request waited
     worst_probe: float  # seconds that /livez took
 
 

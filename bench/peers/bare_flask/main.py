@@ -1,7 +1,7 @@
 """The least that answers the same: a token verified, one statement by psycopg's cursor, in Flask.
 
-Nothing is validated, limited, counted, logged or audited. What gunicorn, Flask and psycopg cost by
-themselves is what this costs.
+Nothing is validated, limited, counted, logged or audited: this costs what gunicorn, Flask and
+psycopg cost by themselves.
 """
 
 import os
