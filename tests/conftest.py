@@ -126,7 +126,7 @@ def application() -> Flask:
 @pytest.fixture
 def app(application: Flask, database_url: str) -> Iterator[Flask]:
     """The application on a database of this test's own."""
-    # Many threads are one user in tests, who has half of the connections.
+    # In tests one user calls from many threads, and has half of the connections.
     settings = settings_for(database_url, database_pool_size=16)
     application.extensions["database"] = database = Database(settings)
     application.extensions["auditor"].url = database_url
@@ -136,7 +136,7 @@ def app(application: Flask, database_url: str) -> Iterator[Flask]:
 
 
 def is_reached(database: Database) -> bool:
-    """Have a first connection: a busy machine may take longer for it than a request waits."""
+    """Open a first connection: on a busy machine that may take longer than a request waits."""
     with suppress(DatabaseUnavailable), database.connection():
         return True
     return False

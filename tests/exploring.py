@@ -38,11 +38,11 @@ CHECKS = {
     SECURITY_CHECK,
 }
 GENERATION = {"mode": "all", "max-examples": 10, "deterministic": True, "database": "none"}
-# A tag that is not the task's is no bad input: 412 is what it is for.
+# An entity tag that is not the task's is not bad input: it is answered by 412.
 ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "412", "429", "5xx"]
 PHASES = {"examples", "coverage", "fuzzing", "stateful"}
 
-# The schema of a file that is no JSON is a string, and few strings are such a file.
+# The schema of a file that is not JSON is a string, and few strings are such a file.
 FILES = {
     "text/csv": ("title,tags\r\n", '"{} is what, to do",a\r\n', ""),
     "text/calendar": (
@@ -59,9 +59,9 @@ for name, (head, entry, tail) in FILES.items():
 
 
 class Client(werkzeug.Client):
-    """Drops what is of a network, as which schemathesis takes werkzeug as well.
+    """Drops options for a network, which schemathesis gives to werkzeug as well.
 
-    A good Idempotency-Key it makes new each time: to use one for two requests is a 422.
+    It replaces each valid Idempotency-Key by a new one: to use one for two requests is a 422.
     """
 
     numbers = count()
@@ -70,7 +70,7 @@ class Client(werkzeug.Client):
         for name in ("max_redirects", "verify", "cert"):
             kwargs.pop(name, None)
         headers = kwargs.get("headers") or {}
-        headers.pop("Accept-Encoding", None)  # over a network, it would decompress
+        headers.pop("Accept-Encoding", None)  # only from a network does it decompress
         if KEY.fullmatch(headers.get("Idempotency-Key", "")):
             headers["Idempotency-Key"] = f'"{next(self.numbers)}"'
         return super().open(*args, **kwargs)
@@ -108,7 +108,7 @@ class Report:
 def description_for(user_id: str, app: Flask) -> Any:
     """The served description with one good user_id, the token's, and one good position.
 
-    Every other is bad input then. A cursor of a list is good only where it was handed out, which no
+    Any other is then bad input. A cursor of a list is valid only if it was handed out, which no
     schema can say.
     """
     description = app.test_client().get("/openapi.json").json
@@ -121,7 +121,7 @@ def description_for(user_id: str, app: Flask) -> Any:
             if parameter["name"] in {"since", "cursor"}:
                 cursor = write_position(START)
                 parameter |= {"schema": {"type": "string", "enum": [cursor]}, "example": cursor}
-        # schemathesis takes no example beside files of its own; tests/test_transfer.py tries it.
+        # schemathesis takes no example where FILES generates some; tests/test_transfer.py tries it.
         content = path.get("post", {}).get("requestBody", {}).get("content", {})
         for name in FILES.keys() & content.keys():
             del content[name]["example"]
@@ -138,7 +138,7 @@ def credentials(user_id: str) -> dict[str, Any]:
 def explore(app: Flask, folder: Path, paths: str = "", **settings: Any) -> Report:
     """Run schemathesis as alice, and with bob as the one who must not see what is hers.
 
-    `paths` is a pattern of those to be tried, where not all are.
+    `paths` is a pattern of the paths to be tried; empty: all.
     """
     users = folder / "users.json"
     users.write_text(json.dumps({"auth": [credentials("alice"), credentials("bob")]}))

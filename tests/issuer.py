@@ -83,7 +83,7 @@ def make_key(algorithm: str = "EdDSA", kid: str | None = None) -> Key:
     return Key(algorithm, MAKE_PRIVATE_KEY[algorithm](), kid or f"{next(numbers):032}")
 
 
-one_key = cache(make_key)  # where any key of an algorithm will do: those of RSA take long to make
+one_key = cache(make_key)  # where any key of an algorithm will do: RSA keys take long to make
 
 
 class Issuer:
@@ -207,7 +207,7 @@ def reset(_: Issuer, connection: socket.socket) -> None:
     connection.close()
 
 
-# What takes until the client gives up, and what is over at once.
+# Failures that last until the client gives up, and those that are over at once.
 SLOW_FAILURES: dict[str, Behaviour] = {
     "nothing": hang,
     "a dripping head": drip(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),

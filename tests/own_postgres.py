@@ -48,7 +48,7 @@ class OwnPostgres:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop every process of the server: it takes what is sent, and answers nothing."""
+        """Stop every process of the server: it accepts what is sent, and answers nothing."""
         postmaster = self.postmaster()
         family = [postmaster, *postmaster.children()]
         for process in family:
@@ -82,7 +82,7 @@ class OwnPostgres:
 
     @contextmanager
     def locked(self, task_id: int) -> Iterator[None]:
-        """Hold a task's row, so that who wants to change it has to wait."""
+        """Lock a task's row, so that whoever wants to change it has to wait."""
         with psycopg.connect(self.url) as connection:
             connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
             yield

@@ -195,13 +195,13 @@ def copy_of_project(parent: Path) -> Path:
 
 
 def plain_environment() -> dict[str, str]:
-    """Keep of the environment what programs need to run, and nothing that sets us up."""
+    """Keep of the environment what programs need to run, and nothing that configures ours."""
     names = ("PATH", "HOME", "TMPDIR", "LANG")
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def coverage_of(folder: Path, concurrency: str) -> dict[str, str]:
-    """Have a copy of the project measured like the project, where the tests are measured."""
+    """Measure the coverage of a copy of the project, if the tests' own is measured."""
     if "COVERAGE_PROCESS_CONFIG" not in os.environ:
         return {}
     file = os.environ.get("COVERAGE_FILE", str(PROJECT / ".coverage"))
@@ -220,9 +220,9 @@ def running(
     measure: str = "thread",
     **environment: object,
 ) -> Iterator[Process]:
-    """Run Python with `arguments` in `folder`; at the end nothing of it runs any more.
+    """Run Python with `arguments` in `folder`; at the end, stop all of it.
 
-    `measure` is what runs at once in it, which coverage has to know; nothing is not measured.
+    `measure` is its kind of concurrency, which coverage has to know; empty: not measured.
     """
     log = folder.parent / f"output-{time.monotonic_ns()}.txt"
     with log.open("wb") as file:
@@ -253,7 +253,7 @@ def running(
             popen.wait()
 
 
-# To measure what a server runs doubles what its start costs: of those that run the same, one is.
+# Measuring coverage doubles a server's start: of servers that run the same, one is measured.
 GREENLETS = "gevent"
 
 

@@ -17,7 +17,7 @@ LATENCY = 0.05  # seconds, each way
 
 
 class Weather(Enum):
-    """What happens to what passes by."""
+    """What happens to the traffic."""
 
     FINE = "it passes"
     SLOW = "it takes a while"
@@ -82,7 +82,7 @@ class Proxy:
         if how is Weather.SILENT_COMMIT:
             client.recv(1)  # until the client gives up
         elif how is not Weather.CUT_BEFORE:
-            self.pairs.discard((client, server))  # nothing is brought back any more
+            self.pairs.discard((client, server))  # no reply is brought back any more
             server.sendall(commit)
             time.sleep(LATENCY)  # it is done by now, or about to be
         if how is Weather.CUT_AT:
@@ -106,7 +106,7 @@ class Proxy:
         self.pairs.discard(pair)  # type: ignore[arg-type]
         for each in pair:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)  # a thread that reads from it is told
+                each.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads from it
             each.close()
 
     def reset_all(self) -> None:

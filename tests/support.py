@@ -61,7 +61,7 @@ class User:
 def assert_error(
     response: TestResponse, status: int, error: str, message: str | None = None
 ) -> dict[str, Any]:
-    """Hold an answer to the one shape of errors; return its details."""
+    """Require the one shape of errors; return the details."""
     assert response.status_code == status, response.text
     assert response.content_type == "application/json"
     body = response.json
@@ -80,6 +80,6 @@ def assert_error(
     if status in {429, 503}:
         assert int(response.headers["Retry-After"]) > 0
     details: dict[str, Any] = body["details"]
-    if isinstance(details["request_id"], str):  # else it is a field of that name, and its fault
+    if isinstance(details["request_id"], str):  # else it is a field of that name, with its errors
         assert details.pop("request_id") == response.headers["X-Request-Id"]
     return details

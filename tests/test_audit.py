@@ -19,7 +19,7 @@ ID = {"X-Request-Id": "the-request"}
 
 @pytest.fixture(autouse=True)
 def nothing_of_other_tests(app: Flask, postgresql: psycopg.Connection) -> None:
-    """Have what they left to the auditor written now, and forget it."""
+    """Let the auditor write what they left to it, and delete that."""
     app.extensions["auditor"].close(10)
     postgresql.execute("DELETE FROM audit_log")
     postgresql.commit()
@@ -110,7 +110,7 @@ def test_entries_beyond_those_that_may_wait_fail_no_request(
 ):
     monkeypatch.setattr("audit.MOST_WAITING", 1)
     app = create_app(settings_for("postgresql://"))
-    app.extensions["auditor"]._writer = Thread()  # which takes none
+    app.extensions["auditor"]._writer = Thread()  # which writes none
     for _ in range(2):
         assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
     assert "the audit lost an entry" in caplog.text

@@ -183,7 +183,7 @@ def issuer() -> Iterator[Issuer]:
 
 
 def assert_refused(app: Flask, token: str, message: str | None = None) -> None:
-    """Hold a refusal to be of the token itself, not of the path that it was sent to."""
+    """Require that the token itself is refused, not the path that it was sent to."""
     response = ask(app, token)
     assert_error(response, 401, "unauthorized", message)
     assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
@@ -301,7 +301,7 @@ def test_token_elsewhere_than_in_the_header_is_none(api: Flask):
 
 
 class NoDatabase:
-    """Says 503 as soon as a request wants anything of it."""
+    """Answers 503 as soon as a request uses it."""
 
     def is_crowded(self) -> bool:
         return False
@@ -487,7 +487,7 @@ def test_hs256_is_the_one_algorithm_of_the_secret_however_long_it_is(digest: str
 
 
 def test_public_key_is_no_secret_of_hmac(issuer: Issuer):
-    """RFC 8725, section 2.1: a public key is public, and so would be what it signs as a secret."""
+    """RFC 8725, section 2.1: if a public key were used as a secret, anybody could sign with it."""
     key = issuer.keys[0]
     public = key.private.public_key()
     subject_info = PublicFormat.SubjectPublicKeyInfo
@@ -539,7 +539,7 @@ CLAIM_SETS: dict[str, dict[str, Any]] = {
 }
 COMPLETE = {"both", "one of several aud"}
 RULES: dict[str, tuple[dict[str, str], set[str], set[str]]] = {
-    # settings; the claim sets with which a token of the secret, and one of the issuer, is accepted
+    # settings; the claim sets accepted in a token of the secret; those in one of the issuer
     "origin of BETTER_AUTH_URL": (
         {"better_auth_url": f"{OURS}/api/auth"},
         {"neither", "iss", "aud"} | COMPLETE,

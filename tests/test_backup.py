@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md for a backup: what they restore is what there was."""
+"""The commands of docs/operations.md for a backup: what they restore is what was there."""
 
 import subprocess
 from collections.abc import Iterator

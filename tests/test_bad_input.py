@@ -48,7 +48,7 @@ NO_JSON = {
 
 
 def send_both(user: User, body: dict[str, Any]) -> list[Any]:
-    """Send a body, with escapes as JSON has them, to create and to update."""
+    """Send a body, with JSON's escapes, to create and to update."""
     before = user.all() or [user.create("kept")]
     data = json.dumps(body)
     responses = [

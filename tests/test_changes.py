@@ -24,7 +24,7 @@ BAD_SINCE += [write_position(Position(1, 2**63)), write_position(Position(-1, 1)
 
 
 class Copy:
-    """A client's copy of a user's tasks, kept by what it is told has changed."""
+    """A client's copy of a user's tasks, kept up to date by `changes` alone."""
 
     def __init__(self, user: User, limit: int = 1000) -> None:
         self.user = user
@@ -40,7 +40,7 @@ class Copy:
         return answer
 
     def follow(self) -> list[dict]:
-        """Take over one page of changes; return them."""
+        """Apply one page of changes; return them."""
         answer = self.ask()
         self.since = answer["next"]
         for change in answer["changes"]:
@@ -161,7 +161,7 @@ def test_first_page_names_nothing_deleted_and_the_next_ask_does(alice: User, cop
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 9, 1000])
 def test_pages_of_every_size_are_the_same_changes(app: Flask, alice: User, copy: Copy, limit: int):
-    """Also of several tasks of one version."""
+    """Also where several tasks have one version."""
     tasks = [alice.create() for _ in range(4)]
     copy.catch_up()
     copy.limit = limit
@@ -258,7 +258,7 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         return dice.choice(tasks)["id"] if tasks else 1
 
     def write_slowly() -> None:
-        """Leave others the time to commit between a write and its own commit, or its undoing."""
+        """Give others time to commit between a write and its own commit or rollback."""
         statement = dice.choice(["insert_task", "toggle_task", "delete_task"])
         values = {"user_id": "alice", "task_id": any_task(), "versions": None}
         values |= {"task": f'{{"title": "slow {number}"}}', "max_stored": 10**6}
@@ -336,7 +336,7 @@ def writers(owner_url: str) -> Iterator[tuple[Connection, Connection]]:
 def test_reader_of_a_bare_sequence_would_miss_what_is_committed_late(
     postgresql: psycopg.Connection, writers: tuple[Connection, Connection]
 ):
-    """Why versions are no sequence: the same reader, told of a later number first."""
+    """Why versions do not come from a sequence: the same reader sees a later number first."""
     slow, quick = writers
     postgresql.execute("CREATE TABLE plain (version bigserial, title text)")
     postgresql.commit()

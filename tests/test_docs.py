@@ -1,4 +1,4 @@
-"""The pages for people and the description for programs: whole, and strict about what they load."""
+"""The pages for people, the description for programs: complete, strict about what they load."""
 
 import hashlib
 import re

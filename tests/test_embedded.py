@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: starts for anyone, survives violence, harms no folder, says one line."""
+"""The embedded PostgreSQL starts for anyone, survives kills, harms no folder, fails in one line."""
 
 import importlib.util
 import os
@@ -47,7 +47,7 @@ def show(url: str, setting: str) -> str:
 
 
 def keep(url: str) -> str:
-    """Commit a word that `kept` gives back: a setting of the database is a row of a table."""
+    """Commit a word that `kept` reads back, as a setting of the database: a row of a table."""
     word = uuid.uuid4().hex
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE tasks SET application_name = '{word}'".encode())
@@ -68,7 +68,7 @@ def open_to_all(path: Path) -> bool:
 
 
 def starts_for_another(folder: Path) -> bool:
-    """Start it twice; False where root's binaries are closed to others, which one line says."""
+    """Start it twice; False where root's binaries are closed to others, which one line reports."""
     if AS_ROOT and not open_to_all(embedded.binaries()):
         with pytest.raises(EmbeddedError, match="may not enter"), running(folder, FAST):
             pass
@@ -95,7 +95,7 @@ def line_of(error: pytest.ExceptionInfo[EmbeddedError]) -> str:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a data folder to copy from, where an interrupted first start had left half of one."""
+    """Make a data folder to copy from, beside half of one from an interrupted first start."""
     parent = tmp_path_factory.mktemp("embedded")
     (parent / ".postgres.initdb-1" / "base").mkdir(parents=True)
     (parent / "postgres").mkdir()

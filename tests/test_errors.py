@@ -1,4 +1,4 @@
-"""Every error has the one shape, and tells nothing of its cause."""
+"""Every error has the one shape, and reveals nothing of its cause."""
 
 import logging
 from collections.abc import Callable

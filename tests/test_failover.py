@@ -1,4 +1,4 @@
-"""A real primary and its standby: the one dies or is demoted, the other takes over."""
+"""A real primary and its standby: one dies or is demoted, the other takes over."""
 
 import time
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ class Pair:
         self.standby.stop()
 
     def change_places(self) -> None:
-        """Promote the standby, and have the primary live on without taking writes."""
+        """Promote the standby, and keep the primary running without taking writes."""
         self.standby.execute("SELECT pg_promote()")
         self.primary.execute(
             "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
         )
 
     def wait_for_standby(self) -> None:
-        """Have no write acknowledged from now on that the standby has not."""
+        """From now on, have no write acknowledged that the standby lacks."""
         self.primary.execute(
             "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
         )

@@ -1,4 +1,4 @@
-"""What stands in the head of every answer, of every route and of every error."""
+"""The headers of every answer, of every route and of every error."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ HTTPS = "https://api.example.com"
 
 
 def assert_safe(response: TestResponse, cache: str, policy: str = STRICT) -> None:
-    """Hold an answer to what every one must say, and say once."""
+    """Require the headers that every answer must have, each once."""
     headers = response.headers
     assert {name: headers.getlist(name)[-1] for name in COMMON} == COMMON
     assert headers["Cache-Control"] == cache

@@ -1,4 +1,4 @@
-"""What load balancers are told: of a database that is away, see test_outage.py."""
+"""What load balancers are told; for a database that is away, see test_outage.py."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing

@@ -105,7 +105,7 @@ def test_hundred_repeats_half_of_them_at_once_make_one_task(app: Flask, alice: U
 
 @contextmanager
 def counter_locked(postgresql: psycopg.Connection) -> Iterator[Callable[[], bool]]:
-    """Let no write of anybody's pass; yield what tells whether one waits."""
+    """Block everybody's writes; yield the function that tells whether one waits."""
     postgresql.execute("SELECT FROM task_counters FOR UPDATE")
 
     def someone_waits() -> bool:
@@ -243,7 +243,7 @@ def test_failure_after_the_write_undoes_it(alice: User, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def faulty(app: Flask, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The way to PostgreSQL, which can fail; it is the application's."""
+    """The application's way to PostgreSQL, which can fail."""
     monkeypatch.setattr(database, "REPLY_MARGIN", 0.2)
     with proxy.in_front_of(database_url) as (faulty, url):
         direct = app.extensions["database"]

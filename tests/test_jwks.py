@@ -1,4 +1,4 @@
-"""The issuer's keys: which token is good by them, and what happens while the issuer is not."""
+"""The issuer's keys: which tokens they verify, and what happens while the issuer fails."""
 
 import json
 import select
@@ -77,13 +77,13 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, eager: None) -> None:
-    """Ask as often, and wait only briefly: also an issuer that is well may miss that at times."""
+    """Ask as often, and wait only briefly: at times, even a healthy issuer may take longer."""
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.3)
 
 
 @pytest.fixture
 def stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take keys for old as soon as they are had."""
+    """Treat keys as old as soon as they are fetched."""
     monkeypatch.setattr(jwks, "REFRESH_AFTER", 0.0)
 
 
@@ -362,7 +362,7 @@ def test_secret_keeps_working_while_the_issuer_hangs(issuer: Issuer):
 
 
 def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issuer, api: Flask):
-    """With the constants as they are: four at once take as long as one, and then none waits."""
+    """With the real constants: four at once take as long as one, and then none waits."""
     issuer.behave = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
     started = time.monotonic()
     answers, seconds = ask_at_once(api, [issuer.token(jti=str(number)) for number in range(4)])
@@ -378,11 +378,11 @@ def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issue
 def test_fetch_beyond_its_time_holds_no_request(
     issuer: Issuer, api: Flask, monkeypatch: pytest.MonkeyPatch
 ):
-    """Looking a name up, for one, has no limit that we could set."""
+    """A DNS lookup, for one, has no timeout that we could set."""
     released = threading.Event()
     monkeypatch.setattr(jwks, "fetch", lambda _: str(released.wait(10)).encode())
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 1.0)
-    for longest in [5.0, 0.7]:  # the first waits for its time to pass, the second comes after it
+    for longest in [5.0, 0.7]:  # the first waits out its time, the second comes after it
         answers, seconds = ask_at_once(api, [issuer.token()])
         assert_error(answers[0], 503, "unavailable")
         assert seconds[0] < longest
@@ -536,8 +536,8 @@ jwks.fetch("https://localhost:{port}")
 
 
 def test_fetch_whose_handshake_drips_ends_in_time(issuer: Issuer, monkeypatch: pytest.MonkeyPatch):
-    """As in production: Python itself has a time limit for handshakes, gevent one for each read."""
-    record = b"\x16\x03\x03\x40\x00"  # the head of one of a handshake, of 16 KiB
+    """As in production: Python limits the time of the whole handshake, gevent of each read."""
+    record = b"\x16\x03\x03\x40\x00"  # the head of a handshake record of 16 KiB
     monkeypatch.setattr(issuer, "serve", partial(drip(record), issuer))
     program = [sys.executable, "-c", GREENLET.format(port=issuer.port)]
     done = subprocess.run(
@@ -547,7 +547,7 @@ def test_fetch_whose_handshake_drips_ends_in_time(issuer: Issuer, monkeypatch: p
 
 
 def test_fetch_that_is_cut_off_does_not_go_on_in_plain_text(tls_issuer: Issuer, certificate: Path):
-    """Or whoever stands between could add what the issuer never said."""
+    """Or whoever is in between could add what the issuer never sent."""
     tls_issuer.behave = lambda _, connection: socket.socket.sendall(connection, b"in plain text")
     context = ssl.create_default_context(cafile=certificate)
     with (

@@ -1,4 +1,4 @@
-"""How PostgreSQL runs the statements of lists: each by an index, and bound in what it reads."""
+"""How PostgreSQL runs the statements of lists: each by an index, with bounded reads."""
 
 import json
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ from statements import QUERIES
 
 OTHERS, TASKS, SHARE = 1000, 10_000, 10
 LIMIT = 50
-PAGES_OF_INDEX = TASKS // 20  # entries of an index on a page of 8 KiB, at least
+PAGES_OF_INDEX = TASKS // 20  # an 8 KiB page of an index has 20 entries at least
 PAGES_OF_ROW = 4  # the primary key's levels and the row itself
 PAGES_OF_SHOWN = (LIMIT + 1) * PAGES_OF_ROW + 30
 
 LISTS = [name for name in QUERIES if "_tasks_by_" in name or name == "select_tasks"]
-# In these orders a list is read until it is full; with words, those by priority are sorted.
+# In these orders a list is read until it is full; by priority, one with words is sorted.
 FOUND_WALKED = ("created", "updated", "due")
 WALKED = (*FOUND_WALKED, "priority")
-# The last place of a page in the middle of each order.
+# Where a page in the middle of each order ends.
 POSITIONS = {
     "created": 50_000,
     "updated": 50_000,
@@ -40,7 +40,7 @@ VALUES: dict[str, Any] = dict.fromkeys(
 
 
 def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_: object) -> None:
-    """Have one user's tasks, one in ten of all, lie anywhere among those of 1,000 others."""
+    """Store one user's tasks, a tenth of all, scattered among those of 1,000 others."""
     with psycopg.connect(
         host=host, port=port, user=user, dbname=dbname, password=password, autocommit=True
     ) as connection:
@@ -80,7 +80,7 @@ filled = factories.postgresql_noproc(depends_on="template", load=[fill])
 
 
 def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
-    """Run a statement; return the pages of shared buffers it took, its nodes' kinds and indexes."""
+    """Run a statement; return how many buffer pages it read, and its plan's nodes and indexes."""
     query = QUERIES[name]
     connection.execute("DEALLOCATE ALL")
     connection.execute(f"PREPARE list AS {query.text}")
@@ -107,7 +107,7 @@ def positions(name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def planned(filled: NoopExecutor) -> Iterator[psycopg.Connection]:
-    """A connection in the API's role, whose plans row-level security has a part in."""
+    """A connection in the API's role, whose plans include row-level security."""
     address = {"host": filled.host, "port": filled.port, "dbname": filled.template_dbname}
     with psycopg.connect(**address, **API_ROLE, autocommit=True) as connection:
         connection.prepare_threshold = None
@@ -207,7 +207,7 @@ def test_export_reads_no_further_than_its_page(planned: psycopg.Connection):
 
 
 def test_an_insert_pays_for_three_indexes(postgresql: psycopg.Connection):
-    """What is inserted is not in the trash, which has a fourth."""
+    """The fourth index is of the trash only."""
     found = postgresql.execute(
         "SELECT indexrelid::regclass::text FROM pg_index"
         " WHERE indrelid = 'tasks'::regclass"

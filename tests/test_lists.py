@@ -73,14 +73,14 @@ def ids(tasks: list[dict[str, Any]]) -> list[int]:
 
 
 def moment(task: dict[str, Any]) -> str:
-    """The due date in one form, which sorts."""
+    """The due date in one form that sorts."""
     return {"2026-06-01": "2026-06-01T00:00:00+00:00"}.get(
         task["due_at"], "2026-05-01T00:00:00+00:00"
     )
 
 
 def in_order(tasks: list[dict[str, Any]], sort: str, order: str) -> list[int]:
-    """What the order of a list is, said once more."""
+    """The expected order of a list, sorted in Python."""
     key: Callable[[dict[str, Any]], Any] = {
         "created": lambda task: task["id"],
         "updated": lambda task: task["version"],
@@ -359,7 +359,7 @@ def test_pages_meet_what_does_not_change_once_while_the_rest_does(
         met: list[int] = []
         for page in pages(alice, sort=sort, order=order, limit=3):
             met += ids(page)
-            if len(met) > 100:  # what is changed or new meanwhile comes last by updated
+            if len(met) > 100:  # by updated, what is changed or new meanwhile comes last
                 break
             alice.create("berry", priority="low", due_at="2026-05-01", tags=["home"])
             if changed:

@@ -1,4 +1,4 @@
-"""One line a request, in which a client can write nothing; its id stands in the answer too."""
+"""One line per request, into which a client cannot write; its id is in the answer too."""
 
 import io
 import json

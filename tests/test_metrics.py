@@ -1,4 +1,4 @@
-"""Metrics of all workers in one place, on a port of their own, under the names that are used."""
+"""Metrics of all workers in one place, on a port of their own, under the names in use."""
 
 import json
 import os

@@ -48,7 +48,7 @@ NewDatabase = Callable[..., str]
 
 @pytest.fixture
 def new_database(server: SimpleNamespace) -> Iterator[NewDatabase]:
-    """Make empty databases, and yield the function that does; it returns an address."""
+    """Yield a function that makes an empty database and returns its address."""
     numbers = count()
     with ExitStack() as made:
 
@@ -70,7 +70,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def schema_of(url: str, folder: Path) -> str:
-    """Dump a database; leave out what tells the server's version and how the dump is read."""
+    """Dump a database; leave out the server's version and the settings for reading the dump."""
     file = folder / f"{len(list(folder.iterdir()))}.sql"
     migrate.dump_schema(url, embedded.binaries(), file)
     return without_noise(file.read_text())
@@ -130,7 +130,7 @@ def constraints_of_new_columns(up: str) -> list[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(file: Path) -> None:
-    """Squawk sees one that stands apart; NOT VALID, and VALIDATE in the next file, is the way."""
+    """Squawk sees only separate ones; the way is NOT VALID, and VALIDATE in the next file."""
     harmless = {"CONSTR_DEFAULT", "CONSTR_NOTNULL"}
     assert harmless.issuperset(constraints_of_new_columns(file.read_text().split(DOWN)[0]))
 
@@ -169,7 +169,7 @@ DEFINITIONS = """
 
 
 def definitions(url: str) -> set[str]:
-    """Tell what a database is made of, but which constraints were validated."""
+    """List what a database is made of, except which constraints are validated."""
     with psycopg.connect(url) as connection:
         return {definition for (definition,) in connection.execute(DEFINITIONS)}
 

@@ -33,7 +33,7 @@ STATEMENT_TIMEOUT = 1000  # milliseconds
 
 
 class InProcess:
-    """The application in this process, called like one that is served."""
+    """The application in this process, called like a served one."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -162,7 +162,7 @@ def test_server_away_is_503_at_once_and_the_first_request_after_its_return_succe
             refused += [
                 seconds_of(lambda: api.call("POST", json={"title": "x"})) for _ in range(19)
             ]
-            assert statistics.median(refused) < 0.5  # whoever asks the server waits for longer
+            assert statistics.median(refused) < 0.5  # those who ask the server wait longer
             assert statuses(at_once(8, lambda: api.call("GET"))) == [503] * 8
             assert api.ask("GET", "/livez").status_code == 200
             assert api.ask("GET", "/health").json == {"status": "healthy"}

@@ -1,4 +1,4 @@
-"""More requests than can be served: they wait in line before the application, then get 503."""
+"""More requests than can be served: they queue before the application, then get 503."""
 
 import time
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def test_requests_past_the_line_get_503_that_a_page_can_read_and_the_others_are_
         assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert api.call("GET").status_code == 200
     lines = [line for line in api.lines() if "overloaded" in line]
-    assert len(lines) <= 5  # none, where the first in line fail for want of a connection
+    assert len(lines) <= 5  # none, if the first in the queue fail for want of a connection
 
 
 def test_probes_do_not_stand_in_line(api: Process, url: str) -> None:
@@ -92,7 +92,7 @@ def test_clients_that_left_the_line_are_not_served(api: Process, url: str) -> No
             leaving.sock.sendall(request.encode() + body)
             leaving.close()
         assert api.ask("GET", "/livez").status_code == 200  # it came after them
-    # Those who were past the line when they left cannot be told any more.
+    # Those that had passed the queue when they left are no longer noticed.
     assert len(api.call("GET", user="bob").json) <= WAITING_PER_CONNECTION
 
 

@@ -1,4 +1,4 @@
-"""What holds for the whole project: each route, each setting, each thing that is said twice."""
+"""What holds for the whole project: each route, each setting, each thing that is written twice."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def test_every_post_and_patch_heeds_an_idempotency_key(application: Flask, clien
 def test_every_route_of_users_refuses_a_query_parameter_that_it_does_not_have(
     application: Flask, client: FlaskClient
 ):
-    """So no two requests that differ in it alone can have one Idempotency-Key."""
+    """Else two requests that differ only in it could share an Idempotency-Key."""
     alice = User(client, "alice")
     for rule in application.url_map.iter_rules():
         for method in METHODS & rule.methods if "user_id" in rule.arguments else ():
@@ -141,7 +141,7 @@ def test_only_what_is_no_part_of_a_users_request_goes_past_its_transaction():
     assert {path.name for path in files if "pool()" in path.read_text()} == {
         "__init__.py",  # where a transaction begins
         "health.py",
-        "idempotency.py",  # where that of a key begins
+        "idempotency.py",  # where a key's transaction begins
         "trash.py",  # DELETE has no key, and empties the trash in several transactions
     }
 

@@ -1,4 +1,4 @@
-"""The SQL: parsed by PostgreSQL's own parser, held to the schema and to the house's rules."""
+"""The SQL: parsed by PostgreSQL's own parser, held to the schema and to the project's rules."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ SCHEMA = PROJECT / "schema.sql"
 NAME = re.compile(r"^-- name: (.*)$", re.MULTILINE)
 NAMED = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 VERBS = {"select", "insert", "update", "delete", "toggle", "restore", "set", "try"}
-# What maintenance alone may ask of all users.
+# What only maintenance may run, across all users.
 OVER_USERS = {"select_trash_owners", "delete_expired_idempotency_keys", "delete_audit_entries"}
 # The tables that hold users' data are those that the schema gives a user_id.
 USER_TABLES = {
@@ -39,7 +39,7 @@ SQL_IN_PYTHON = re.compile(
 
 
 class Rules(Visitor):
-    """Collects what breaks the house's rules."""
+    """Collects what breaks the project's rules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Writes(Visitor):
 
 @NAMED
 def test_statement_that_writes_what_clients_read_moves_their_counter(query: Query):
-    """Replicas, `changes` and the tags of lists go by it, and it keeps writes from deadlocks."""
+    """Replicas, `changes` and the entity tags of lists rely on it, and it prevents deadlocks."""
     writes = Writes()
     writes(parse_sql(query.text))
     read_by_clients = USER_TABLES - {"audit_log", "idempotency_keys"}

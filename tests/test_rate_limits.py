@@ -1,4 +1,4 @@
-"""How much one caller may ask for: per user, and per address for what fails to be one's token."""
+"""How much one caller may ask for: per user, and per address for failed authentication."""
 
 import re
 import time
@@ -41,7 +41,7 @@ def limited_api(**settings: Any) -> Flask:
 
 
 def rest_of(response: TestResponse) -> tuple[str, int, int]:
-    """Read RateLimit: the limit's name, the requests that are left, the seconds until it is new."""
+    """Read RateLimit: the limit's name, the requests that are left, the seconds until its reset."""
     match = RATE_LIMIT.fullmatch(response.headers["RateLimit"])
     assert match
     return match[1], int(match[2]), int(match[3])
@@ -193,7 +193,7 @@ def test_issuer_that_is_away_is_no_failure_of_the_client():
 def test_address_is_what_the_trusted_proxies_say_and_not_the_client(
     proxies: int, forwarded: str | None, caller: str
 ):
-    """Whoever writes addresses into X-Forwarded-For gains no more guesses by it."""
+    """Writing addresses into X-Forwarded-For gains nobody more guesses."""
     app = limited_api(auth_failure_limit="1/day", trusted_proxies=proxies)
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     client = app.test_client()

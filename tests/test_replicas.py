@@ -99,7 +99,7 @@ def create(api: Process, user: str, title: str) -> int:
 
 @contextmanager
 def told_apart(primary: OwnPostgres, replica: OwnPostgres, user: str) -> Iterator[None]:
-    """Have the primary's titles differ, by a change that no API made and no replica has."""
+    """Make the primary's titles differ, by a change that no API made and the replica lacks."""
     wait_until_replayed(primary, replica)
     with replay_paused(replica):
         no_trigger = "SET session_replication_role = replica"

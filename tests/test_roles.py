@@ -1,4 +1,4 @@
-"""The API's database role: what it may, and the lock under the WHERE of each statement."""
+"""The API's database role: what it may do, and row-level security under each statement's WHERE."""
 
 import os
 import re
@@ -70,7 +70,7 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
 def test_table_that_would_take_the_entries_of_the_audit_is_refused(
     owner_url: str, database_url: str, api: psycopg.Connection
 ):
-    """A temporary table hides the one of its name, also from triggers."""
+    """A temporary table hides the one of its name, from triggers too."""
     roles.grant(owner_url, database_url)  # a copied database lacks the rights of its template
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         api.execute("CREATE TEMP TABLE audit_log (user_id text, action text, task_ids bigint[])")
@@ -140,7 +140,7 @@ def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone
 
 @pytest.fixture
 def new_role(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
-    """The addresses of an empty database: its owner's, and that of a role which is not there."""
+    """The addresses of an empty database: its owner's, and one with a role that does not exist."""
     role = f"api_{os.getpid()}"
     with database_on(server, f"roles {os.getpid()}") as owner_url:
         yield owner_url, f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"

@@ -32,7 +32,7 @@ import migrate
 import serving
 from config import PROJECT, SETTINGS
 
-DEADLINE = 10  # seconds in which everything that was started has ended
+DEADLINE = 10  # seconds in which everything that was started has to end
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project in which nothing ever ran."""
+    """A copy of the project in which nothing has run."""
     folder = processes.copy_of_project(tmp_path)
     yield folder
     shutil.rmtree(folder)
@@ -78,7 +78,7 @@ def database_of(folder: Path) -> str:
 
 @contextmanager
 def slow_toggle(process: Process, folder: Path) -> Iterator[tuple[psycopg.Connection, object]]:
-    """Have a request in flight that waits until the connection that is yielded lets its row go."""
+    """Keep a request in flight that waits until the yielded connection unlocks its row."""
     task_id = process.create()
     url = database_of(folder)
     with ThreadPoolExecutor() as pool, psycopg.connect(url) as connection:
@@ -162,7 +162,7 @@ def test_stop_lets_a_slow_request_finish_and_leaves_nothing(
 
 
 def test_where_no_server_is_brought_along_an_address_is_asked_for(tmp_path: Path) -> None:
-    """As in the image, which has no embedded.py."""
+    """As in the container image, which has no embedded.py."""
     image = processes.copy_of_project(tmp_path)
     (image / "embedded.py").unlink()
     for command in ("run", "migrate", "purge"):
@@ -189,7 +189,7 @@ def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path) -> N
 
 @pytest.fixture
 def hang_up_is_heard() -> Iterator[None]:
-    """Undo what nohup does, which is inherited by all that it starts."""
+    """Undo the effect of nohup, which all that it starts inherits."""
     handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, handler)
@@ -220,7 +220,7 @@ def test_second_start_on_one_folder_is_refused_and_the_first_goes_on(project: Pa
     with manage_run(project, BETTER_AUTH_SECRET=SECRET) as first:
         task_id = first.create()
         assert "already running" in refusal(project)
-        assert processes.manage(project, "migrate")[0] == 0  # takes the server that runs
+        assert processes.manage(project, "migrate")[0] == 0  # uses the running server
         assert "Set API_PORT" in refusal(project, API_PORT=first.port)
         assert first.call("GET", task_id).status_code == 200
         assert first.stop() == 0
@@ -248,7 +248,7 @@ CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is 
 def test_wrong_value_is_refused_with_the_name_of_its_setting(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process: a real one for each would take long, and the next test starts some."""
+    """In this process: starting one for each would take long, and the next test starts some."""
     for each in SETTINGS:
         monkeypatch.delenv(each.upper(), raising=False)
     monkeypatch.setenv(name.upper(), "~")
@@ -289,7 +289,7 @@ def given(
 ) -> Iterator[tuple[Process, Path, str]]:
     """A start on a database that is given in .env, as SQLAlchemy and Neon write its address.
 
-    The database is ahead of the code, and whoever imports the embedded server ends.
+    The database is ahead of the code, and importing the embedded server ends the process.
     """
     folder = processes.copy_of_project(tmp_path_factory.mktemp("given"))
     (folder / "embedded.py").write_text("raise SystemExit('imported')")
@@ -331,7 +331,7 @@ def test_env_file_is_read_and_the_environment_outranks_it(
     headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "GET"}
     answer = given[0].ask("OPTIONS", "/api/alice/tasks", headers=headers)
     assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
-    assert given[0].call("GET").status_code == 200  # by the secret and the port of the environment
+    assert given[0].call("GET").status_code == 200  # with the environment's secret and port
 
 
 # What is printed, and what is shared with production

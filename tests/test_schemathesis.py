@@ -1,4 +1,4 @@
-"""schemathesis: every answer keeps to the API's description, and no user sees what is another's.
+"""schemathesis: every answer conforms to the API's description, and users see only their own.
 
 Every process of the tests reads this module, and only one needs schemathesis: the import is late.
 """
@@ -18,7 +18,7 @@ from auth import bearer_token, token_verifier
 pytestmark = [
     # schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
     pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
-    pytest.mark.no_cover,  # what this runs through is measured elsewhere, in a third of the time
+    pytest.mark.no_cover,  # other tests cover what this runs, in a third of the time
 ]
 
 
@@ -40,7 +40,7 @@ def test_every_answer_keeps_to_the_description(app: Flask, exploring: ModuleType
 
 @pytest.fixture
 def leaky_app(database_url: str) -> Iterator[Flask]:
-    """The application, but to see a task any valid token will do."""
+    """The application, except that any valid token may read any task."""
     settings = settings_for(database_url)
     app = create_app(settings)
     check_owner = app.before_request_funcs[None].pop()
@@ -71,5 +71,5 @@ def test_a_leak_from_user_to_user_is_found(leaky_app: Flask, exploring: ModuleTy
         assert report.checks <= {exploring.SECURITY_CHECK}
         return any("`bob` received the `Task` that `alice` owns" in each for each in report.faults)
 
-    # By ten examples, one time in five no task is created and then asked for.
+    # With ten examples, one time in five no task is created and then read.
     assert any(map(is_found, range(10)))

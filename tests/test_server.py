@@ -1,4 +1,4 @@
-"""A real gunicorn with gunicorn.conf.py: what it answers itself, and how it stops and recovers."""
+"""A real gunicorn with gunicorn.conf.py: its own answers, and how it stops and recovers."""
 
 import json
 import re
@@ -184,7 +184,7 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     assert (line["method"], line["route"], line["bytes"]) == (None, None, len(answer.data))
     assert line["cause"].startswith("ApiError: ")
     assert "exception" not in line
-    # A z is in no hexadecimal request id, where "aaa" is by chance.
+    # A hexadecimal request id never has a z, but may have "aaa" by chance.
     assert not re.search("Invalid request|garbage|bad header|zzz", api.output())
 
 

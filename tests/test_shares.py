@@ -12,7 +12,7 @@ from shares import Shares
 
 @pytest.fixture
 def hectic() -> Iterator[None]:
-    """Have threads take turns within single steps of what they do."""
+    """Make threads switch in the middle of what they do."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

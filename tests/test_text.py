@@ -11,7 +11,7 @@ from support import User, assert_error, settings_for
 
 from app import create_app
 
-pytestmark = pytest.mark.no_cover  # examples by the hundred, through what is measured elsewhere
+pytestmark = pytest.mark.no_cover  # examples by the hundred, of code that other tests cover
 
 # The database of a test serves all of its examples: each leaves it as it was.
 examples = settings(

@@ -122,7 +122,7 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             assert_error(api.call("GET", 99, user="zoe", headers=headers), 404, "not_found")
             span, _ = collector.of_request("second")
             assert span.trace_id.hex() in line_of(api, "second")
-            assert span.status.code == 0  # a client's error is none of the server
+            assert span.status.code == 0  # a client's error is not the server's
 
             postgresql.execute("ALTER TABLE tasks RENAME COLUMN title TO name")
             postgresql.commit()

@@ -525,7 +525,7 @@ def test_statement_larger_than_the_buffers_of_a_socket_arrives(alice: User):
 
 
 def store(owner_url: str, count: int, length: int) -> None:
-    """Give alice so many tasks, with a description of this length, past the API."""
+    """Give alice so many tasks, with a description of this length, bypassing the API."""
     with psycopg.connect(owner_url) as connection:
         connection.execute(
             "INSERT INTO tasks (user_id, title, description, version)"
@@ -534,7 +534,7 @@ def store(owner_url: str, count: int, length: int) -> None:
         )
 
 
-# tracemalloc makes Python ten times slower: what writes in Python gets fewer tasks.
+# tracemalloc makes Python ten times slower: formats written in Python get fewer tasks.
 @pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("content_type", "count"),
@@ -555,7 +555,7 @@ def test_export_takes_no_memory_for_the_whole(
 
 
 class SlowFile(BytesIO):
-    """An empty list, whose end is sent when it is let go."""
+    """An empty list, sent only once `done` is set."""
 
     def __init__(self, begun: Semaphore, done: Event) -> None:
         super().__init__(b"[]")
@@ -570,7 +570,7 @@ class SlowFile(BytesIO):
 
 @contextmanager
 def slow_imports(*users: User) -> Iterator[None]:
-    """Have a file of each user on its way; all of them arrive in the end."""
+    """Keep a file of each user on its way; all of them arrive in the end."""
     begun, done = Semaphore(0), Event()
 
     def import_slowly(user: User) -> int:
@@ -610,7 +610,7 @@ def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
     with slow_imports(alice):
         assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
         assert bob.call("POST", "import", json=[]).status_code == 201
-        # Who may not send it does not stand in her line either.
+        # Whoever may not send it does not join her queue either.
         assert bob.call("POST", f"{alice.tasks}/import", json=[]).status_code == 401
     assert alice.call("POST", "import", json=[]).status_code == 201
 

@@ -297,7 +297,7 @@ def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: Callable, datab
 
 
 def test_purge_is_safe_beside_users(app: Flask, alice: User, postgresql: psycopg.Connection):
-    """A task that left the trash, or came back to it, since it was found there stays."""
+    """A task that has left the trash, or come back to it, since it was found there stays."""
     database: Database = app.extensions["database"]
     ids = [alice.create()["id"] for _ in range(3)]
     for task_id in ids:

@@ -1,4 +1,4 @@
-"""Versions: ETag, If-Match and If-None-Match of single tasks, and what is counted where."""
+"""Versions: ETag, If-Match and If-None-Match of single tasks, and the counters behind them."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -126,7 +126,7 @@ def test_if_none_match_of_another_version_is_200(alice: User, task: dict):
 
 
 def test_twenty_writers_with_if_match_make_one_change_a_version(app: Flask, alice: User):
-    """Each reads, changes what it read, and tries again where another was faster."""
+    """Each reads, changes what it read, and retries if another was faster."""
     task = alice.create(description="")
 
     def append(number: int) -> int:

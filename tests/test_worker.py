@@ -20,7 +20,7 @@ from support import SECRET, assert_error, token_for
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
 POOL_SIZE = 2
 SHARE = 1  # of the pool, for a user
-AT_ONCE = 0.5  # seconds that an answer takes at most which has nothing to wait for
+AT_ONCE = 0.5  # seconds at most for an answer that has nothing to wait for
 CRASH = "Traceback"
 
 
@@ -55,7 +55,7 @@ def connect(api: Process) -> socket.socket:
 
 
 def assert_live(api: Process) -> None:
-    """Expect a quick answer; the best of some, as other tests use the machine too."""
+    """Expect a quick answer; the best of several, as other tests use the machine too."""
     assert min(seconds_until_live(api) for _ in range(5)) < AT_ONCE
 
 
@@ -111,7 +111,7 @@ def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind
         waits = [seconds_until_live(api) for _ in range(10)]
         done.set()
         assert all(each.result() is None for each in sending)
-    assert sorted(waits)[5] < 4  # kept from everybody, it took 30, and then was killed
+    assert sorted(waits)[5] < 4  # a starved worker took 30, and was then killed
 
 
 def test_body_that_stalls_is_400_and_the_connection_ends(api: Process) -> None:
@@ -144,7 +144,7 @@ LARGE_LIST = 500 * 5000 * 4  # bytes, and more
 
 @pytest.fixture(scope="module")
 def large_list(url: str) -> bytes:
-    """A request for a list that no socket's buffers hold; by HTTP/1.0, whose answers just end."""
+    """A request for a list that no socket's buffers hold; in HTTP/1.0, whose answers just end."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "INSERT INTO tasks (user_id, title, description, version)"
@@ -240,8 +240,8 @@ def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_wai
 
 
 def flood(issuer: Issuer, connection: socket.socket) -> None:
-    """Send without a pause what is no answer yet."""
-    connection.settimeout(1)  # what nobody reads any more would wait for minutes
+    """Send interim responses without a pause."""
+    connection.settimeout(1)  # sending what nobody reads any more would wait for minutes
     with suppress(OSError):
         while not issuer.stopping.is_set():
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)

@@ -20,7 +20,7 @@ FRONT_END = b"<!doctype html><title>Front end</title><link rel=icon href='data:,
 
 
 def pytest_sessionstart() -> None:
-    """End in one line; pytest asks this only where the folder is named on the command line."""
+    """Without Chromium, end in one line; pytest calls this only for a folder that it was given."""
     if not CHROMIUM:
         raise pytest.UsageError(MISSING)
 

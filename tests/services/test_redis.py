@@ -192,7 +192,7 @@ def test_redis_that_hangs_is_waited_for_once(redis: Server):
 
 @pytest.mark.parametrize("how", ["kill -9", "SIGSTOP"])
 def test_counts_are_right_after_an_outage(redis: Server, how: str):
-    """An answer that came too late is not taken for that to the next question."""
+    """A reply that came too late is not taken for that to the next command."""
     app = limited(redis, rate_limit="1000/day")
     shared = app.extensions["rate_limits"].redis
     assert [rest_of(app), rest_of(app, "bob"), rest_of(app)] == [999, 999, 998]
@@ -201,7 +201,7 @@ def test_counts_are_right_after_an_outage(redis: Server, how: str):
         assert [rest_of(app), rest_of(app)] == [999, 998]  # this process's own count
         redis.signal(signal.SIGCONT)
         wait_until(lambda: not shared.is_away)
-        # What was asked when it hung was counted in the end.
+        # What was sent while it hung was counted in the end.
         assert [rest_of(app), rest_of(app), rest_of(app, "bob")] == [996, 995, 998]
     else:
         redis.kill()
