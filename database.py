@@ -226,8 +226,8 @@ class Database:
     def _probe(self) -> None:
         """Ask a suspect server for a connection: one request does, the others await the outcome.
 
-        Where the server is known to be down, the others fail at once. If it is silent, a thread goes
-        on asking.
+        Where the server is known to be down, the others fail at once. If it is silent, a thread
+        goes on asking.
         """
         asked_at = monotonic()
         self._suspect = True
@@ -263,7 +263,7 @@ class Database:
         self._suspect = self._down = False
 
     def _ask_on(self) -> None:
-        """Ask until there is an answer, in place of requests, each of which would wait for a timeout.
+        """Ask until there is an answer, in place of requests: each would wait for a timeout.
 
         A refusal is an answer too: it is quick, so requests may ask again.
         """

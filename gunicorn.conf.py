@@ -40,7 +40,7 @@ bind = f"{host}:{settings.api_port}"
 workers = settings.web_concurrency
 worker_connections = settings.web_connections
 worker_class = worker.Worker
-# Settings and migrations are checked once, in the master; nothing connects before the fork.
+# Settings and migrations are checked once, in the master; no connection is open at the fork.
 preload_app = True
 http_parser = "python"  # pinned: the compiled one, if installed, answers some faults differently
 limit_request_line = 8190  # bytes; gunicorn's largest limit, as a search by many tags is long
