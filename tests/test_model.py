@@ -1,0 +1,187 @@
+"""Operations in any order, against a plain model, and a client that follows `changes`."""
+
+from itertools import count
+from typing import Any
+
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from support import User, assert_error
+
+Fields = dict[str, Any]
+
+NUMBERS = count()
+DEFAULTS = {"description": None, "completed": False, "priority": "none", "due_at": None, "tags": []}
+TITLE = {"title": st.sampled_from(["Buy milk", "buy bread", "Äpfel", "100%"])}
+CREATED = {
+    "description": st.none() | st.just("Two"),
+    "priority": st.sampled_from(["none", "low", "high"]),
+    "due_at": st.sampled_from([None, "2026-12-01", "2026-12-01T09:30:00+00:00"]),
+    "tags": st.sampled_from([[], ["home"], ["shop", "home"]]),
+}
+WRITTEN = CREATED | {"completed": st.booleans()}
+NEW = st.fixed_dictionaries(TITLE, optional=CREATED)
+PUT = st.fixed_dictionaries(TITLE, optional=WRITTEN)
+PATCH = st.fixed_dictionaries({}, optional=TITLE | WRITTEN)
+PLACE = st.integers(0, 3)
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["create", "patch", "complete", "delete"]), PUT), max_size=4
+)
+
+
+class Model(RuleBasedStateMachine):
+    """What a user stores; `place` chooses a task of those there are, or none."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        super().__init__()
+        self.user = User(client, f"user-{next(NUMBERS)}")
+        self.trash_path = f"/api/{self.user.id}/trash"
+        self.tasks: dict[int, Fields] = {}
+        self.trash: dict[int, Fields] = {}
+        self.versions: dict[int, int] = {}
+        self.followed: dict[int, Fields] = {}
+        self.since: dict[str, str] = {}
+
+    def keep(self, task: Fields, expected: Fields) -> None:
+        """Have a task be as it is expected, and newer than it was."""
+        task_id = task["id"]
+        assert {name: task[name] for name in expected} == expected
+        assert task["version"] > self.versions.get(task_id, 0)
+        assert (task["completed_at"] is not None) == task["completed"]
+        self.tasks[task_id], self.versions[task_id] = expected, task["version"]
+
+    def change(self, place: int, method: str, path: str, fields: Fields | None) -> None:
+        task_id = id_at(self.tasks, place)
+        response = self.user.call(method, path.format(task_id), json=fields)
+        if task_id not in self.tasks:
+            assert_error(response, 404, "not_found")
+            return
+        old = self.tasks[task_id]
+        new = {"completed": not old["completed"]} if fields is None else fields
+        self.keep(response.json, old | new)
+
+    @rule(fields=NEW)
+    def create(self, fields: Fields) -> None:
+        self.keep(self.user.create(**fields), DEFAULTS | fields)
+
+    @rule(fields=NEW)
+    def create_twice_with_one_key(self, fields: Fields) -> None:
+        headers = {"Idempotency-Key": f"key-{next(NUMBERS)}"}
+        first, second = (self.user.call("POST", json=fields, headers=headers) for _ in range(2))
+        assert first.json == second.json
+        self.keep(first.json, DEFAULTS | fields)
+
+    @rule(place=PLACE, fields=PUT)
+    def put(self, place: int, fields: Fields) -> None:
+        self.change(place, "PUT", "{}", fields)
+
+    @rule(place=PLACE, fields=PATCH)
+    def patch(self, place: int, fields: Fields) -> None:
+        self.change(place, "PATCH", "{}", fields)
+
+    @rule(place=PLACE)
+    def toggle(self, place: int) -> None:
+        self.change(place, "PATCH", "{}/complete", None)
+
+    @rule(place=PLACE)
+    def delete(self, place: int) -> None:
+        task_id = id_at(self.tasks, place)
+        if self.user.call("DELETE", task_id).status_code == 204:
+            self.trash[task_id] = self.tasks.pop(task_id)
+
+    @rule(place=PLACE)
+    def restore(self, place: int) -> None:
+        task_id = id_at(self.trash, place)
+        response = self.user.call("POST", f"{self.trash_path}/{task_id}/restore")
+        if response.status_code == 200:
+            self.keep(response.json, self.trash.pop(task_id))
+
+    @rule(place=PLACE)
+    def purge(self, place: int) -> None:
+        task_id = id_at(self.trash, place)
+        if self.user.call("DELETE", f"{self.trash_path}/{task_id}").status_code == 204:
+            del self.trash[task_id]
+
+    @rule()
+    def empty_trash(self) -> None:
+        assert self.user.call("DELETE", self.trash_path).status_code == 204
+        self.trash.clear()
+
+    @rule(changes=CHANGES, fails=st.booleans())
+    def batch(self, changes: list[tuple[str, Fields]], *, fails: bool) -> None:
+        ids = iter(sorted(self.tasks))
+        operations: list[Fields] = []
+        for name, fields in changes:
+            if name == "create":
+                task = {key: value for key, value in fields.items() if key != "completed"}
+                operations.append({"op": name, "task": task})
+            elif task_id := next(ids, None):
+                operations.append({"op": name, "id": task_id})
+                if name == "patch":
+                    operations[-1]["task"] = fields
+        if fails or not operations:
+            operations.append({"op": "delete", "id": id_at({}, 0)})
+        response = self.user.call("POST", "batch", json={"operations": operations})
+        if fails or response.status_code != 200:
+            assert_error(response, 404, "not_found")
+            return
+        for operation, task in zip(operations, response.json["results"], strict=True):
+            if task is None:
+                self.trash[operation["id"]] = self.tasks.pop(operation["id"])
+            else:
+                old = self.tasks.get(task["id"], DEFAULTS)
+                self.keep(task, old | operation.get("task", {"completed": True}))
+
+    @rule(entries=st.lists(PUT, max_size=2))
+    def import_file(self, entries: list[Fields]) -> None:
+        assert self.user.call("POST", "import", json=entries).json == {"imported": len(entries)}
+        new = self.user.all()[: len(entries)]
+        for task, entry in zip(reversed(new), entries, strict=True):
+            self.keep(task, DEFAULTS | entry)
+
+    @rule(limit=st.integers(1, 3))
+    def follow(self, limit: int) -> None:
+        self.has_followed(limit)
+
+    def has_followed(self, limit: int) -> bool:
+        """Ask for one page of changes; tell whether it was the last."""
+        query = self.since | {"limit": limit}
+        answer = self.user.call("GET", "changes", query_string=query).json
+        for task in answer["changes"]:
+            self.followed.pop(task["id"], None)
+            if not task.pop("deleted"):
+                self.followed[task["id"]] = task
+        self.since = {"since": answer["next"]}
+        return not answer["more"]
+
+    @invariant()
+    def lists_are_as_the_model(self) -> None:
+        listed = {task["id"]: task for task in self.user.all()}
+        assert list(listed) == sorted(self.tasks, reverse=True)
+        for task_id, fields in self.tasks.items():
+            assert fields.items() <= listed[task_id].items()
+        trash = self.user.call("GET", self.trash_path).json
+        assert {task["id"] for task in trash} == self.trash.keys()
+
+    def teardown(self) -> None:
+        while not self.has_followed(50):
+            pass
+        assert self.followed == {task["id"]: task for task in self.user.all()}
+
+
+def id_at(tasks: dict[int, Fields], place: int) -> int:
+    return sorted(tasks)[place] if place < len(tasks) else 2**63 - 1
+
+
+def test_operations_in_any_order_end_as_a_plain_model_says(alice: User):
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: Model(alice.client),
+        settings=settings(
+            derandomize=True,
+            deadline=None,
+            max_examples=20,
+            stateful_step_count=25,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
