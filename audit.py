@@ -33,7 +33,7 @@ def entry_of(trail: Trail) -> Entry | None:
     """Make a request's entry in the audit; None for most."""
     if trail.is_first_over_limit:
         action, detail = "limit", trail.route or ""
-    elif trail.refused:
+    elif trail.refused and trail.status != HTTPStatus.TOO_MANY_REQUESTS:
         action, detail = "refuse", trail.refused
     elif trail.route == EXPORT and trail.status == HTTPStatus.OK:
         action, detail = "export", ""

@@ -12,7 +12,7 @@ from flask.globals import request_ctx
 
 from config import Settings
 from converters import LONGEST_USER_ID
-from errors import ApiError
+from errors import MESSAGE_OF_STATUS, ApiError
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from rate_limits import RateLimits, caller_at
 from strict_json import parse_json
@@ -54,6 +54,7 @@ MESSAGE_OF_REFUSAL = {
     "keys_unavailable": "The keys of the token's issuer cannot be had right now.",
     "malformed": "The token is not a JWT.",
     "missing": "Send a token in the header Authorization: Bearer.",
+    "over_limit": MESSAGE_OF_STATUS[429],
     "owner": "This path belongs to another user.",
     "signature": "The signature of the token is not valid.",
     "subject": "The token does not name a user.",
@@ -229,7 +230,11 @@ def require_owner(app: Flask, settings: Settings) -> None:
     def admit() -> None:
         """Stop an address that keeps guessing; cached tokens from it are still accepted."""
         environ = request_ctx.request.environ
-        limits.auth_failures.require_rest(environ, caller_at(environ))
+        try:
+            limits.auth_failures.require_rest(environ, caller_at(environ))
+        except ApiError:
+            note_refusal("over_limit")
+            raise
 
     verify = token_verifier(settings, admit)
 
@@ -242,8 +247,9 @@ def require_owner(app: Flask, settings: Settings) -> None:
         try:
             subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
+            refusal = refuse(error)  # its reason is noted beyond the limit too
             limits.auth_failures.count(asked.environ, caller_at(asked.environ))
-            raise refuse(error) from None
+            raise refusal from None
         except KeysUnavailable:
             note_refusal("keys_unavailable")
             raise ApiError(503, MESSAGE_OF_REFUSAL["keys_unavailable"]) from None
@@ -252,7 +258,8 @@ def require_owner(app: Flask, settings: Settings) -> None:
         limits.requests.count(asked.environ, subject)
         owner = (asked.view_args or {}).get("user_id", "")
         if subject != owner:
-            if owner.startswith(f"{subject}/") and "%2f" not in raw_path(asked.environ):
+            sent = raw_path(asked.environ)
+            if owner.startswith(f"{subject}/") and sent.count("%2f") <= subject.count("/"):
                 raise ApiError(404)  # a path of the user's own, where there is nothing
             raise refuse(TokenRefused("owner"))
 

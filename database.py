@@ -248,10 +248,15 @@ class Database:
             if self._down:
                 raise DatabaseUnavailable(str(error)) from None
         finally:
-            if is_silent:
-                Thread(target=self._ask_on, name="prober", daemon=True).start()
-            else:
+            if not is_silent or not self._starts_to_ask():
                 self._probing.release()
+
+    def _starts_to_ask(self) -> bool:
+        try:
+            Thread(target=self._ask_on, name="prober", daemon=True).start()
+        except RuntimeError:  # as where the system has no more threads
+            return False
+        return True
 
     def _ask(self) -> None:
         try:

@@ -24,7 +24,10 @@ DAY_PATTERN = (
 )
 TIME_PATTERN = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
 # Without the hours that an offset would move out of the years 1970 to 2200.
-DUE_PATTERN = rf"^(?!1970-01-01[Tt].*\+|2200-12-31[Tt].*-\d\d:){DAY_PATTERN}([Tt]{TIME_PATTERN})?$"
+DUE_PATTERN = (
+    r"^(?!1970-01-01[Tt].*\+(?!00:00)|2200-12-31[Tt].*-(?!00:00)\d\d:)"
+    rf"{DAY_PATTERN}([Tt]{TIME_PATTERN})?$"
+)
 DUE_DESCRIPTION = {
     "description": "A moment (RFC 3339, with offset) or, for a whole day, a date.",
     "examples": ["2026-11-21T09:30:00+01:00", "2026-11-21"],

@@ -45,7 +45,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CommandError as error:
-            raise click.ClickException(" ".join(str(error).split())) from None
+            line = " ".join(str(error).split()).removesuffix(".")
+            raise click.ClickException(f"{line}.") from None
 
 
 @click.group(cls=Commands)

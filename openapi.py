@@ -176,7 +176,7 @@ class SharedDescription(BasePlugin):
             if rule.endpoint in NEGOTIATING_ENDPOINTS:
                 statuses |= {406}
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
-            for header in CONDITIONS.keys() & heeded:
+            for header in filter(heeded.__contains__, CONDITIONS):
                 operation.setdefault("parameters", []).append(CONDITIONS[header])
             if method.upper() in WRITES:
                 statuses |= {412}

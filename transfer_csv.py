@@ -104,20 +104,18 @@ def read(body: bytes) -> Iterator[Row]:
         names = check_header([name.strip() for name in next(rows, [])])
         for row in rows:
             size = 0
-            if any(row):  # a spreadsheet may write rows, and columns at the end, without anything
+            if any(row) or len(row) == 1:  # a spreadsheet may write rows of nothing but commas
                 yield names, row
     except csv.Error as error:
         raise ValueError(str(error)) from None
 
 
 def check_header(names: list[str]) -> list[str]:
-    while names and not names[-1]:
-        names.pop()
-    wrong = sorted({*names} - {*WRITABLE, *SERVER_FIELDS})
-    if wrong or "title" not in names or len({*names}) < len(names):
-        message = "Must have title, and none twice."
-        if wrong:
-            message = f"{wrong[0] or 'a column without a name'}: unknown column."
+    """Refuse a wrong header; a column without a name is none, and its cells must be empty."""
+    given = [name for name in names if name]
+    wrong = sorted({*given} - {*WRITABLE, *SERVER_FIELDS})
+    if wrong or "title" not in given or len({*given}) < len(given):
+        message = f"{wrong[0]}: unknown column." if wrong else "Must have title, and none twice."
         raise ValidationError({"header": [message]})
     return names
 
@@ -129,11 +127,13 @@ def fields_of(named: Row) -> dict[str, Any]:
         ValidationError: a cell cannot be understood.
     """
     names, row = named
-    if any(row[len(names) :]):
+    if len(row) > len(names):
         raise ValidationError({"row": ["Must not have more cells than the header."]})
     fields: dict[str, Any] = {}
     for name, cell in zip(names, row, strict=False):
         match name:
+            case "" if cell:
+                raise ValidationError({"row": ["Must have no cell in a column without a name."]})
             case "title":
                 fields[name] = undo_defusing(cell)
             case "description":

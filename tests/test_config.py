@@ -1,5 +1,6 @@
 """Settings: read once, checked at the start, refused in one line."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -18,6 +19,15 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
     assert (settings.api_host, settings.api_port) == ("127.0.0.1", 8000)
     assert settings.cors_origins == ("http://localhost:3000",)
     assert settings.max_content_length == 1024 * 1024
+
+
+def test_port_that_is_taken_is_one_sentence_with_what_to_set():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError) as refused:
+            config.require_free_port("127.0.0.1", port, "API")
+    place = f"127.0.0.1 port {port}: Address already in use"
+    assert str(refused.value) == f"Cannot listen on {place}. Set API_PORT or API_HOST."
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,18 @@ def test_described_days_are_those_that_there_are():
         assert not described.search(day), day
 
 
+DESCRIBED_DUES = """
+2026-11-20t09:30:00z 2026-11-20T09:30:00.123456-23:59 1970-01-01T00:00:00+00:00
+1970-01-01T00:00:00-23:59 2200-12-31T23:59:59-00:00 2200-12-31T23:59:59+23:59
+"""
+
+
+@pytest.mark.parametrize("due", DESCRIBED_DUES.split())
+def test_due_that_is_described_is_taken(alice: User, due: str):
+    assert re.search(DUE_PATTERN, due)
+    assert alice.create(due_at=due)["due_at"]
+
+
 def test_moment_may_become_a_day_and_a_day_a_moment(alice: User, task: dict):
     for due in ["2026-11-20", "2026-11-20T09:30:00+00:00", "2026-11-21", None]:
         assert alice.call("PATCH", task["id"], json={"due_at": due}).json["due_at"] == due

@@ -31,8 +31,10 @@ def test_other_users_path_is_401_and_untouched(alice: User, bob: User):
 
 
 def test_path_with_nothing_at_it_below_ones_own_is_404(alice: User):
-    for path in ["tasks", "trash", "12/tasks", "0/complete", "/api/alice//tasks"]:
-        assert_error(alice.call("GET", path), 404, "not_found", "There is nothing at this path.")
+    for user in [alice, User(alice.client, "a/b")]:
+        for path in ["tasks", "trash", "12/tasks", "0/complete", "trash?q=%2f"]:
+            response = user.call("GET", path)
+            assert_error(response, 404, "not_found", "There is nothing at this path.")
 
 
 def test_path_of_a_user_whose_id_begins_with_ones_own_is_401(alice: User):

@@ -26,8 +26,8 @@ from app import create_app
 from config import PROJECT
 from errors import error_body
 from logs import LineFormatter, LineHandler
-from observe import fields_of, line_of_success
-from overload import LARGE_AT_ONCE
+from observe import BrokenOff, fields_of, line_of_success, request_log
+from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
 from trail import Run, Trail
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -327,6 +327,35 @@ def test_streamed_answer_that_its_client_leaves_is_no_error_and_says_so(
     assert line["cause"] == "BrokenOff: its connection ended before it did"
 
 
+def test_cause_is_not_lost_where_a_success_is_written_the_short_way(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    written: list[str] = []
+    monkeypatch.setattr("observe.line_writer", lambda: written.append)
+    trail_ = Trail({"REQUEST_METHOD": "GET"})
+    trail_.status, trail_.route, trail_.error = 200, "/whole", BrokenOff("it left")
+    request_log()(trail_)
+    assert written == []
+
+
+def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
+    lines: Lines, app: Flask, database_url: str, postgresql: psycopg.Connection
+):
+    limited = create_app(settings_for(database_url, auth_failure_limit="1/day"))
+    client = limited.test_client()
+    for headers in [{}, {}, {"Authorization": "Bearer x.y.z"}]:
+        client.get("/api/alice/tasks", headers=headers)
+    limited.extensions["auditor"].close(10)
+    assert [(line["status"], line["refused"]) for line in lines()] == [
+        (401, "missing"),
+        (429, "missing"),
+        (429, "over_limit"),
+    ]
+    audited = postgresql.execute("SELECT action FROM audit_log ORDER BY at").fetchall()
+    assert audited == [("refuse",), ("limit",)]
+    limited.extensions["database"].close()
+
+
 def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
     app: Flask, alice: User, lines: Lines
 ):
@@ -337,6 +366,19 @@ def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
     assert line["cause"] == "NoPlace: its user receives 4 large answers"
     for each in held:
         each.close()
+
+
+def test_import_that_has_no_place_is_a_line_with_its_cause(app: Flask, alice: User, lines: Lines):
+    sends = app.extensions["senders"].take("alice", 0)
+    alice.call("POST", "import", json=[])
+    app.extensions["senders"].give_back(sends)
+    for _ in range(IMPORTS_AT_ONCE):
+        app.extensions["import_turns"].acquire()
+    alice.call("POST", "import", json=[])
+    assert [line["cause"] for line in lines()] == [
+        "NoPlace: its user sends another file",
+        "NoPlace: 4 other imports are being read",
+    ]
 
 
 def test_server_timing_is_told_where_it_is_on(database_url: str):

@@ -39,7 +39,7 @@ DASHBOARD = json.loads((PROJECT / "ops/grafana.json").read_text())
 OF_PROMETHEUS = set(
     re.findall(
         r"\w+",
-        "absent by clamp_min histogram_quantile increase le max on rate sum time topk vector"
+        "absent by clamp_min histogram_quantile increase le max on rate sum time topk"
         " and or unless",
     )
 )

@@ -314,16 +314,52 @@ def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_suc
     db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
+    attempts = []
+    monkeypatch.setattr("database.tell", attempts.append)
     insert(db)
     db._suspect = True
     with own.frozen():
         with pytest.raises(DatabaseUnavailable, match="timeout"):
             insert(db)
-        for _ in range(3):
+        while len(attempts) < 3:  # the thread's, as no request waits for one
             with pytest.raises(DatabaseUnavailable, match="is being asked"):
                 insert(db)
-        [prober] = [each for each in threading.enumerate() if each.name == "prober"]
+            time.sleep(0.1)
+        [prober] = probers()
     prober.join()
+    assert insert(db)
+
+
+def probers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "prober"]
+
+
+def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
+    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
+    insert(db)
+    db._suspect = True
+    with own.frozen():
+        with pytest.raises(DatabaseUnavailable, match="timeout"):
+            insert(db)
+        db.close()
+        wait_until(lambda: not probers(), 10)
+
+
+def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
+    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
+    insert(db)
+    db._suspect = True
+    with own.frozen(), monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(DatabaseUnavailable, match="timeout"):
+            insert(db)
     assert insert(db)
 
 

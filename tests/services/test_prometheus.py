@@ -27,9 +27,12 @@ FREE = {"waiting": 0, "available": 8, "size": 8}
 STUCK = {"waiting": 3, "available": 0, "size": 8}
 REFUSALS = {
     "tasks_http_request_duration_seconds_count": "0+700",
-    'tasks_jwt_refused_total{reason="malformed"}': "0+60",
     'tasks_rate_limited_total{limit="auth-failures"}': "0+600",
 }
+
+
+def refused(reason: str) -> dict[str, str]:
+    return REFUSALS | {f'tasks_jwt_refused_total{{reason="{reason}"}}': "0+600"}
 
 
 def pool(pid: str, state: dict[str, int]) -> dict[str, str]:
@@ -50,8 +53,9 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
         ("TasksPoolExhausted", pool("1", FREE) | pool("2", FREE), []),
         ("TasksMetricsMissing", pool("1", FREE), []),
         ("TasksMetricsMissing", keys("a", "0+0", "0+0"), [{}]),
-        ("TasksTokensRefused", REFUSALS, [{}]),
-        ("TasksRateLimited", REFUSALS, []),
+        ("TasksTokensRefused", refused("over_limit"), [{}]),
+        ("TasksTokensRefused", refused("missing"), []),
+        ("TasksRateLimited", refused("missing"), []),
         ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
         ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
     ],
@@ -61,6 +65,7 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
         "a worker",
         "no worker",
         "refused beyond the limit",
+        "no tokens beyond the limit",
         "no user over a limit",
         "keys of one instance",
         "no issuer",
