@@ -369,12 +369,15 @@ def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
 
 
 def test_import_that_has_no_place_is_a_line_with_its_cause(app: Flask, alice: User, lines: Lines):
-    sends = app.extensions["senders"].take("alice", 0)
+    senders, turns = app.extensions["senders"], app.extensions["import_turns"]
+    sends = senders.take("alice", 0)
     alice.call("POST", "import", json=[])
-    app.extensions["senders"].give_back(sends)
+    senders.give_back(sends)
     for _ in range(IMPORTS_AT_ONCE):
-        app.extensions["import_turns"].acquire()
+        turns.acquire()
     alice.call("POST", "import", json=[])
+    for _ in range(IMPORTS_AT_ONCE):
+        turns.release()
     assert [line["cause"] for line in lines()] == [
         "NoPlace: its user sends another file",
         "NoPlace: 4 other imports are being read",
