@@ -29,6 +29,7 @@ CODE_OF_STATUS = {
     503: "unavailable",
 }
 MESSAGE_OF_STATUS = {
+    400: "The request could not be read.",
     404: "There is nothing at this path.",
     405: "This path does not take this method.",
     409: "The request is in conflict with what is stored.",
