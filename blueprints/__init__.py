@@ -250,13 +250,12 @@ def refuse_what_is_not_heeded() -> None:
         ApiError: 422; or 412, as no version can match where there is none (RFC 9110, 13.1.1).
     """
     asked = request_ctx.request
-    is_write = asked.method in WRITES
-    if not asked.query_string and not (is_write and "HTTP_IF_MATCH" in asked.environ):
+    if not asked.query_string and "HTTP_IF_MATCH" not in asked.environ:
         return
     heeded = getattr(current_app.view_functions[asked.endpoint or ""], "heeds", ())
     if "query" not in heeded and asked.args and asked.method != "OPTIONS":
         raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
-    if is_write and "If-Match" not in heeded and expected_versions() is not None:
+    if asked.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:
         raise ApiError(412, "There is no version here for If-Match to name.")
 
 

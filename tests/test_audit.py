@@ -64,8 +64,10 @@ def test_table_that_clients_write_enters_each_kind_of_write(postgresql: psycopg.
         FROM information_schema.columns
         WHERE table_schema = 'public' AND column_name = 'user_id' AND table_name <> ALL (%s)
         """
-    tables = postgresql.execute(audited, [kept_by_the_server]).fetchall()
-    assert tables == [("tasks", ["DELETE", "INSERT", "UPDATE"])]
+    tables = dict(postgresql.execute(audited, [kept_by_the_server]).fetchall())
+    assert "tasks" in tables
+    for name, kinds in tables.items():
+        assert kinds == ["DELETE", "INSERT", "UPDATE"], name
 
 
 def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connection):

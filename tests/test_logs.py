@@ -332,9 +332,9 @@ def test_cause_is_not_lost_where_a_success_is_written_the_short_way(
 ):
     written: list[str] = []
     monkeypatch.setattr("observe.line_writer", lambda: written.append)
-    trail_ = Trail({"REQUEST_METHOD": "GET"})
-    trail_.status, trail_.route, trail_.error = 200, "/whole", BrokenOff("it left")
-    request_log()(trail_)
+    left = Trail({"REQUEST_METHOD": "GET"})
+    left.status, left.route, left.error = 200, "/whole", BrokenOff("it left")
+    request_log()(left)
     assert written == []
 
 
