@@ -20,6 +20,7 @@ import gunicorn.http.wsgi  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
 
 import metrics_server
+import plain_requests
 import worker
 from config import ConfigError
 from cors import cors_headers
@@ -138,8 +139,10 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
 
 gunicorn.util.close = worker.close
 gunicorn.util.http_date = worker.http_date
+gunicorn.http.get_parser = plain_requests.get_parser
 gunicorn.http.message.Message.max_buffer_headers = worker.longest_head
 gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
 gunicorn.http.wsgi.Response = worker.Response
+gunicorn.http.wsgi.create = plain_requests.create
 gunicorn.http.wsgi.WSGIErrorsWrapper = worker.errors_of

@@ -1,5 +1,6 @@
 """gunicorn's gevent worker: drops stalled clients; a stop waits only for requests in flight."""
 
+import re
 import socket
 import struct
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -12,9 +13,11 @@ import gevent  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
+from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-untyped]
 from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
+from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 from config import Settings
@@ -31,6 +34,8 @@ DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
 LONGEST_HEAD = 32 * 1024  # bytes of headers, or of trailers; gunicorn's own limit is 800 KB
 MOST_UNREAD = 64 * 1024  # bytes of a body left unread; beyond that, its connection is closed
+# RFC 9112, section 5
+HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
@@ -154,11 +159,23 @@ class Response(wsgi.Response):  # type: ignore[misc]
         is_in_chunks = getattr(reader, "parser", None) is not None  # each may be one byte
         return left > MOST_UNREAD or is_in_chunks or super().should_close()
 
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        """Keep what is not the server's to say; `send_headers` checks it, all at once."""
+        for name, value in headers:
+            lower = name.lower()
+            if lower == "content-length":
+                self.response_length = int(value)
+            if lower not in hop_headers:
+                self.headers.append((name, value))
+
     def send_headers(self) -> None:
-        if not self.headers_sent:
-            self.headers_sent = True
-            lines = [f"{name}: {value}\r\n" for name, value in self.headers]
-            self.head = "".join([*self.default_headers(), *lines, "\r\n"]).encode("latin-1")
+        if self.headers_sent:
+            return
+        lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
+        if lines.count("\n") != len(self.headers) or not HEADER_LINES.fullmatch(lines):
+            raise InvalidResponseHeader(", ".join(name for name, _ in self.headers))
+        self.headers_sent = True
+        self.head = f"{''.join(self.default_headers())}{lines}\r\n".encode("latin-1")
 
     def _emit_body(self, data: bytes) -> None:
         self._send(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)

@@ -1,0 +1,179 @@
+"""HTTP as worker.py and plain_requests.py read and write it, beside gunicorn's own reading."""
+
+from typing import Any
+
+import pytest
+from gunicorn.config import Config  # type: ignore[import-untyped]
+from gunicorn.http.errors import (  # type: ignore[import-untyped]
+    InvalidResponseHeader,
+    NoMoreData,
+    ParseException,
+)
+from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import plain_requests
+import worker
+from plain_requests import PlainParser, PlainRequest
+
+CONFIG = Config()
+PEER, HERE = ("192.0.2.1", 54321), ("127.0.0.1", 8000)
+BROWSER = (
+    b"POST /api/auth0%7C1/tasks?limit=5&q=%C3%A4 HTTP/1.1\r\nHost: localhost:8000\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 20\r\nOrigin: http://localhost:3000\r\n"
+    b'User-Agent: Mozilla/5.0 (X11; \xe4)\r\nAccept:*/*\r\nIf-Match:  \t"57" \r\n\r\n'
+)
+BODY = b'{"title":"Buy milk"}'
+NEXT = b"GET /livez HTTP/1.1\r\n\r\n"
+
+
+class Client:
+    """A connection from which these packets come, then its end."""
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def __init__(self, *packets: bytes) -> None:
+        self.packets = list(packets)
+
+    def recv(self, _size: int) -> bytes:
+        return self.packets.pop(0) if self.packets else b""
+
+
+def read_all(parser: Any) -> list[Any]:
+    """Read every request that a parser finds: what the application sees of it, and its body."""
+    found: list[Any] = []
+    try:
+        for request in parser:
+            _, environ = plain_requests.create(request, Client(), PEER, HERE, CONFIG)
+            body = environ.pop("wsgi.input").read()
+            for name in ("gunicorn.socket", "wsgi.early_hints", "wsgi.errors"):
+                environ.pop(name, None)
+            seen = (environ, body, request.should_close(), request.uri, request.headers)
+            found.append((*seen, request.method, request.path, request.query, request.version))
+    except (ParseException, NoMoreData) as error:
+        found.append(type(error))
+    return found
+
+
+def is_plain(data: bytes) -> bool:
+    return isinstance(next(PlainParser(CONFIG, Client(data), PEER), None), PlainRequest)
+
+
+def assert_read_alike(*packets: bytes) -> None:
+    plain = read_all(PlainParser(CONFIG, Client(*packets), PEER))
+    assert plain == read_all(RequestParser(CONFIG, Client(*packets), PEER))
+
+
+# Requests
+
+
+def usually(usual: list[str], *others: str) -> st.SearchStrategy[str]:
+    """Draw what is plain nine times in ten: a head is plain only if all of it is."""
+    return st.integers(0, 9).flatmap(lambda roll: st.sampled_from(usual if roll else others))
+
+
+METHODS = usually(["GET", "POST", "PUT", "PATCH", "DELETE"], "get", "TRACE", "CONNECT", "G,T", "")
+TARGETS = usually(
+    ["/", "/a", "/a%2Fb", "/%00%ff", "/%zz", "/a?b?c", "/a//b?", "/a;b=c", "/[", '/"'],
+    *("", "*", "//", "//a", "/a#b", "/a?b#c", "http://h/a?b", "h:80", "/a b", "/\xe4", "/\x7f"),
+)
+VERSIONS = usually(["HTTP/1.1"], "HTTP/1.0", "HTTP/2.0", "HTTP/1.1 ", "http/1.1")
+FIELDS = usually(
+    [
+        *(
+            "Host: a",
+            "Connection: close",
+            "Connection: Keep-Alive",
+            "connection: x",
+            "Cookie:a\tb ",
+        ),
+        *(
+            "Content-Length: 3",
+            "Content-Length:03",
+            "content-type: \xe4",
+            "Script-Name: /",
+            "A-1: ",
+        ),
+    ],
+    *("Transfer-Encoding: chunked", "Transfer-Encoding: gzip", "Expect: 100-continue", "Expect: x"),
+    *("Content-Length: +3", "Content-Length: 3,3", "Content-Length: \u00b2", "Content-Length: -1"),
+    *(
+        "X_Request_Id: a",
+        "Bad Name: a",
+        ": a",
+        "Host : a",
+        "Upgrade: h2c",
+        "a",
+        "!: a",
+        "A: b\nC: d",
+    ),
+    *("A: b\rC: d", "A: b\0", "A: \x7f", f"A: {'z' * 9000}", " A: b", "\xb5: a", "Host: b"),
+)
+ENDINGS = usually(["\r\n"], "\n", "\r", "\r\n ", "\r\n\r\n")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    line = " ".join([draw(METHODS), draw(TARGETS), draw(VERSIONS)])
+    lines = [line, *draw(st.lists(FIELDS, max_size=4, unique=True))]
+    head = "".join(line + draw(ENDINGS) for line in lines) + "\r\n"
+    return head.encode("latin-1")
+
+
+@given(st.lists(requests(), min_size=1, max_size=2), st.sampled_from([b"", b"abc", b"abc" * 50]))
+@example([BROWSER], BODY + NEXT)
+@example([b"GET / HTTP/1.1\r\nA: b\r\nB: c\r\n\r\n"], b"")
+def test_every_request_is_read_as_gunicorn_reads_it(heads: list[bytes], body: bytes) -> None:
+    data = body.join(heads) + body
+    assert_read_alike(data)
+    assert_read_alike(data[:30], data[30:])
+
+
+@pytest.mark.parametrize(
+    "packets", [(BROWSER + BODY + NEXT,), (BROWSER, BODY[:3], BODY[3:] + NEXT)]
+)
+def test_request_of_a_browser_is_plain_however_its_body_arrives(packets: tuple[bytes]) -> None:
+    assert is_plain(packets[0])
+    assert_read_alike(*packets)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET //livez HTTP/1.1\r\n\r\n",
+        b"GET http://localhost/ HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\r\nA: c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nRemote_User: root\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\nB: c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: %s\r\n\r\n" % (b"z" * 9000),
+        b"GET / HTTP/1.1\r\n%s\r\n" % b"".join(b"A%d: b\r\n" % number for number in range(101)),
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+    ],
+)
+def test_request_that_needs_judgement_is_left_to_gunicorn(data: bytes) -> None:
+    parser = PlainParser(CONFIG, Client(data), PEER)
+    assert parser.read_plain(data) is None
+    assert_read_alike(data)
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("A", "b\r\nC: d"), ("A", "b\nC"), ("A\r\nB", "c"), ("", "a"), ("A:", "b")]
+)
+def test_header_that_would_begin_another_is_never_sent(name: str, value: str) -> None:
+    request = next(PlainParser(CONFIG, Client(NEXT), PEER))
+    response = worker.Response(request, None, CONFIG)
+    response.start_response("200 OK", [("Content-Length", "0"), (name, value)])
+    with pytest.raises(InvalidResponseHeader):
+        response.close()
+    assert not response.headers_sent
