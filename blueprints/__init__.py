@@ -205,9 +205,10 @@ class BodyParser(FlaskParser):
             raise ApiError(400, "The request body is not valid JSON.") from None
 
     def parse(self, argmap: Any, req: Request | None = None, **options: Any) -> Any:
+        asked = request_ctx.request  # `req` is a proxy, which looks this up for each attribute
         if options["location"] != "query":
-            return super().parse(argmap, req, **options)
-        query = request_ctx.request.query_string
+            return super().parse(argmap, asked, **options)
+        query = asked.query_string
         try:
             return load_query(argmap, query) if query else NO_QUERY
         except ValidationError as error:
