@@ -228,9 +228,12 @@ def test_first_answer_in_the_readme_is_a_task():
 
 def test_environment_is_read_in_config_alone():
     ours = {"config.py", "metrics_server.py"}
-    of_programs_that_we_start = {"migrate.py", "postgres_programs.py"}
+    of_gunicorn, of_programs_that_we_start = (
+        "plain_requests.py",
+        {"migrate.py", "postgres_programs.py"},
+    )
     for path in [*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")]:
-        if path.name not in ours | of_programs_that_we_start:
+        if path.name not in {*ours, of_gunicorn, *of_programs_that_we_start}:
             assert "os.environ" not in path.read_text(), path
             assert "getenv" not in path.read_text(), path
 
