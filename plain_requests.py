@@ -129,7 +129,7 @@ class PlainParser(RequestParser):  # type: ignore[misc]
 
 
 def get_parser(cfg: Any, source: Any, source_addr: Any, **options: Any) -> Any:
-    """Choose a connection's parser: gunicorn's own for a prefix (its SCRIPT_NAME), TLS and the like."""
+    """Choose a connection's parser: gunicorn's own for TLS, a path's prefix and other rarities."""
     is_plain = (
         isinstance(source_addr, tuple)
         and cfg.proxy_protocol == "off"
