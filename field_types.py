@@ -1,10 +1,13 @@
 """The types of fields that marshmallow lacks, or takes too lightly."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow import RAISE, Schema, ValidationError, fields, missing
+from marshmallow.decorators import POST_LOAD, PRE_LOAD, VALIDATES, VALIDATES_SCHEMA
 from marshmallow.exceptions import SCHEMA
 
 MOST_FIELDS = 50  # of an object, known or not
@@ -126,10 +129,55 @@ class StrictSchema(Schema):
         unknown = RAISE
 
     def load(self, data: Any, **options: Any) -> Any:
-        """Refuse an object of very many fields, which would all be named."""
-        if isinstance(data, dict) and len(data) > MOST_FIELDS:
-            raise ValidationError({SCHEMA: [f"Must not have more than {MOST_FIELDS} fields."]})
+        """Load as marshmallow does, which is asked only where a fault has to be named.
+
+        An object of very many fields is refused at once: they would all be named.
+        """
+        if isinstance(data, dict):
+            if len(data) > MOST_FIELDS:
+                raise ValidationError({SCHEMA: [f"Must not have more than {MOST_FIELDS} fields."]})
+            if not any(options.values()) and not self._needs_marshmallow:
+                with suppress(ValidationError):
+                    return self._load_faultless(data)
         return super().load(data, **options)
+
+    def _load_faultless(self, data: dict[str, Any]) -> Any:
+        """Do what marshmallow does, for the fields that there are: in less than half of its time.
+
+        Raises:
+            ValidationError: there is a fault, not necessarily the one to be named.
+        """
+        loaded, known = {}, self.load_fields
+        for name, value in data.items():
+            if name not in known:
+                raise ValidationError(name)
+            field = known[name]
+            if value is None:
+                loaded[name] = field.deserialize(None)
+                continue
+            loaded[name] = taken = field._deserialize(value, name, data)
+            for check in field.validators:
+                check(taken)
+        for name in self._not_optional:
+            if name not in data:
+                loaded[name] = known[name].deserialize(missing)
+        for name, *_ in self._hooks[POST_LOAD]:
+            loaded = getattr(self, name)(loaded)
+        return loaded
+
+    @cached_property
+    def _not_optional(self) -> list[str]:
+        """The fields that are required or have a default."""
+        named = self.load_fields.items()
+        return [name for name, each in named if each.required or each.load_default is not missing]
+
+    @cached_property
+    def _needs_marshmallow(self) -> bool:
+        """Whether the schema has what `_load_faultless` leaves out."""
+        return any(self._hooks[kind] for kind in (PRE_LOAD, VALIDATES, VALIDATES_SCHEMA)) or any(
+            each.data_key or each.attribute or each.pre_load or each.post_load
+            for each in self.load_fields.values()
+        )
 
 
 class Choice(fields.Field[Any]):
