@@ -35,17 +35,24 @@ SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SY
 NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
 # What a parameter may be. All are sent as text; the statement determines the type.
-Value = str | int | bool | None
+Value = str | int | bool | list[str] | list[int] | None
 Row = tuple[bytes, ...]
 
 
 def encode(value: Value) -> bytes | None:
     if value is None:
         return None
-    data = str(value).encode()
+    text = array_of(value) if isinstance(value, list) else str(value)
+    data = text.encode()
     if b"\0" in data:  # libpq would silently cut the text off there
         raise psycopg.DataError("PostgreSQL text cannot hold NUL")
     return data
+
+
+def array_of(values: Sequence[str | int]) -> str:
+    """Write an array as PostgreSQL reads it, each value quoted."""
+    quoted = [str(value).replace("\\", r"\\").replace('"', r"\"") for value in values]
+    return "{" + ",".join([f'"{value}"' for value in quoted]) + "}"
 
 
 def rows_of(result: PGresult) -> list[Row]:

@@ -1,6 +1,7 @@
 """CPU time of one request in this process, without an HTTP server, beside the floor below it."""
 
 import gc
+import json
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from psycopg import RawCursor
 from app import create_app
 from bench.postgres import Connection, api_url, connect, fill, query
 from bench.traffic import OPERATIONS, ORIGIN, RATE_LIMIT, SECRET, STATUSES, Request, Traffic
+from blueprints.tasks import parameters_of
 from config import Settings
 from logs import set_up_logging
 from statements import QUERIES
@@ -186,11 +188,10 @@ def statement_cpu(connection: Connection, operation: str, requests: list[Request
 
 
 def arguments(request: Request, parameters: tuple[str, ...]) -> list[Any]:
-    values = {
+    fields = json.loads(request.body or "{}")
+    values = parameters_of(fields) | {
         "user_id": request.user_id,
         "task_id": request.task_id,
-        "task": request.body,
-        "fields": request.body,
         "versions": None,
         "max_stored": 100_000,
         "limit": 1000,

@@ -208,7 +208,7 @@ def change(
     if not numbers:
         return {}
     changes = [change_of(operations[number]) for number in numbers]
-    ids = f"{{{','.join(str(each['task_id']) for each in changes)}}}"
+    ids: list[int] = [each["task_id"] for each in changes]
     rows = db.fetch(statement, user_id=user_id, ids=ids, changes=json.dumps(changes))
     done = {int(task_id): result for task_id, result in rows}
     return {n: done[operations[n]["id"]] for n in numbers if operations[n]["id"] in done}
@@ -216,8 +216,9 @@ def change(
 
 def change_of(operation: Operation) -> dict[str, Any]:
     """Write an operation on an existing task in the form that the statements take."""
-    written = operation.get("task", {"completed": operation.get("completed")})
-    return {"task_id": operation["id"], "expected": operation.get("version"), "fields": written}
+    fields: Operation = operation.get("task", {"completed": operation.get("completed")})
+    known = {"task_id": operation["id"], "expected": operation.get("version")}
+    return known | fields | {"sent": list(fields)}
 
 
 def reason(db: Connection, user_id: str, operations: list[Operation], number: int) -> ApiError:

@@ -1,6 +1,5 @@
 """Tasks of one user: /api/{user_id}/tasks."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +47,10 @@ blueprint = UserBlueprint(
     description="What a user wants to get done.",
 )
 
+NOT_SENT: dict[str, Any] = dict.fromkeys(
+    ("title", "description", "completed", "priority", "due_at", "due_all_day", "tags")
+)
+
 # How the JSON of a task just completed looks. A title cannot look so: its quotes are escaped.
 COMPLETED_NOW = re.compile(rb'"updated_at":("[^"]+"),"completed_at":\1')
 
@@ -90,8 +93,13 @@ def write_task(
     raise missing_task(task_id)
 
 
+def parameters_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """Make parameters of the fields that a client sent."""
+    return NOT_SENT | fields | {"sent": list(fields)}
+
+
 def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response:
-    version, task = write_task("update_task", user_id, task_id, fields=json.dumps(fields))
+    version, task = write_task("update_task", user_id, task_id, **parameters_of(fields))
     if COMPLETED_NOW.search(task):
         tell("tasks_completed")
     return task_response(version, task)
@@ -120,7 +128,8 @@ def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task"""
     most: int = current_app.config["MAX_TASKS_PER_USER"]
-    rows = database().fetch("insert_task", user_id=user_id, task=json.dumps(body), max_stored=most)
+    values = parameters_of(body)
+    rows = database().fetch("insert_task", user_id=user_id, max_stored=most, **values)
     if not rows:
         raise ApiError(409, f"You have {most} tasks, the most there can be; the trash counts too.")
     [(version, task, task_id)] = rows

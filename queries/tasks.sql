@@ -1,7 +1,8 @@
 -- fragment: task_columns
 -- The columns of a task, as stored.
-id, user_id, title, description, completed, priority, due_at, due_all_day, tags,
-    created_at, updated_at, completed_at, deleted_at, version
+tasks.id, tasks.user_id, tasks.title, tasks.description, tasks.completed, tasks.priority,
+        tasks.due_at, tasks.due_all_day, tasks.tags, tasks.created_at, tasks.updated_at,
+        tasks.completed_at, tasks.deleted_at, tasks.version
 
 -- fragment: task_fields
 -- What a client sees of a task. A day is stored as midnight UTC, and shown as a date. The last two
@@ -38,23 +39,43 @@ greatest(moment, tasks.updated_at + interval '1 microsecond')
 user_id = %(user_id)s AND id = ANY (%(ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
         AND (expected IS NULL OR expected = version)
 
--- fragment: updated_columns
--- The columns that the fields below are written to, in the same order.
-title, description, completed, priority, due_at, due_all_day, tags, completed_at, updated_at,
-        version
+-- fragment: given
+-- The fields that a client may write, each a parameter: null where it is not sent. One by one, as
+-- PostgreSQL takes a tenth of an update to look for them in a JSON object.
+(
+        SELECT
+            %(title)s::text AS title, %(description)s::text AS description,
+            %(completed)s::boolean AS completed, %(priority)s::task_priority AS priority,
+            %(due_at)s::timestamptz AS due_at, %(due_all_day)s::boolean AS due_all_day,
+            %(tags)s::text[] AS tags, %(sent)s::text[] AS sent
+    ) AS given
 
 -- fragment: updated_fields
--- What a task becomes where `given` is the task with the fields that a client sent. So
--- completed_at equals updated_at only if this change completed the task.
-given.title, given.description, given.completed, coalesce(given.priority, 'none'),
-            given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'),
-            CASE
-                WHEN NOT given.completed THEN NULL
-                WHEN tasks.completed THEN tasks.completed_at
-                ELSE {moved_on}
-            END,
-            {moved_on},
-            counted
+-- Writes those of the fields that `sent` names, null too, and keeps the others. So completed_at
+-- equals updated_at only if this change completed the task.
+title = coalesce(given.title, tasks.title),
+        description = CASE
+            WHEN 'description' = ANY (sent) THEN given.description
+            ELSE tasks.description
+        END,
+        completed = coalesce(given.completed, tasks.completed),
+        priority = CASE
+            WHEN 'priority' = ANY (sent) THEN coalesce(given.priority, 'none')
+            ELSE tasks.priority
+        END,
+        due_at = CASE WHEN 'due_at' = ANY (sent) THEN given.due_at ELSE tasks.due_at END,
+        due_all_day = CASE
+            WHEN 'due_at' = ANY (sent) THEN given.due_all_day
+            ELSE tasks.due_all_day
+        END,
+        tags = CASE WHEN 'tags' = ANY (sent) THEN coalesce(given.tags, '{}') ELSE tasks.tags END,
+        completed_at = CASE
+            WHEN NOT coalesce(given.completed, tasks.completed) THEN NULL
+            WHEN tasks.completed THEN tasks.completed_at
+            ELSE {moved_on}
+        END,
+        updated_at = {moved_on},
+        version = counted
 
 -- name: select_task
 -- One task of its owner: its version and a JSON object. No row where it is missing, in the trash or
@@ -81,7 +102,7 @@ inserted AS (
     SELECT
         %(user_id)s, given.title, given.description, coalesce(given.priority, 'none'),
         given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), counted
-    FROM counter, jsonb_populate_record(NULL::tasks, %(task)s) AS given
+    FROM counter, {given}
     RETURNING {task_columns}
 )
 SELECT version, row_to_json(task), id FROM (SELECT {task_fields} FROM inserted) AS task;
@@ -118,19 +139,15 @@ FROM (SELECT {task_fields} FROM inserted) AS task
 ORDER BY id;
 
 -- name: update_task
--- Writes the fields that the JSON object has, null too, and keeps the others. Returns what
--- select_task does; no row where the task is missing or its version is not an expected one.
+-- Writes the fields that are sent. Returns what select_task does; no row where the task is missing
+-- or its version is not an expected one.
 WITH counter AS (
     {counted_change}
 ),
 updated AS (
     UPDATE tasks
-    SET ({updated_columns}) = (
-        SELECT
-            {updated_fields}
-        FROM jsonb_populate_record(tasks, %(fields)s) AS given
-    )
-    FROM {counter_and_moment}
+    SET {updated_fields}
+    FROM {counter_and_moment}, {given}
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
     RETURNING {task_columns}
 )
@@ -144,15 +161,13 @@ WITH counter AS (
 ),
 updated AS (
     UPDATE tasks
-    SET ({updated_columns}) = (
-        SELECT
-            {updated_fields}
-        FROM jsonb_populate_record(tasks, fields) AS given
-    )
+    SET {updated_fields}
     FROM
         {counter_and_moment},
-        jsonb_to_recordset(%(changes)s) AS change (
-            task_id bigint, expected bigint, fields jsonb
+        jsonb_to_recordset(%(changes)s) AS given (
+            task_id bigint, expected bigint, sent text[], title text, description text,
+            completed boolean, priority task_priority, due_at timestamptz, due_all_day boolean,
+            tags text[]
         )
     WHERE {is_changed}
     RETURNING {task_columns}
@@ -204,7 +219,7 @@ deleted AS (
         version = counted
     FROM
         {counter_and_moment},
-        jsonb_to_recordset(%(changes)s) AS change (task_id bigint, expected bigint)
+        jsonb_to_recordset(%(changes)s) AS given (task_id bigint, expected bigint)
     WHERE {is_changed}
     RETURNING id
 )

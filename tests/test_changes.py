@@ -13,6 +13,7 @@ from flask import Flask
 from psycopg.rows import tuple_row
 from support import User, assert_error
 
+from blueprints.tasks import parameters_of
 from connection import Connection
 from database import Database
 from positions import Position, read_position, write_position
@@ -261,7 +262,7 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         """Give others time to commit between a write and its own commit or rollback."""
         statement = dice.choice(["insert_task", "toggle_task", "delete_task"])
         values = {"user_id": "alice", "task_id": any_task(), "versions": None}
-        values |= {"task": f'{{"title": "slow {number}"}}', "max_stored": 10**6}
+        values |= parameters_of({"title": f"slow {number}"}) | {"max_stored": 10**6}
         is_undone = dice.random() < 0.3
         with database.connection() as connection, connection.transaction(force_rollback=is_undone):
             connection.run(statement, values)
@@ -373,8 +374,8 @@ def test_reader_of_versions_is_told_of_nothing_before_what_is_committed_late(
 
     postgresql.autocommit = True
     with ThreadPoolExecutor(1) as thread, slow.transaction():
-        slow.run("insert_task", task | {"task": '{"title": "slow"}'})
-        later = thread.submit(quick.run, "insert_task", task | {"task": '{"title": "quick"}'})
+        slow.run("insert_task", task | parameters_of({"title": "slow"}))
+        later = thread.submit(quick.run, "insert_task", task | parameters_of({"title": "quick"}))
         processes.wait_until(is_waiting)
         assert next(reader) == set()
     later.result()

@@ -10,6 +10,7 @@ import pytest
 from support import User, assert_error, settings_for
 
 from app import create_app
+from blueprints.tasks import NOT_SENT
 from field_types import DUE_PATTERN
 from schemas import TaskUpdate
 
@@ -47,6 +48,18 @@ def test_every_field_is_written_and_read_back(alice: User, task: dict, method: s
     assert {name: changed[name] for name in SET} == SET
     assert alice.call("GET", task["id"]).json == changed == alice.all()[0]
     assert {name: alice.create(**SET)[name] for name in SET} == SET
+
+
+def test_tag_of_any_characters_is_written_as_it_is(alice: User, task: dict):
+    tags = ['"', "\\", '\\"', "a,b", "{}", "NULL", "null", "one\ntwo", "'", "%s", "\N{MAN}"]
+    assert alice.create(tags=tags)["tags"] == tags
+    for method, value in [("PUT", tags), ("PATCH", tags[:1]), ("PATCH", [])]:
+        changed = alice.call(method, task["id"], json={"title": "Buy milk", "tags": value}).json
+        assert changed["tags"] == value
+
+
+def test_every_field_is_a_parameter_of_the_statements():
+    assert NOT_SENT.keys() == TaskUpdate().fields.keys() | {"due_all_day"}
 
 
 def test_every_field_is_written_by_a_batch_and_an_import_too(alice: User):

@@ -193,7 +193,9 @@ def test_version_of_a_list_is_one_row(planned: psycopg.Connection):
 def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: str):
     query = "SELECT id FROM tasks WHERE user_id = 'heavy' AND id > 50000 ORDER BY id LIMIT 100"
     ids = [task_id for (task_id,) in planned.execute(query)]
-    changes = json.dumps([{"task_id": each, "fields": {"completed": True}} for each in ids])
+    changes = json.dumps(
+        [{"task_id": each, "sent": ["completed"], "completed": True} for each in ids]
+    )
     with planned.transaction(force_rollback=True):
         _, ran = explain(planned, name, ids=ids, changes=changes)
     assert "tasks_pkey" in ran

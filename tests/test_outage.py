@@ -3,7 +3,6 @@
 Each on a server of this file's own, through gunicorn and through the application in this process.
 """
 
-import json
 import statistics
 import threading
 import time
@@ -23,6 +22,7 @@ from support import User, assert_error, settings_for
 import database
 import migrate
 from app import create_app
+from blueprints.tasks import parameters_of
 from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
 from database import Database, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
@@ -261,8 +261,8 @@ def toggle(db: Database, task_id: int) -> object:
 
 
 def insert(db: Database, title: str = "Buy milk") -> int:
-    task = json.dumps({"title": title}, ensure_ascii=False)
-    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", task=task, max_stored=1000)
+    values = parameters_of({"title": title})
+    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", max_stored=1000, **values)
     return int(task_id)
 
 
