@@ -28,7 +28,8 @@ def nothing_of_other_tests(app: Flask, postgresql: psycopg.Connection) -> None:
 def entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
     postgresql.rollback()
     return postgresql.execute(
-        "SELECT user_id, action, task_ids, detail, request_id FROM audit_log ORDER BY at, action"
+        "SELECT user_id, action, task_ids, detail, request_id FROM audit_log"
+        " ORDER BY at, action, user_id"
     ).fetchall()
 
 
@@ -75,6 +76,42 @@ def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connect
     results = alice.call("POST", "batch", json={"operations": [create] * 3}).json["results"]
     [(_, action, task_ids, _, _)] = entries(postgresql)
     assert (action, task_ids) == ("create", [task["id"] for task in results])
+
+
+def test_statement_by_hand_is_one_entry_a_user_and_action(
+    alice: User, bob: User, postgresql: psycopg.Connection
+):
+    first, second, third = alice.create()["id"], alice.create()["id"], bob.create()["id"]
+    alice.call("DELETE", second)
+    postgresql.execute("DELETE FROM audit_log")
+    swap = "UPDATE tasks SET deleted_at = CASE WHEN deleted_at IS NULL THEN now() END"
+    for statement in [
+        "UPDATE tasks SET priority = 'high' WHERE false",
+        "UPDATE tasks SET priority = 'high'",
+        swap,
+        "DELETE FROM tasks WHERE user_id = 'bob'",
+        "INSERT INTO tasks (user_id, title) VALUES ('carol', 'x'), ('dave', 'x')",
+        "DELETE FROM tasks",
+    ]:
+        postgresql.execute(statement)
+        postgresql.commit()  # the time of an entry is its transaction's
+    found = [(user, action, ids) for user, action, ids, *_ in entries(postgresql)]
+    [fourth], [fifth] = (ids for *_, ids in found[-2:])
+    assert found[:6] == [
+        ("alice", "update", [first, second]),
+        ("bob", "update", [third]),
+        ("alice", "delete", [first]),
+        ("bob", "delete", [third]),
+        ("alice", "restore", [second]),
+        ("bob", "purge", [third]),
+    ]
+    assert sorted(found[6:]) == [
+        ("alice", "purge", [first, second]),
+        ("carol", "create", [fourth]),
+        ("carol", "purge", [fourth]),
+        ("dave", "create", [fifth]),
+        ("dave", "purge", [fifth]),
+    ]
 
 
 def test_write_that_is_refused_leaves_no_entry(alice: User, postgresql: psycopg.Connection):
