@@ -174,9 +174,14 @@ class StrictSchema(Schema):
     @cached_property
     def _needs_marshmallow(self) -> bool:
         """Whether the schema has what `_load_faultless` leaves out."""
-        return any(self._hooks[kind] for kind in (PRE_LOAD, VALIDATES, VALIDATES_SCHEMA)) or any(
-            each.data_key or each.attribute or each.pre_load or each.post_load
-            for each in self.load_fields.values()
+        kinds = (PRE_LOAD, VALIDATES, VALIDATES_SCHEMA)
+        return (
+            bool(self.many or self.partial or self.unknown != RAISE)
+            or any(self._hooks[kind] for kind in kinds)
+            or any(
+                each.data_key or each.attribute or each.pre_load or each.post_load
+                for each in self.load_fields.values()
+            )
         )
 
 

@@ -47,9 +47,9 @@ OPERATION = some_of(
 BATCH = some_of(operations=st.lists(OPERATION, max_size=4), more=st.none())
 
 
-def outcome(schema: StrictSchema, data: Any) -> Any:
+def outcome(schema: StrictSchema, data: Any, **options: Any) -> Any:
     try:
-        return schema.load(data)
+        return schema.load(data, **options)
     except marshmallow.ValidationError as error:
         return error.normalized_messages()
 
@@ -69,6 +69,15 @@ def test_load_does_what_marshmallow_does(schema: StrictSchema, bodies: st.Search
             assert found == outcome(schema, data)
 
     compare()
+
+
+@pytest.mark.parametrize("options", [{"many": True}, {"partial": True}, {"unknown": "exclude"}])
+def test_schema_with_options_is_left_to_marshmallow(options: dict[str, Any]):
+    for schema, given_later in [(TaskCreate(**options), {}), (TaskCreate(), options)]:
+        for data in [{}, [{"title": "x"}], {"title": "x", "more": 1}]:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(StrictSchema, "_load_faultless", None)
+                assert outcome(schema, data, **given_later) is not None
 
 
 def test_valid_bodies_are_loaded_without_marshmallow(monkeypatch: pytest.MonkeyPatch):
