@@ -1,7 +1,6 @@
 """The types of fields that marshmallow lacks, or takes too lightly."""
 
 import re
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
@@ -41,7 +40,7 @@ class Text(fields.String):
     """A string that PostgreSQL can store."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        text = super()._deserialize(value, attr, data, **kwargs)
+        text = value if type(value) is str else super()._deserialize(value, attr, data, **kwargs)
         if UNSTORABLE.search(text):
             raise ValidationError("Must not contain NUL or half of a surrogate pair.")
         return text
@@ -137,8 +136,10 @@ class StrictSchema(Schema):
             if len(data) > MOST_FIELDS:
                 raise ValidationError({SCHEMA: [f"Must not have more than {MOST_FIELDS} fields."]})
             if not any(options.values()) and not self._needs_marshmallow:
-                with suppress(ValidationError):
+                try:
                     return self._load_faultless(data)
+                except ValidationError:
+                    pass  # and have marshmallow name what is wrong
         return super().load(data, **options)
 
     def _load_faultless(self, data: dict[str, Any]) -> Any:
