@@ -1,9 +1,21 @@
 -- fragment: passes_filters
 -- Null means no filter. The indexes hold all columns that these read.
-(%(completed)s::boolean IS NULL OR completed = %(completed)s)
-            AND (%(priority)s::task_priority IS NULL OR priority = %(priority)s)
-            AND (%(due_before)s::timestamptz IS NULL OR due_at < %(due_before)s)
-            AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
+(
+                {has_no_filters}
+                OR (%(completed)s::boolean IS NULL OR completed = %(completed)s)
+                AND (%(priority)s::task_priority IS NULL OR priority = %(priority)s)
+                AND (%(due_before)s::timestamptz IS NULL OR due_at < %(due_before)s)
+                AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
+            )
+
+-- fragment: has_no_filters
+-- Found out once, not for each task.
+(
+                    SELECT num_nonnulls(
+                        %(completed)s::boolean, %(priority)s::task_priority,
+                        %(due_before)s::timestamptz, %(due_after)s::timestamptz
+                    ) = 0
+                )
 
 -- fragment: passes_listed
 -- With coalesce the planner expects half of all rows to match, and so walks in the order asked for.
@@ -34,13 +46,16 @@ tag_bits & (SELECT bits_of_tags({tags})) = (SELECT bits_of_tags({tags}))
 ARRAY(SELECT jsonb_array_elements_text(%(tags)s))
 
 -- fragment: passes_found
--- Has all the tags and words. Each LIKE pattern matches in title or description: no word holds
--- white space, so none matches across the line break between the two.
+-- Has all the tags and words.
 deleted_at IS NULL
-            AND coalesce(
-                {passes_filters}
-                AND tags @> {tags}
-                AND lower(title || E'\n' || coalesce(description, ''))
-                    LIKE ALL (ARRAY(SELECT lower(jsonb_array_elements_text(%(patterns)s)))),
-                false
-            )
+            AND coalesce({passes_filters} AND {has_tags} AND {has_words}, false)
+
+-- fragment: has_tags
+-- Where no tags are asked for, those of the tasks are not unpacked.
+((SELECT {tags} = '{}') OR tags @> {tags})
+
+-- fragment: has_words
+-- Each LIKE pattern matches in title or description: no word holds white space, so none matches
+-- across the line break between the two.
+lower(title || E'\n' || coalesce(description, ''))
+                    LIKE ALL (ARRAY(SELECT lower(jsonb_array_elements_text(%(patterns)s))))

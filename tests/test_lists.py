@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from itertools import product
+from itertools import islice, product
 from typing import Any
 from urllib.parse import urljoin
 
@@ -263,6 +263,61 @@ def test_any_combination_lists_what_matches_in_its_order(alice: User, many: list
         assert ids(met) == in_order(expected, *order), asked
         found += len(expected)
     assert found > 200
+
+
+PREFIX = "the same first words of many titles, " * 4
+
+
+@pytest.fixture
+def thousands(alice: User, postgresql: psycopg.Connection) -> list[dict[str, Any]]:
+    """More tasks than a page, a sample or a few of them, with what is common and what is rare."""
+    chosen = random.Random(3)
+    titles = ["", "a", "A", "Zebra", "éclair", "ÉCLAIR", "Ärger", "日本", "\U0001f600", "z" * 40]
+    postgresql.cursor().executemany(
+        "INSERT INTO tasks (user_id, title, description, completed, priority, due_at, tags)"
+        " VALUES ('alice', %s, %s, %s, %s, %s, %s)",
+        [
+            (
+                chosen.choice(["", PREFIX, PREFIX.upper()]) + chosen.choice(titles) + ".",
+                f"{chosen.choice(['often', 'OFTEN', ''])} {'seldom' * (number % 40 == 0)}",
+                chosen.random() < 0.5,
+                chosen.choice(PRIORITIES) if number % 4 else "none",
+                chosen.choice([None, "2026-05-01T00:00:00Z"]),
+                ["common"] * (chosen.random() < 0.9) + ["rare"] * (number % 30 == 0),
+            )
+            for number in range(1400)
+        ],
+    )
+    postgresql.commit()
+    alice.call("DELETE", alice.all()[0]["id"])
+    return flat(pages(alice))
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("sort", SORTS)
+def test_long_list_of_the_common_or_the_rare_is_what_matches_in_its_order(
+    alice: User, thousands: list[dict[str, Any]], sort: str
+):
+    asked: dict[str, Any]
+    for asked in [
+        {},
+        {"status": "pending"},
+        *({"tag": tags} for tags in [["common"], ["rare"], ["common", "rare"], ["missing"]]),
+        *({"q": word} for word in ["OFTEN", "seldom", "words éclair", "nowhere"]),
+        {"tag": ["common"], "q": "often", "priority": "none"},
+    ]:
+        expected = [task for task in thousands if matches(task, with_lower_words(asked))]
+        for order in ORDERS:
+            met = in_order(expected, sort, order)
+            response = ask(alice, sort=sort, order=order, count="exact", **asked)
+            assert ids(response.json) == met[:1000], asked
+            assert response.headers["X-Total-Count"] == str(len(met)), asked
+            some = islice(pages(alice, sort=sort, order=order, limit=60, **asked), 4)
+            assert ids(flat(some)) == met[:240], asked
+
+
+def with_lower_words(asked: dict[str, Any]) -> dict[str, Any]:
+    return asked | ({"q": asked["q"].lower()} if "q" in asked else {})
 
 
 # What is refused
