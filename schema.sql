@@ -303,7 +303,7 @@ ALTER TABLE ONLY public.task_counters
 --
 
 ALTER TABLE ONLY public.tasks
-    ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id) INCLUDE (completed, priority, due_at, tag_bits, title, version, deleted_at);
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id) INCLUDE (completed, priority, due_at, tag_bits, version, deleted_at);
 
 
 --
@@ -321,10 +321,10 @@ CREATE INDEX idempotency_keys_expires_at ON public.idempotency_keys USING btree 
 
 
 --
--- Name: tasks_due; Type: INDEX; Schema: public; Owner: -
+-- Name: tasks_due_title; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX tasks_due ON public.tasks USING btree (user_id, due_at, id) INCLUDE (completed, priority, tag_bits) WHERE (deleted_at IS NULL);
+CREATE INDEX tasks_due_title ON public.tasks USING btree (user_id, due_at, id, lower(title)) INCLUDE (completed, priority, tag_bits, title) WHERE (deleted_at IS NULL);
 
 
 --
@@ -489,4 +489,8 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0019'),
     ('0020'),
     ('0021'),
+    ('0022'),
+    ('0023'),
+    ('0024'),
+    ('0025'),
     ('0030');

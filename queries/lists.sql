@@ -107,10 +107,6 @@ SELECT id, {key_of_<sort>} AS key
 -- A walk in the index of that order, until the page is full.
 {first_by_key}
 
--- fragment: first_listed_by_title
--- A sort of all that pass.
-{first_by_key}
-
 -- fragment: first_listed_by_priority
 {walk_listed_by_priority}
 
@@ -362,7 +358,7 @@ counted AS (
 )
 {page_of_tasks}
 
--- name: select_<kind:listed>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
+-- name: select_<kind:listed>_tasks_by_<sort:created|updated|due|priority>_<order:asc|desc>
 -- A page of one user's tasks that pass the filters. The indexes hold all that decides: no more rows
 -- are fetched than shown. Returns what page_of_tasks does.
 {list_of_tasks};
@@ -375,3 +371,34 @@ counted AS (
 -- As above, for tasks with all the words and tags. Rows are read until the page is full; by title
 -- and by priority, all of the user's are read where the words are not common.
 {list_of_tasks};
+
+-- name: select_<kind:listed>_tasks_by_<sort:title>_<order:asc|desc>
+-- As the other lists without tags and words, but all of the user's index entries are read and
+-- sorted; only once if they are counted, too.
+WITH passing AS MATERIALIZED (
+    SELECT id, {key_of_title} AS key
+    FROM tasks
+    WHERE user_id = %(user_id)s AND %(count)s::boolean AND {passes_listed}
+),
+page AS (
+    SELECT id, key, row_number() OVER (ORDER BY key <order>, id <order>) AS place
+    FROM (
+        SELECT id, key
+        FROM passing
+        WHERE %(after_id)s::bigint IS NULL
+            OR (key, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
+        UNION ALL
+        SELECT id, {key_of_title}
+        FROM tasks
+        WHERE user_id = %(user_id)s
+            AND NOT %(count)s
+            AND {is_beyond_title}
+            AND {passes_listed}
+        ORDER BY key <order>, id <order>
+        LIMIT %(limit)s::bigint + 1
+    ) AS first
+),
+counted AS (
+    SELECT count(*) AS size FROM passing
+)
+{page_of_tasks};
