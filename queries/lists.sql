@@ -15,7 +15,7 @@ priority
 -- The key is the id. If it were named twice, PostgreSQL 15 would sort once more.
 id <order>
 
--- fragment: order_of_<sort:updated|title|priority>
+-- fragment: order_of_updated
 key <order>, id <order>
 
 -- fragment: beyond_asc
