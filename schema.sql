@@ -493,4 +493,4 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0023'),
     ('0024'),
     ('0025'),
-    ('0030');
+    ('0026');
