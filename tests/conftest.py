@@ -4,9 +4,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -14,12 +15,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from processes import database_on, wait_until
 from pytest_postgresql import factories
-from support import API_ROLE, User, settings_for
+from pytest_postgresql.executors import NoopExecutor
+from support import API_ROLE, User, settings_for, without_audit
 
 import embedded
 import migrate
 import roles
 from app import create_app
+from audit import Auditor
 from database import Database, DatabaseUnavailable
 
 
@@ -96,6 +99,18 @@ def address_of(url: str) -> SimpleNamespace:
 template = factories.postgresql_noproc(depends_on="server", load=[load_migrations])
 postgresql = factories.postgresql("template")
 
+EMPTY = """
+DO $$
+BEGIN
+    EXECUTE (
+        SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') || ' RESTART IDENTITY'
+        FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+            AND relname <> 'schema_migrations'
+    );
+END $$
+"""
+
 
 @pytest.fixture
 def database_url(postgresql: psycopg.Connection) -> str:
@@ -111,28 +126,75 @@ def owner_url(postgresql: psycopg.Connection) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(server: SimpleNamespace, request: pytest.FixtureRequest) -> Iterator[str]:
+def url(template: NoopExecutor, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a database of this module's own, for servers that run as in production."""
-    with database_on(server, f"{request.module.__name__} {os.getpid()}") as url:
-        migrate.migrate(url)
+    with database_on(template, f"{request.module.__name__} {os.getpid()}") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def application() -> Flask:
-    return create_app(settings_for("postgresql://"))
+    """The application, which has no database and enters nothing in an audit."""
+    return without_audit(create_app(settings_for("postgresql://")))
+
+
+class Place(NamedTuple):
+    """A database, with what the application has for it alone."""
+
+    database: Database
+    auditor: Auditor
+
+
+@contextmanager
+def place_on(url: str) -> Iterator[Place]:
+    # In tests one user calls from many threads, and has half of the connections.
+    settings = settings_for(url, database_pool_size=16)
+    with closing(Database(settings)) as database:
+        wait_until(lambda: is_reached(database))
+        yield Place(database, Auditor(settings))
 
 
 @pytest.fixture
-def app(application: Flask, database_url: str) -> Iterator[Flask]:
-    """The application on a database of this test's own."""
-    # In tests one user calls from many threads, and has half of the connections.
-    settings = settings_for(database_url, database_pool_size=16)
-    application.extensions["database"] = database = Database(settings)
-    application.extensions["auditor"].url = database_url
-    wait_until(lambda: is_reached(database))
-    yield application
-    database.close()
+def new_place(database_url: str) -> Iterator[Place]:
+    with place_on(database_url) as place:
+        yield place
+
+
+@pytest.fixture(scope="session")
+def kept_place(template: NoopExecutor) -> Iterator[tuple[Place, psycopg.Connection]]:
+    """The database that a process keeps, with its owner's connection to empty it."""
+    with (
+        database_on(template, f"kept {os.getpid()}") as url,
+        psycopg.connect(url, autocommit=True) as owner,
+        place_on(psycopg.conninfo.make_conninfo(url, **API_ROLE)) as place,
+    ):
+        yield place, owner
+
+
+@pytest.fixture
+def emptied_place(kept_place: tuple[Place, psycopg.Connection]) -> Place:
+    place, owner = kept_place
+    owner.execute(EMPTY)
+    return place
+
+
+@pytest.fixture
+def app(application: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
+    """The application on a database with nothing of other tests in it.
+
+    The API changes rows alone, so a test that does not reach around it takes the database that
+    its process keeps, emptied, in a tenth of the time that a new one takes.
+    """
+    reaches_around = "postgresql" in request.fixturenames
+    place: Place = request.getfixturevalue("new_place" if reaches_around else "emptied_place")
+    reports = application.extensions["reports"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(application.extensions, "database", place.database)
+        patch.setitem(application.extensions, "auditor", place.auditor)
+        reports.append(place.auditor.report)
+        yield application
+        reports.remove(place.auditor.report)
+    place.auditor.close(10)
 
 
 def is_reached(database: Database) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from flask import Flask
-from support import settings_for
+from support import settings_for, without_audit
 from werkzeug.test import TestResponse
 
 from app import create_app
@@ -240,7 +240,7 @@ FAILURES: dict[str, Behaviour] = {
 
 def api_for(**settings: Any) -> Flask:
     """Build the API without a database, and a route beside its own that tells who calls."""
-    return with_me(create_app(settings_for("postgresql://", **settings)))
+    return with_me(without_audit(create_app(settings_for("postgresql://", **settings))))
 
 
 def gate_for(**settings: Any) -> Flask:
@@ -252,7 +252,7 @@ def gate_for(**settings: Any) -> Flask:
     observe(app, given)
     require_owner(app, given)
     register_error_handlers(app)
-    return with_me(app)
+    return with_me(without_audit(app))
 
 
 def with_me(app: Flask) -> Flask:

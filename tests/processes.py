@@ -21,6 +21,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pytest_postgresql.executors import NoopExecutor
 from support import GENEROUS, SECRET, token_for
 
 from children import end_with_parent
@@ -149,16 +150,18 @@ def as_url(conninfo: str, scheme: str = "postgresql", **query: str) -> str:
 
 
 @contextmanager
-def database_on(server: SimpleNamespace, name: str) -> Iterator[str]:
-    """Make an empty database, yield its address, and drop it."""
+def database_on(server: SimpleNamespace | NoopExecutor, name: str) -> Iterator[str]:
+    """Make a database, a copy of the server's template if it has one, and drop it at the end."""
     login = {"host": server.host, "port": server.port, "user": server.user}
     login |= {"password": server.password} if server.password else {}
     maintenance = make_conninfo(**login, dbname=server.maintenance_dbname)
+    database = sql.Identifier(name)
+    template = sql.Identifier(server.template_dbname or "template1")
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template)
     with psycopg.connect(maintenance, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(create)
         yield as_url(make_conninfo(**login, dbname=name))
-        drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-        connection.execute(drop.format(sql.Identifier(name)))
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 
 def to_json(value: Any) -> bytes:

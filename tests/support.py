@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jwt
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -26,6 +27,15 @@ def settings_for(database_url: str, **values: Any) -> Settings:
 def token_for(user_id: str, **claims: Any) -> str:
     payload = {"sub": user_id, "exp": int(time.time()) + 600} | claims
     return jwt.encode({k: v for k, v in payload.items() if v is not None}, SECRET)
+
+
+def without_audit(app: Flask) -> Flask:
+    """Have an application that has no database enter nothing in an audit.
+
+    Its thread would try again each second, as long as the tests run.
+    """
+    app.extensions["reports"].remove(app.extensions["auditor"].report)
+    return app
 
 
 class User:

@@ -17,14 +17,6 @@ from app import create_app
 ID = {"X-Request-Id": "the-request"}
 
 
-@pytest.fixture(autouse=True)
-def nothing_of_other_tests(app: Flask, postgresql: psycopg.Connection) -> None:
-    """Let the auditor write what they left to it, and delete that."""
-    app.extensions["auditor"].close(10)
-    postgresql.execute("DELETE FROM audit_log")
-    postgresql.commit()
-
-
 def entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
     postgresql.rollback()
     return postgresql.execute(
@@ -195,3 +187,10 @@ def test_purge_deletes_what_is_older_than_audit_days(
     code, lines = manage(copy_of_project(tmp_path), "purge", **environ)
     assert code == 0, lines
     assert [task_ids for _, _, task_ids, _, _ in entries(postgresql)] == [[new]]
+
+
+def test_test_without_a_database_leaves_no_entry_to_the_next_that_has_one(
+    application: Flask, client: FlaskClient
+):
+    assert_error(client.get("/api/alice/tasks"), 401, "unauthorized")
+    assert application.extensions["auditor"]._writer is None

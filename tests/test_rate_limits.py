@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, api_for, ask, one_key
-from support import User, assert_error, settings_for, token_for
+from support import User, assert_error, settings_for, token_for, without_audit
 from werkzeug.test import TestResponse
 
 import rate_limits
@@ -28,7 +28,7 @@ def limited(app: Flask) -> Callable[..., Flask]:
     """Make an application with limits, on this test's database."""
 
     def make(**settings: Any) -> Flask:
-        made = create_app(settings_for("postgresql://", **OFF | settings))
+        made = without_audit(create_app(settings_for("postgresql://", **OFF | settings)))
         made.extensions["database"] = app.extensions["database"]
         return made
 
