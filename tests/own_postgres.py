@@ -1,4 +1,4 @@
-"""A PostgreSQL server that tests stop, kill and freeze."""
+"""A database that tests lock, and a PostgreSQL server that they stop, kill and freeze."""
 
 import signal
 import subprocess
@@ -17,7 +17,46 @@ import embedded
 SETTINGS = ("fsync=off", "max_connections=24")
 
 
-class OwnPostgres:
+class Postgres:
+    """A database whose rows tests lock and whose connections they end."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def connect(self) -> psycopg.Connection[Any]:
+        writable = "-c default_transaction_read_only=off"
+        return psycopg.connect(self.url, autocommit=True, options=writable)
+
+    def execute(self, *statements: str) -> None:
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def end_connections(self, which: str = "pid <> pg_backend_pid()") -> None:
+        end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        clients = "backend_type = 'client backend' AND datname = current_database()"
+        self.execute(f"{end} WHERE {clients} AND {which}")
+
+    def waiting(self) -> int:
+        """Count the statements that wait for a lock."""
+        with self.connect() as connection:
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            [found] = connection.execute(waiting).fetchone() or [0]
+            return int(found)
+
+    @contextmanager
+    def locked(self, task_id: int) -> Iterator[None]:
+        """Lock a task's row, so that whoever wants to change it has to wait."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
+            yield
+            connection.rollback()
+
+
+class OwnPostgres(Postgres):
     """A server that tests stop, kill and freeze; its address stays the same."""
 
     def __init__(self, folder: Path, settings: Sequence[str] = SETTINGS) -> None:
@@ -59,34 +98,6 @@ class OwnPostgres:
             for process in family:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
-
-    def connect(self) -> psycopg.Connection[Any]:
-        writable = "-c default_transaction_read_only=off"
-        return psycopg.connect(self.url, autocommit=True, options=writable)
-
-    def execute(self, *statements: str) -> None:
-        with self.connect() as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-
-    def end_connections(self, which: str = "pid <> pg_backend_pid()") -> None:
-        end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        self.execute(f"{end} WHERE backend_type = 'client backend' AND {which}")
-
-    def waiting(self) -> int:
-        """Count the statements that wait for a lock."""
-        with self.connect() as connection:
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            [found] = connection.execute(waiting).fetchone() or [0]
-            return int(found)
-
-    @contextmanager
-    def locked(self, task_id: int) -> Iterator[None]:
-        """Lock a task's row, so that whoever wants to change it has to wait."""
-        with psycopg.connect(self.url) as connection:
-            connection.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
-            yield
-            connection.rollback()
 
 
 def standby_of(primary: OwnPostgres, folder: Path) -> OwnPostgres:

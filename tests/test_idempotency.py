@@ -105,11 +105,12 @@ def test_hundred_repeats_half_of_them_at_once_make_one_task(app: Flask, alice: U
 
 @contextmanager
 def counter_locked(postgresql: psycopg.Connection) -> Iterator[Callable[[], bool]]:
-    """Block everybody's writes; yield the function that tells whether one waits."""
+    """Block everybody's writes; yield the function that tells whether one waits for us."""
     postgresql.execute("SELECT FROM task_counters FOR UPDATE")
+    mine = "transactionid = pg_current_xact_id()::xid"  # there are other tests' databases
 
     def someone_waits() -> bool:
-        waiting = "SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        waiting = f"SELECT FROM pg_locks WHERE NOT granted AND {mine}"
         return bool(postgresql.execute(waiting).fetchall())
 
     yield someone_waits
