@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run token migrate rollback migration purge schema docs test test-browser test-services check format bench faults requirements clean
+.PHONY: help run token migrate rollback migration purge schema docs test test-servers test-browser test-services check format bench faults requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,8 +36,11 @@ schema: .venv/run ## Write schema.sql from the migrations
 docs: .venv/run ## Write openapi.json, .env.example and the README's table of settings
 	@$(BIN)/python manage.py docs
 
-test: .venv/dev ## Run the tests, each on a throwaway database
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --cov --cov-report=term --ignore=tests/browser --ignore=tests/services
+test: .venv/dev ## Run the tests, on a throwaway PostgreSQL
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --cov --cov-report=term --ignore=tests/servers --ignore=tests/browser --ignore=tests/services
+
+test-servers: .venv/dev ## Test real servers that are killed, stopped, frozen and overloaded
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 tests/servers
 
 test-browser: .venv/dev ## Test the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser

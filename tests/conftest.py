@@ -1,5 +1,6 @@
 """What tests are given: a PostgreSQL server a session, a database and a client a test."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -16,12 +17,11 @@ from flask.testing import FlaskClient
 from processes import database_on, wait_until
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
-from support import API_ROLE, User, settings_for, without_audit
+from support import API_ROLE, User, app_for, settings_for
 
 import embedded
 import migrate
 import roles
-from app import create_app
 from audit import Auditor
 from database import Database, DatabaseUnavailable
 
@@ -41,15 +41,27 @@ MEMORY = Path("/dev/shm")
 ENOUGH_MEMORY = 2**30  # bytes; a run takes half of it
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests' files in memory: a new database is 300 of them, ten times faster there."""
+    measure_once(config)
     free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
     if free > ENOUGH_MEMORY and "TMPDIR" not in os.environ:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
+def measure_once(config: pytest.Config) -> None:
+    """Leave a process of xdist to the one measurement that is reported and heeds `no_cover`.
+
+    coverage begins one in every child process, and pytest-cov two in those of xdist.
+    """
+    cov = config.pluginmanager.get_plugin("_cov")
+    if cov and hasattr(config, "workerinput"):
+        cov.cov_controller.cov.stop()
+
+
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """Start one server for all processes of the tests: each would take a second to make its own."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # see measure_once
     if "TEST_DATABASE_URL" not in os.environ:
         stack = ExitStack()
         config.add_cleanup(stack.close)
@@ -58,16 +70,14 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
         os.environ["TEST_DATABASE_URL"] = stack.enter_context(server)
 
 
-LONGEST = {"test_run", "test_schemathesis", "test_transfer"}
+LONGEST = ["test_schemathesis_at_length", "test_worker", "test_outage", "test_run"]
+LONGEST += ["test_jwks", "test_schemathesis", "test_transfer", "test_lists", "test_served"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Have the modules that take longest begin first, then the others that start processes."""
-
-    def turn(item: pytest.Function) -> tuple[bool, bool]:
-        return item.module.__name__ not in LONGEST, not hasattr(item.module, "processes")
-
-    items.sort(key=turn)
+    """Have the modules that take longest begin first."""
+    items.sort(key=lambda item: (*LONGEST, item.module.__name__).index(item.module.__name__))
+    gc.freeze()  # what was imported is not looked through again and again
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +145,7 @@ def url(template: NoopExecutor, request: pytest.FixtureRequest) -> Iterator[str]
 @pytest.fixture(scope="session")
 def application() -> Flask:
     """The application, which has no database and enters nothing in an audit."""
-    return without_audit(create_app(settings_for("postgresql://")))
+    return app_for()
 
 
 class Place(NamedTuple):
@@ -198,8 +208,8 @@ def app(application: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 
 
 def is_reached(database: Database) -> bool:
-    """Open a first connection: on a busy machine that may take longer than a request waits."""
-    with suppress(DatabaseUnavailable), database.connection():
+    """Open two connections: on a busy machine that may take longer than a request waits."""
+    with suppress(DatabaseUnavailable), database.connection(), database.connection():
         return True
     return False
 

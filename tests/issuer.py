@@ -18,10 +18,9 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from flask import Flask
-from support import settings_for, without_audit
+from support import app_for, settings_for, without_audit
 from werkzeug.test import TestResponse
 
-from app import create_app
 from auth import require_owner
 from errors import register_error_handlers
 from headers import add_headers
@@ -240,7 +239,7 @@ FAILURES: dict[str, Behaviour] = {
 
 def api_for(**settings: Any) -> Flask:
     """Build the API without a database, and a route beside its own that tells who calls."""
-    return with_me(without_audit(create_app(settings_for("postgresql://", **settings))))
+    return with_me(app_for(**settings))
 
 
 def gate_for(**settings: Any) -> Flask:

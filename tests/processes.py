@@ -19,13 +19,16 @@ from urllib.parse import quote, urlencode
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
+import pytest
+from click.testing import CliRunner
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.executors import NoopExecutor
 from support import GENEROUS, SECRET, token_for
 
 from children import end_with_parent
-from config import PROJECT
+from config import PROJECT, SETTINGS
+from manage import commands
 
 PATIENCE = 30.0  # seconds that a slow machine gets for what takes one
 NO_PART_OF_THE_PRODUCT = shutil.ignore_patterns(".*", "bench", "docs", "tests")
@@ -287,6 +290,20 @@ def manage_run(folder: Path, measure: str = "", **environment: object) -> Iterat
     with running(["manage.py", "run"], folder, port, measure, **given | environment) as process:
         process.wait_for_output("/docs")
         yield process
+
+
+def manage_here(
+    patch: pytest.MonkeyPatch, folder: Path, *command: str, **environment: object
+) -> tuple[int, list[str]]:
+    """Run a command of manage.py in this process, as in an empty folder: it starts in no time."""
+    for name in SETTINGS:
+        patch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        patch.setenv(name, str(value))
+    patch.setattr("config.PROJECT", folder)
+    patch.setattr("manage.on_stop", lambda _: None)
+    done = CliRunner().invoke(commands, command)
+    return done.exit_code, done.output.splitlines()
 
 
 def manage(folder: Path, *command: str, **environment: object) -> tuple[int, list[str]]:

@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app import create_app
 from config import Settings
 
 SECRET = "a secret of the tests, 32 bytes or more"
@@ -36,6 +37,11 @@ def without_audit(app: Flask) -> Flask:
     """
     app.extensions["reports"].remove(app.extensions["auditor"].report)
     return app
+
+
+def app_for(**settings: Any) -> Flask:
+    """Build the application, for requests that never reach a database."""
+    return without_audit(create_app(settings_for("postgresql://", **settings)))
 
 
 class User:

@@ -1,6 +1,5 @@
 """The audit: who did what, when, and for which request; the API adds to it and cannot read it."""
 
-import time
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -9,7 +8,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from processes import as_url, copy_of_project, gunicorn, manage, wait_until
+from processes import as_url, manage_here, wait_until
 from support import User, assert_error, settings_for
 
 from app import create_app
@@ -136,6 +135,24 @@ def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg
     limited.extensions["database"].close()
 
 
+def test_entries_wait_for_a_database_that_is_away(
+    database_url: str,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr("audit.PAUSE", 0.01)
+    app = create_app(settings_for("postgresql://localhost:1/nowhere"))
+    auditor = app.extensions["auditor"]
+    assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
+    wait_until(lambda: "the audit waits for the database" in caplog.text)
+    auditor.close(0)
+    assert "the audit lost 1 entries at the stop" in caplog.text
+    auditor.url = database_url
+    auditor.close(10)
+    assert len(entries(postgresql)) == 1
+
+
 def test_entries_beyond_those_that_may_wait_fail_no_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -145,22 +162,6 @@ def test_entries_beyond_those_that_may_wait_fail_no_request(
     for _ in range(2):
         assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
     assert "the audit lost an entry" in caplog.text
-
-
-def test_entries_that_wait_at_a_stop_are_written(
-    database_url: str, postgresql: psycopg.Connection, tmp_path: Path
-):
-    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'audit_log'::regclass"
-    with gunicorn(copy_of_project(tmp_path), as_url(database_url)) as process:
-        postgresql.execute("LOCK TABLE audit_log IN EXCLUSIVE MODE")
-        assert process.ask("GET", "/api/alice/tasks").status_code == 401
-        wait_until(lambda: postgresql.execute(waiting).fetchall())
-        assert process.ask("GET", "/api/alice/tasks").status_code == 401
-        process.popen.terminate()
-        time.sleep(0.3)
-        postgresql.rollback()
-        assert process.wait() == 0
-    assert len(entries(postgresql)) == 2
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,11 @@ def test_api_role_can_neither_read_nor_change_it(database_url: str, statement: s
 
 
 def test_purge_deletes_what_is_older_than_audit_days(
-    alice: User, postgresql: psycopg.Connection, owner_url: str, tmp_path: Path
+    alice: User,
+    postgresql: psycopg.Connection,
+    owner_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     old, new = alice.create()["id"], alice.create()["id"]
     postgresql.execute(
@@ -184,7 +189,7 @@ def test_purge_deletes_what_is_older_than_audit_days(
     )
     postgresql.commit()
     environ = {"DATABASE_URL": as_url(owner_url), "AUDIT_DAYS": 10}
-    code, lines = manage(copy_of_project(tmp_path), "purge", **environ)
+    code, lines = manage_here(monkeypatch, tmp_path, "purge", **environ)
     assert code == 0, lines
     assert [task_ids for _, _, task_ids, _, _ in entries(postgresql)] == [[new]]
 

@@ -12,9 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 from issuer import Issuer, api_for, ask, base64url, gate_for, one_key, part
-from support import SECRET, User, assert_error, settings_for, token_for
+from support import SECRET, User, app_for, assert_error, settings_for, token_for
 
-from app import create_app
 from auth import LEEWAY, REMEMBERED_TOKENS, TokenRefused, token_verifier
 from database import DatabaseUnavailable
 
@@ -312,7 +311,7 @@ class NoDatabase:
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_refused_request_never_reaches_the_database(method: str, path: str):
-    app = create_app(settings_for("postgresql://"))
+    app = app_for()
     app.extensions["database"] = NoDatabase()
     client = app.test_client()
     alice = {"Authorization": f"Bearer {TOKEN}"}

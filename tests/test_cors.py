@@ -3,9 +3,7 @@
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import User, settings_for
-
-from app import create_app
+from support import User, app_for
 
 FRONT_END = {"Origin": "http://localhost:3000"}
 PREFLIGHT = FRONT_END | {
@@ -84,7 +82,7 @@ def test_other_origins_are_told_nothing(client: FlaskClient, alice: User, origin
 
 
 def test_several_origins_are_each_allowed_by_name():
-    app = create_app(settings_for("postgresql://", cors_origins=("http://a", "http://b")))
+    app = app_for(cors_origins=("http://a", "http://b"))
     for origin in ["http://a", "http://b"]:
         response = app.test_client().get("/health", headers={"Origin": origin})
         assert response.headers["Access-Control-Allow-Origin"] == origin

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import User, settings_for
+from support import User, app_for
 from werkzeug.test import TestResponse
-
-from app import create_app
 
 STRICT = "default-src 'none'; frame-ancestors 'none'"
 COMMON = {
@@ -83,7 +81,7 @@ def test_faults_of_ours_keep_the_policy(app: Flask, alice: User, monkeypatch: py
 
 
 def test_limited_answers_keep_the_policy():
-    client = create_app(settings_for("postgresql://", auth_failure_limit="1/day")).test_client()
+    client = app_for(auth_failure_limit="1/day").test_client()
     client.get("/api/alice/tasks")
     response = client.get("/api/alice/tasks")
     assert response.status_code == 429
@@ -129,14 +127,14 @@ def test_https_is_demanded_only_of_those_who_came_by_it(client: FlaskClient):
 def test_scheme_is_what_the_last_trusted_proxy_says(
     proxies: int, forwarded: str | None, is_secure: bool
 ):
-    client = create_app(settings_for("postgresql://", trusted_proxies=proxies)).test_client()
+    client = app_for(trusted_proxies=proxies).test_client()
     headers = {} if forwarded is None else {"X-Forwarded-Proto": forwarded}
     response = client.get("/health", headers=headers)
     assert ("Strict-Transport-Security" in response.headers) is is_secure
 
 
 def test_forwarded_host_never_reaches_an_address_that_is_answered(app: Flask):
-    trusting = create_app(settings_for("postgresql://", trusted_proxies=1))
+    trusting = app_for(trusted_proxies=1)
     trusting.extensions["database"] = app.extensions["database"]
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil", "Host": "evil"}
     response = User(trusting.test_client(), "alice").call(

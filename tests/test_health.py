@@ -1,5 +1,6 @@
-"""What load balancers are told; for a database that is away, see test_outage.py."""
+"""What load balancers are told; for a database that is away, see servers/test_outage.py."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -52,6 +53,7 @@ def test_busy_instance_is_ready_as_long_as_the_database_answers(
             asked = pool.submit(ask, app)
             while not asked.done():
                 db._answered_at = database.monotonic() if answers else 0
+                time.sleep(0.001)
         assert asked.result() == (200 if answers else 503)
 
 

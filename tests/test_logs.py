@@ -5,25 +5,18 @@ import json
 import logging
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import IncompleteRead
-from pathlib import Path
 from typing import Any
 
-import processes
 import psycopg
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
-from processes import wait_until
-from support import User, assert_error, settings_for, token_for
+from support import User, app_for, assert_error, settings_for, token_for
 
 import trail
 from app import create_app
-from config import PROJECT
 from errors import error_body
 from logs import LineFormatter, LineHandler
 from observe import BrokenOff, fields_of, line_of_success, request_log
@@ -290,7 +283,7 @@ def test_trace_is_taken_from_a_valid_traceparent_alone(parent: str, found: str |
 @pytest.fixture
 def streams() -> FlaskClient:
     """An application that streams, to anybody."""
-    app = create_app(settings_for("postgresql://"))
+    app = app_for()
     app.before_request_funcs.clear()
     app.add_url_rule("/whole", "whole", lambda: Response(part for part in ["a" * 10, "b" * 10]))
     app.add_url_rule("/broken", "broken", lambda: Response(str(1 // (1 - n)) for n in range(2)))
@@ -397,64 +390,4 @@ def test_server_timing_is_off_unless_asked_for(client: FlaskClient):
     assert "Server-Timing" not in client.get("/health").headers
 
 
-def test_what_is_off_is_not_imported():
-    script = (
-        "import sys; from app import create_app; from config import Settings;"
-        "create_app(Settings(database_url='postgresql://', better_auth_secret='x' * 32));"
-        "print([n for n in sys.modules if n.split('.')[0] in {'opentelemetry',"
-        " 'prometheus_client', 'google', 'requests', 'metrics', 'traces'}])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=PROJECT,
-        env=processes.plain_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"
-
-
 # Real processes
-
-
-def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
-    folder = processes.copy_of_project(tmp_path)
-    with processes.gunicorn(folder, url, measure=processes.GREENLETS) as api:
-        api.create()
-        answer = api.ask("GET", "/nope", headers={"X-Request-Id": "mine"})
-        assert answer.json["details"] == {"request_id": "mine"}
-        api.ask("GET", "/bad", headers={"bad header": "eyJ"})
-        wait_until(lambda: '"status": 400' in api.output())
-        assert api.stop() == 0
-        lines = [json.loads(line) for line in api.lines()]
-    assert all({"time", "level", "event"} <= line.keys() for line in lines)
-    assert [line["status"] for line in lines if line["event"] == "request"] == [201, 404, 400]
-    assert any("Listening at" in line["event"] for line in lines)
-    assert "eyJ" not in json.dumps(lines)
-
-
-def test_export_that_postgresql_ends_is_one_line_with_what_it_said(tmp_path: Path, url: str):
-    folder = processes.copy_of_project(tmp_path)
-    query = folder / "queries/transfer.sql"
-    fails_at_the_second_page = "(%(after_id)s / (1 - least(%(after_id)s, 1)))"
-    query.write_text(query.read_text().replace("%(after_id)s", fails_at_the_second_page))
-    with processes.gunicorn(folder, url) as api:
-        api.create()
-        with pytest.raises((IncompleteRead, ConnectionError)):
-            api.call("GET", "export")
-        wait_until(lambda: "/export" in api.output())
-        assert api.stop() == 0
-        [line] = [line for line in api.lines() if "exception" in line or "Traceback" in line]
-    line = json.loads(line)
-    assert (line["level"], line["status"], line["sqlstate"]) == ("error", 200, "22012")
-    assert line["cause"] == "DivisionByZero: division by zero"
-
-
-def test_text_is_for_people(tmp_path: Path, url: str):
-    folder = processes.copy_of_project(tmp_path)
-    with processes.gunicorn(folder, url, LOG_FORMAT="text") as api:
-        api.create()
-        [line] = [line for line in api.lines() if "/tasks" in line]
-    assert re.match(r"\d{4}-\S+Z \[info +\] request +.*status=201", line)
-    assert "\x1b" not in line

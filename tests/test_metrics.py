@@ -1,38 +1,21 @@
 """Metrics of all workers in one place, on a port of their own, under the names in use."""
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from urllib.request import urlopen
 
-import processes
-import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 import yaml
 from flask import Flask
-from processes import GREENLETS, Process, free_port, gunicorn, wait_until, wait_until_gone
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.parser import text_string_to_metric_families
-from support import SECRET, User, assert_error, token_for
+from support import SECRET, User, assert_error
 
-import metrics_server
 import trail
-from auth import MESSAGE_OF_REFUSAL
 from config import PROJECT, ConfigError, Settings
 from database import DatabaseUnavailable
 from errors import ApiError
 from rate_limits import Limit
 
-DURATION = "tasks_http_request_duration_seconds"
 OPERATIONS = (PROJECT / "docs/operations.md").read_text()
 RULES = yaml.safe_load((PROJECT / "ops/alerts.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((PROJECT / "ops/grafana.json").read_text())
@@ -43,158 +26,6 @@ OF_PROMETHEUS = set(
         " and or unless",
     )
 )
-
-Labels = dict[str, str]
-
-
-class Metered(Process):
-    """gunicorn with metrics."""
-
-    metrics_port: int
-
-    def scrape(self) -> dict[str, list[tuple[Labels, float]]]:
-        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        found: dict[str, list[tuple[Labels, float]]] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                found.setdefault(sample.name, []).append((sample.labels, sample.value))
-        return found
-
-    def total(self, name: str, **labels: str) -> float:
-        samples = self.scrape().get(name, [])
-        return sum(value for found, value in samples if found.items() >= labels.items())
-
-
-@pytest.fixture(scope="module")
-def api(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metered]:
-    folder = processes.copy_of_project(tmp_path_factory.mktemp("metered"))
-    port = free_port()
-    with gunicorn(folder, url, measure=GREENLETS, METRICS_PORT=port, WEB_CONCURRENCY=2) as process:
-        process.__class__ = Metered
-        process.metrics_port = port
-        wait_until(lambda: can_scrape(process))
-        yield process
-        family = process.family()
-        assert process.stop() == 0
-        wait_until_gone(family, 10)
-        assert not list(Path("/dev/shm").glob(f"tasks-metrics-*-{port}"))
-
-
-def can_scrape(process: Metered) -> bool:
-    try:
-        return bool(process.scrape())
-    except OSError:
-        return False
-
-
-def workers(api: Metered) -> list[psutil.Process]:
-    """List them, without those that were killed and are not reaped yet."""
-    found = []
-    for child in psutil.Process(api.pid).children():
-        with suppress(psutil.NoSuchProcess):  # a ZombieProcess is one
-            if "metrics_server.py" not in "".join(child.cmdline()):
-                found.append(child)
-    return found
-
-
-def test_requests_are_counted_over_all_workers_and_their_replacements(api: Metered):
-    of_list = {"route": "/api/{user_id}/tasks", "method": "GET", "status": "2xx"}
-    before = api.total(f"{DURATION}_count", **of_list)
-    for _ in range(20):
-        assert api.call("GET").status_code == 200
-    first = workers(api)
-    for worker in first:
-        worker.kill()
-    wait_until(lambda: len(set(workers(api)) - set(first)) == 2)
-    wait_until(api.is_live)
-    for _ in range(20):
-        assert api.call("GET").status_code == 200
-    assert api.total(f"{DURATION}_count", **of_list) - before == 40
-    assert api.total("tasks_db_query_duration_seconds_count", query="select_tasks") >= 40
-
-
-def test_pool_is_that_of_the_living_workers(api: Metered):
-    def told() -> set[str]:
-        return {labels["pid"] for labels, _ in api.scrape().get("tasks_db_pool_size", [])}
-
-    wait_until(lambda: told() == {str(worker.pid) for worker in workers(api)})
-    wait_until(lambda: api.total("tasks_db_pool_size") >= 1)
-    assert "tasks_db_pool_waiting" in api.scrape()
-    assert api.total("tasks_db_pool_available") <= api.total("tasks_db_pool_size")
-
-
-def test_tasks_created_and_completed_are_counted(api: Metered):
-    created, completed = api.total("tasks_created_total"), api.total("tasks_completed_total")
-    task_id = api.create()
-    for _ in range(3):
-        api.call("PATCH", f"{task_id}/complete")
-    assert api.total("tasks_created_total") - created == 1
-    assert api.total("tasks_completed_total") - completed == 2
-
-
-def test_tokens_are_refused_under_a_reason_of_the_closed_set(api: Metered):
-    api.ask("GET", "/api/alice/tasks")
-    api.ask("GET", "/api/alice/tasks", token=token_for("alice", exp=1))
-    found = {labels["reason"] for labels, _ in api.scrape()["tasks_jwt_refused_total"]}
-    assert {"missing", "expired"} <= found <= MESSAGE_OF_REFUSAL.keys()
-
-
-def test_paths_and_methods_that_clients_make_up_are_no_labels(api: Metered):
-    for number in range(3):
-        api.ask(f"MADE{number}", f"/made-up-{number}")
-    assert api.total(f"{DURATION}_count", route="none", method="other") >= 3
-    assert "made-up" not in str(api.scrape())
-
-
-def test_request_that_gunicorn_refuses_itself_is_counted(api: Metered):
-    unread = {"route": "none", "method": "other", "status": "4xx"}
-    before = api.total(f"{DURATION}_count", **unread)
-    assert api.ask("GET", "/", headers={"bad header": "x"}).status_code == 400
-    assert api.total(f"{DURATION}_count", **unread) - before == 1
-
-
-def test_metrics_are_not_on_the_public_port(api: Metered):
-    assert api.ask("GET", "/metrics").status_code == 404
-
-
-def test_second_start_on_the_port_is_refused_and_leaves_the_first_ones_numbers(api: Metered):
-    settings = Settings(metrics_port=api.metrics_port)
-    for begin in (metrics_server.prepare, metrics_server.start):
-        with pytest.raises(ConfigError, match="METRICS_PORT"):
-            begin(settings)
-    assert api.total(f"{DURATION}_count") >= 1
-
-
-def test_time_of_the_last_fetch_of_keys_outlives_the_worker_that_did_it(tmp_path: Path):
-    program = (
-        "import metrics, os; metrics.count_event('jwks_fetched', '', 1);"
-        " from prometheus_client.multiprocess import mark_process_dead as end; end(os.getpid())"
-    )
-    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, env=environment, check=True)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, tmp_path)
-    assert time.time() - registry.get_sample_value("tasks_jwks_fetched_timestamp_seconds") < 60
-
-
-def test_time_until_an_answer_begins_has_nothing_of_a_slow_download(api: Metered):
-    body = [{"title": "x", "description": "😀" * 5000}] * 300
-    for _ in range(3):
-        assert api.call("POST", "import", json=body, user="carol").status_code == 201
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(("127.0.0.1", api.port))
-        client.sendall(
-            b"GET /api/carol/tasks/export HTTP/1.1\r\nConnection: close\r\n"
-            b"Authorization: Bearer %b\r\n\r\n" % token_for("carol").encode()
-        )
-        time.sleep(1)
-        while client.recv(1 << 20):
-            pass
-    export = "/api/{user_id}/tasks/export"
-    wait_until(lambda: api.total(f"{DURATION}_count", route=export))
-    assert api.total(f"{DURATION}_sum", route=export) < 1
 
 
 def test_port_of_clients_is_refused_for_metrics():

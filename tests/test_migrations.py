@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,6 @@ import processes
 import psycopg
 import pytest
 from pglast import parse_sql
-from processes import manage
 from support import API_ROLE, User, settings_for
 
 import embedded
@@ -34,7 +34,6 @@ from migrate import known_migrations
 
 FILES = sorted(migrate.MIGRATIONS_FOLDER.glob("*.sql"))
 UP, DOWN = "-- migrate:up", "-- migrate:down"
-BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP TABLE half;\n"
 CONCURRENT = f"""\
 {UP} transaction:false
 CREATE INDEX CONCURRENTLY tasks_title ON tasks (user_id, title);
@@ -62,11 +61,6 @@ def new_database(server: SimpleNamespace) -> Iterator[NewDatabase]:
 @pytest.fixture
 def url(new_database: NewDatabase) -> str:
     return new_database()
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    return processes.copy_of_project(tmp_path)
 
 
 def schema_of(url: str, folder: Path) -> str:
@@ -201,19 +195,6 @@ def test_schema_sql_is_what_the_migrations_make(url: str, tmp_path: Path) -> Non
     assert schema_of(url, tmp_path) == without_noise(written), "run: make schema"
 
 
-def test_command_schema_writes_schema_sql(project: Path) -> None:
-    (project / "schema.sql").unlink()
-    code, _ = manage(project, "schema")
-    assert code == 0
-    assert (project / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
-
-
-def test_command_rollback_undoes_the_newest_migration(url: str, project: Path) -> None:
-    assert manage(project, "migrate", DATABASE_URL=url)[0] == 0
-    assert manage(project, "rollback", DATABASE_URL=url)[0] == 0
-    assert applied(url) == migrate.known_migrations()[:-1]
-
-
 def test_migrating_again_changes_nothing(url: str) -> None:
     for _ in range(2):
         migrate.migrate(url)
@@ -334,72 +315,21 @@ def test_migrations_stop_nobody_who_writes_and_count_every_task(url_of_old_relea
 # Runners
 
 
-def test_four_runners_at_once_end_well(url: str, project: Path) -> None:
-    (project / "migrations" / "9001_index_titles.sql").write_text(CONCURRENT)
+def test_four_runners_at_once_end_well(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in FILES:
+        shutil.copy(file, tmp_path)
+    (tmp_path / "9001_index_titles.sql").write_text(CONCURRENT)
+    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", tmp_path)
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(manage, project, "migrate", DATABASE_URL=url) for _ in range(4)]
-    assert [run.result()[0] for run in runs] == [0] * 4, [run.result() for run in runs]
-    assert applied(url) == [*known_migrations(), "9001"]
+        for run in [pool.submit(migrate.migrate, url) for _ in range(4)]:
+            run.result()
+    assert applied(url) == known_migrations()
+    assert applied(url)[-1] == "9001"
     with psycopg.connect(url) as connection:
         valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'tasks_title'::regclass"
         assert connection.execute(valid).fetchone() == (True,)
-
-
-def test_failing_migration_ends_in_one_line_and_leaves_nothing(url: str, project: Path) -> None:
-    (project / "migrations" / "9001_break.sql").write_text(BROKEN)
-    code, lines = manage(project, "migrate", DATABASE_URL=url)
-    assert code == 1
-    assert any("division by zero" in line for line in lines)
-    assert lines[-1] == "Error: dbmate migrate failed."
-    assert [line for line in lines if "Traceback" in line] == []
-    assert applied(url) == known_migrations()
-    with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
-
-
-def test_unreachable_database_is_told_in_one_line(project: Path) -> None:
-    url = "postgresql://localhost:1/nowhere"
-    code, [line] = manage(project, "migrate", DATABASE_URL=url)
-    assert code == 1
-    assert line.startswith("Error: The database cannot be reached: ")
-
-
-def test_wrong_address_is_refused_under_the_name_of_its_setting(project: Path) -> None:
-    code, [line] = manage(project, "migrate", MIGRATION_DATABASE_URL="mysql://db/tasks")
-    assert code == 1
-    assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
-
-
-def migrate_new(url: str, project: Path, encoding: str) -> tuple[int, list[str]]:
-    """Migrate a database of this encoding and of the locale C."""
-    name = f"{encoding} {os.getpid()}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        options = f"ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
-        connection.execute(f'CREATE DATABASE "{name}" {options}')
-        other = processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
-        done = manage(project, "migrate", DATABASE_URL=other)
-        connection.execute(f'DROP DATABASE "{name}"')
-    return done
-
-
-def test_database_of_another_encoding_is_refused_in_one_line(url: str, project: Path) -> None:
-    code, [line] = migrate_new(url, project, "LATIN1")
-    assert code == 1
-    assert line.startswith("Error: The database holds text as LATIN1: ")
-
-
-def test_database_that_knows_no_case_beyond_ascii_is_warned_of(url: str, project: Path) -> None:
-    code, lines = migrate_new(url, project, "UTF8")
-    assert code == 0
-    assert [line for line in lines if "LC_CTYPE" in line]
-
-
-def test_late_file_with_a_lower_number_is_refused(url: str, project: Path) -> None:
-    migrations = project / "migrations"
-    for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:
-        (migrations / name).write_text(f"{UP}\nSELECT 1;\n\n{DOWN}\nSELECT 1;\n")
-        assert manage(project, "migrate", DATABASE_URL=url)[0] == code
-    assert applied(url) == [*known_migrations(), "9002"]
 
 
 def test_runner_gives_up_on_a_lock_that_is_never_free(
@@ -424,19 +354,80 @@ def test_plain_dbmate_applies_the_same_files(new_database: NewDatabase, tmp_path
     assert applied(plain) == applied(ours)
 
 
-def test_new_migration_gets_the_next_number_and_both_parts(url: str, project: Path) -> None:
-    code, [line] = manage(project, "migration", "Add x, and y!")
+# Commands
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[str]]]:
+    """Run a command of manage.py, with a copy of the migrations."""
+    folder = Path(shutil.copytree(migrate.MIGRATIONS_FOLDER, tmp_path / "migrations"))
+    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", folder)
+    monkeypatch.setattr("manage.PROJECT", tmp_path)
+    return partial(processes.manage_here, monkeypatch, tmp_path)
+
+
+def test_command_rollback_undoes_the_newest_migration(url: str, run: Callable) -> None:
+    assert run("migrate", DATABASE_URL=url)[0] == 0
+    assert applied(url) == known_migrations()
+    assert run("rollback", DATABASE_URL=url)[0] == 0
+    assert applied(url) == known_migrations()[:-1]
+
+
+def test_unreachable_database_is_told_in_one_line(run: Callable) -> None:
+    code, [line] = run("migrate", DATABASE_URL="postgresql://localhost:1/nowhere")
+    assert code == 1
+    assert line.startswith("Error: The database cannot be reached: ")
+
+
+def test_wrong_address_is_refused_under_the_name_of_its_setting(run: Callable) -> None:
+    code, [line] = run("migrate", MIGRATION_DATABASE_URL="mysql://db/tasks")
+    assert code == 1
+    assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
+
+
+@contextmanager
+def database_in_c(url: str, encoding: str) -> Iterator[str]:
+    """Make a database of this encoding and of the locale C."""
+    name = f"{encoding} {os.getpid()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        options = f"ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        connection.execute(f'CREATE DATABASE "{name}" {options}')
+        yield processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
+        connection.execute(f'DROP DATABASE "{name}"')
+
+
+def test_database_of_another_encoding_is_refused_in_one_line(url: str, run: Callable) -> None:
+    with database_in_c(url, "LATIN1") as other:
+        code, [line] = run("migrate", DATABASE_URL=other)
+    assert code == 1
+    assert line.startswith("Error: The database holds text as LATIN1: ")
+
+
+def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
+    url: str, run: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    with database_in_c(url, "UTF8") as other:
+        assert run("migrate", DATABASE_URL=other)[0] == 0
+    assert "LC_CTYPE" in caplog.text
+
+
+def test_new_migration_gets_the_next_number_and_both_parts(
+    url: str, run: Callable, tmp_path: Path
+) -> None:
+    number = int(known_migrations()[-1]) + 1
+    code, [line] = run("migration", "Add x, and y!")
     assert code == 0
-    assert line == f"migrations/{int(known_migrations()[-1]) + 1:04d}_add_x_and_y.sql"
-    up, _, down = (project / line).read_text().partition(DOWN)
+    assert line == f"migrations/{number:04d}_add_x_and_y.sql"
+    up, _, down = (tmp_path / line).read_text().partition(DOWN)
     assert up.startswith(UP)
     assert "lock_timeout" in up
     assert "lock_timeout" in down
-    assert manage(project, "migrate", DATABASE_URL=url)[0] == 0
+    assert run("migrate", DATABASE_URL=url)[0] == 0
+    assert applied(url)[-1] == f"{number:04d}"
 
 
-def test_migration_without_a_name_is_refused(project: Path) -> None:
-    code, [line] = manage(project, "migration", "!")
+def test_migration_without_a_name_is_refused(run: Callable) -> None:
+    code, [line] = run("migration", "!")
     assert (code, line) == (1, "Error: A migration's name needs a letter or a digit.")
 
 

@@ -1,110 +1,52 @@
-"""More requests than can be served: they queue before the application, then get 503."""
+"""Requests beyond what the pool can serve stand in line, and are refused where it is too long."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 
-import processes
-import psycopg
 import pytest
-from processes import GREENLETS, Process, gunicorn, wait_until
-from support import assert_error, token_for
+from flask import Flask
+from processes import wait_until
+from support import User, assert_error, settings_for
 
-from database import WAITING_PER_CONNECTION
+from app import create_app
+from database import WAITING_PER_CONNECTION, Database
 
-ORIGIN = "http://localhost:3000"
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, url: str) -> Iterator[Process]:
-    folder = processes.copy_of_project(tmp_path_factory.mktemp("overload"))
-    settings = {"DATABASE_POOL_SIZE": 1, "DATABASE_STATEMENT_TIMEOUT": 30_000}
-    with gunicorn(folder, url, measure=GREENLETS, **settings) as process:
-        yield process
+REQUESTS = 3 * WAITING_PER_CONNECTION
 
 
-@contextmanager
-def stuck(api: Process, url: str, requests: int) -> Iterator[list]:  # type: ignore[type-arg]
-    """Have this many users wait for a table that is locked; yield the answers to come."""
-    with (
-        ThreadPoolExecutor(requests) as pool,
-        psycopg.connect(url) as lock,
-        psycopg.connect(url, autocommit=True) as other,
-    ):
-        lock.execute("LOCK TABLE tasks IN SHARE MODE")
-        sent = {"json": {"title": "Buy milk"}, "headers": {"Origin": ORIGIN}, "timeout": 20}
-        answers = [
-            pool.submit(api.call, "POST", user=f"user {number}", **sent)
-            for number in range(requests)
-        ]
-        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        wait_until(lambda: other.execute(waiting).fetchone())
-        yield answers
-        lock.rollback()
+@pytest.fixture
+def narrow(database_url: str) -> Iterator[Flask]:
+    """An application with one connection."""
+    app = create_app(settings_for(database_url, database_pool_size=1))
+    with closing(app.extensions["database"]):
+        yield app
 
 
-def test_requests_past_the_line_get_503_that_a_page_can_read_and_the_others_are_served(
-    api: Process, url: str
-) -> None:
-    requests = 60
-    with stuck(api, url, requests) as answers:
-        wait_until(lambda: sum(each.done() for each in answers) >= requests - 1)
-    refused = [each.result() for each in answers if each.result().status_code == 503]
-    assert len(refused) >= requests - 1
-    for answer in refused:
-        assert_error(answer, 503, "unavailable")
-        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert api.call("GET").status_code == 200
-    lines = [line for line in api.lines() if "overloaded" in line]
-    assert len(lines) <= 5  # none, if the first in the queue fail for want of a connection
+def ask(app: Flask, number: int) -> int:
+    response = User(app.test_client(), f"user {number}").call("GET")
+    if response.status_code != 200:
+        assert_error(response, 503, "unavailable")
+    return response.status_code
 
 
-def test_probes_do_not_stand_in_line(api: Process, url: str) -> None:
-    def seconds() -> float:
-        started = time.monotonic()
-        assert api.ask("GET", "/livez").status_code == 200
-        return time.monotonic() - started
-
-    with stuck(api, url, 5 * WAITING_PER_CONNECTION):
-        assert min(seconds() for _ in range(5)) < 0.5
+def is_crowded_while_all_ask(app: Flask, pool: ThreadPoolExecutor) -> list:  # type: ignore[type-arg]
+    answers = [pool.submit(ask, app, number) for number in range(REQUESTS)]
+    database: Database = app.extensions["database"]
+    wait_until(database.is_crowded)
+    return answers
 
 
-def test_line_longer_than_the_pool_is_served_in_turn(api: Process) -> None:
-    with ThreadPoolExecutor(30) as pool:
-        sent = {"json": {"title": "Buy milk"}}
-        answers = [pool.submit(api.call, "POST", user=f"user {n}", **sent) for n in range(30)]
-        statuses = [each.result().status_code for each in answers]
-    assert statuses == [201] * 30
-    assert api.ask("GET", "/api/alice/tasks", token=token_for("alice")).status_code == 200
+def test_those_in_line_are_served_once_there_is_room(narrow: Flask):
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        with narrow.extensions["database"].connection():
+            answers = is_crowded_while_all_ask(narrow, pool)
+        assert [answer.result() for answer in answers] == [200] * REQUESTS
 
 
-def test_clients_that_left_the_line_are_not_served(api: Process, url: str) -> None:
-    body = b'{"title": "From one who left"}'
-    request = (
-        f"POST /api/bob/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('bob')}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    with stuck(api, url, 3 * WAITING_PER_CONNECTION):
-        for _ in range(20):
-            leaving = api.connect()
-            leaving.connect()
-            leaving.sock.sendall(request.encode() + body)
-            leaving.close()
-        assert api.ask("GET", "/livez").status_code == 200  # it came after them
-    # Those that had passed the queue when they left are no longer noticed.
-    assert len(api.call("GET", user="bob").json) <= WAITING_PER_CONNECTION
-
-
-def test_body_that_stalls_holds_no_place_in_line(api: Process) -> None:
-    head = (
-        f"POST /api/alice/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('alice')}\r\n"
-        "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
-    )
-    stalled = [api.connect() for _ in range(40)]
-    for each in stalled:
-        each.connect()
-        each.sock.sendall(head.encode())
-    assert api.create()
-    for each in stalled:
-        each.close()
+def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("overload.PATIENCE", 0.1)
+    with ThreadPoolExecutor(REQUESTS) as pool, narrow.extensions["database"].connection():
+        answers = is_crowded_while_all_ask(narrow, pool)
+        assert 503 in [answer.result() for answer in answers]
+    assert ask(narrow, 0) == 200

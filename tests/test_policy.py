@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import User, assert_error, settings_for
+from support import User, app_for, assert_error
 from werkzeug.routing import Rule
 
 import generated
-from app import create_app
 from auth import PUBLIC_ENDPOINTS
 from blueprints import WRITES, UserBlueprint
 from config import PROJECT, SETTINGS
@@ -112,7 +111,7 @@ def test_no_hook_is_of_a_kind_that_is_never_called(application: Flask):
 
 @pytest.mark.parametrize(("path", "names"), [("/livez", "ab"), ("/none", "a")])
 def test_hook_is_called_once(path: str, names: str):
-    app, called = create_app(settings_for("postgresql://")), []
+    app, called = app_for(), []
     app.before_request(lambda: called.append("a"))
     app.before_request_funcs["health"] = [lambda: called.append("b")]
     app.test_client().get(path)

@@ -10,11 +10,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, api_for, ask, one_key
-from support import User, assert_error, settings_for, token_for, without_audit
+from support import User, app_for, assert_error, token_for
 from werkzeug.test import TestResponse
 
 import rate_limits
-from app import create_app
 from rate_limits import Counts, caller_at
 
 OFF = {"rate_limit": "off", "auth_failure_limit": "off"}
@@ -28,7 +27,7 @@ def limited(app: Flask) -> Callable[..., Flask]:
     """Make an application with limits, on this test's database."""
 
     def make(**settings: Any) -> Flask:
-        made = without_audit(create_app(settings_for("postgresql://", **OFF | settings)))
+        made = app_for(**OFF | settings)
         made.extensions["database"] = app.extensions["database"]
         return made
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
-from processes import copy_of_project, database_on, manage, wait_until
+from processes import database_on, manage_here, wait_until
 from support import User, settings_for
 
 import migrate
@@ -150,7 +150,7 @@ def new_role(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
 
 
 def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
-    new_role: tuple[str, str], tmp_path: Path
+    new_role: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     owner_url, api_url = new_role
     environ = {
@@ -158,9 +158,8 @@ def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
         "DATABASE_URL": api_url,
         "DATABASE_STATEMENT_TIMEOUT": "1234",
     }
-    project = copy_of_project(tmp_path)
     for _ in range(2):
-        code, lines = manage(project, "migrate", **environ)
+        code, lines = manage_here(monkeypatch, tmp_path, "migrate", **environ)
         assert code == 0, lines
     with psycopg.connect(api_url) as connection:
         assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)

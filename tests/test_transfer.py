@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
-from http.client import IncompleteRead
 from io import BytesIO, StringIO
 from itertools import count, product
-from pathlib import Path
 from threading import Event, Semaphore
 from typing import Any
 
-import processes
 import psycopg
 import pytest
 from flask import Flask
@@ -22,7 +19,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from icalendar import Calendar
-from support import User, assert_error, settings_for, token_for
+from support import User, assert_error, settings_for
 from werkzeug.test import TestResponse
 
 import turns
@@ -39,7 +36,7 @@ DEFAULTS = {"description": None, "priority": "none", "due_at": None, "tags": [],
 examples = settings(
     derandomize=True,
     deadline=None,
-    max_examples=40,
+    max_examples=20,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
@@ -100,6 +97,7 @@ def new_user(client: FlaskClient) -> User:
     return User(client, f"user {next(NUMBERS)}")
 
 
+@pytest.mark.no_cover
 @examples
 @given(tasks=st.lists(TASKS, max_size=4))
 @example(tasks=[*AWKWARD, DEFAULTS | LONG, DEFAULTS | {"title": "x", "description": ""}])
@@ -116,6 +114,7 @@ def test_what_is_exported_and_imported_again_is_the_same(alice: User, tasks: lis
         assert written(second) == kept, content_type
 
 
+@pytest.mark.no_cover
 @examples
 @given(tasks=st.lists(TASKS, min_size=1, max_size=3))
 @example(tasks=AWKWARD)
@@ -654,24 +653,3 @@ def test_long_file_gives_others_their_turn_whatever_it_holds(
     if content_type != "application/json":  # PostgreSQL's own text, page by page
         export(alice, content_type)
         assert len(pauses) >= 9
-
-
-@pytest.mark.parametrize("version", [(11, "HTTP/1.1"), (10, "HTTP/1.0")], ids=["1.1", "1.0"])
-def test_export_that_fails_on_its_way_breaks_off(
-    database_url: str, owner_url: str, tmp_path: Path, version: tuple[int, str]
-):
-    store(owner_url, 6000, 5000)
-    folder = processes.copy_of_project(tmp_path)
-    with processes.gunicorn(folder, processes.as_url(database_url)) as api:
-        connection = api.connect()
-        connection._http_vsn, connection._http_vsn_str = version  # type: ignore[attr-defined]
-        headers = {"Authorization": f"Bearer {token_for('alice')}"}
-        connection.request("GET", processes.tasks_of("alice", "export"), headers=headers)
-        response = connection.getresponse()
-        assert response.status == 200
-        with psycopg.connect(owner_url) as other:
-            other.execute("ALTER TABLE tasks RENAME TO gone")
-        with pytest.raises((IncompleteRead, ConnectionError)):
-            response.read()
-        connection.close()
-        assert api.is_live()

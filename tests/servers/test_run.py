@@ -21,16 +21,12 @@ import processes
 import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
-from click.testing import CliRunner
 from processes import GREENLETS, Process, as_url, free_port, manage_run, wait_until, wait_until_gone
 from support import SECRET
 
-import config
 import embedded
 import manage
 import migrate
-import serving
-from config import PROJECT, SETTINGS
 
 DEADLINE = 10  # seconds in which everything that was started has to end
 
@@ -161,16 +157,6 @@ def test_stop_lets_a_slow_request_finish_and_leaves_nothing(
         assert "Traceback" not in process.output()
 
 
-def test_where_no_server_is_brought_along_an_address_is_asked_for(tmp_path: Path) -> None:
-    """As in the container image, which has no embedded.py."""
-    image = processes.copy_of_project(tmp_path)
-    (image / "embedded.py").unlink()
-    for command in ("run", "migrate", "purge"):
-        code, [line] = processes.manage(image, command)
-        assert code == 1
-        assert line.startswith("Error: Set DATABASE_URL: ")
-
-
 def test_command_migrate_starts_the_embedded_server_and_stops_it(project: Path) -> None:
     code, _ = processes.manage(project, "migrate")
     assert code == 0
@@ -239,25 +225,6 @@ def test_given_database_without_secret_or_issuer_is_refused(project: Path) -> No
     line = refusal(project, DATABASE_URL="postgresql://localhost/tasks")
     assert "Set BETTER_AUTH_SECRET" in line
     assert "BETTER_AUTH_URL" in line
-
-
-CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]
-
-
-@pytest.mark.parametrize("name", CHECKED)
-def test_wrong_value_is_refused_with_the_name_of_its_setting(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In this process: starting one for each would take long, and the next test starts some."""
-    for each in SETTINGS:
-        monkeypatch.delenv(each.upper(), raising=False)
-    monkeypatch.setenv(name.upper(), "~")
-    monkeypatch.setattr(config, "PROJECT", tmp_path)
-    monkeypatch.setattr(manage, "on_stop", lambda _: None)
-    done = CliRunner().invoke(manage.commands, ["run"])
-    assert done.exit_code == 1
-    [line] = done.output.splitlines()
-    assert line.startswith(f"Error: {name.upper()} must be ")
 
 
 @pytest.mark.parametrize("program", [["manage.py", "run"], ["-m", "gunicorn", "wsgi:application"]])
@@ -335,20 +302,6 @@ def test_env_file_is_read_and_the_environment_outranks_it(
 
 
 # What is printed, and what is shared with production
-
-
-def test_without_a_secret_no_curl_line_is_printed() -> None:
-    settings = config.Settings(better_auth_url="http://localhost:3000", api_host="::")
-    text = serving.banner(settings)
-    assert "http://[::1]:8000/docs" in text
-    assert "curl" not in text
-
-
-def test_command_docs_writes_the_generated_files(project: Path) -> None:
-    code, _ = processes.manage(project, "docs")
-    assert code == 0
-    for name in ("openapi.json", "README.md", ".env.example"):
-        assert (project / name).read_text() == (PROJECT / name).read_text()
 
 
 def test_address_of_ipv6_is_bound_in_brackets(project: Path) -> None:

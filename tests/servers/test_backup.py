@@ -24,7 +24,8 @@ def databases(tmp_path: Path) -> Iterator[tuple[str, str]]:
         place = conninfo_to_dict(
             stack.enter_context(embedded.running(tmp_path / "postgres", ["fsync=off"]))
         )
-        server = SimpleNamespace(**place, password="", maintenance_dbname=place["dbname"])
+        place |= {"maintenance_dbname": place["dbname"], "template_dbname": None}
+        server = SimpleNamespace(**place, password="")
         old = stack.enter_context(processes.database_on(server, "to back up"))
         new = stack.enter_context(processes.database_on(server, "restored"))
         migrate.migrate(old)

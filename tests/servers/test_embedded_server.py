@@ -1,0 +1,410 @@
+"""The embedded PostgreSQL starts for anyone, survives kills, harms no folder, fails in one line."""
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+from processes import wait_until
+from test_embedded import line_of
+
+import embedded
+import postgres_programs
+from embedded import EmbeddedError, running, url_of_running
+
+FAST = ("fsync=off",)
+AS_ROOT = os.geteuid() == 0
+NOBODY = pwd.getpwnam("nobody").pw_uid if AS_ROOT else os.geteuid()
+ANOTHER_USER = 65000  # an id no account needs to have
+RUN_FOR_EVER = """
+import pathlib, sys, time, embedded
+with embedded.running(pathlib.Path(sys.argv[1]), ["fsync=off"]):
+    print("running", flush=True)
+    time.sleep(60)
+"""
+
+
+def pid_of_server(folder: Path) -> int:
+    return int((folder / "postmaster.pid").read_text().split()[0])
+
+
+def show(url: str, setting: str) -> str:
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(f"SHOW {setting}".encode()).fetchone()
+    assert row
+    return str(row[0])
+
+
+def keep(url: str) -> str:
+    """Commit a word that `kept` reads back, as a setting of the database: a row of a table."""
+    word = uuid.uuid4().hex
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE tasks SET application_name = '{word}'".encode())
+    return word
+
+
+def kept(url: str) -> str:
+    return show(url, "application_name")
+
+
+def modes_above(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    above = {path: path.stat() for path in folder.parents}
+    return {path: (s.st_mode, s.st_uid, s.st_gid) for path, s in above.items()}
+
+
+def open_to_all(path: Path) -> bool:
+    return all(place.stat().st_mode & stat.S_IXOTH for place in (path, *path.parents))
+
+
+def starts_for_another(folder: Path) -> bool:
+    """Start it twice; False where root's binaries are closed to others, which one line reports."""
+    if AS_ROOT and not open_to_all(embedded.binaries()):
+        with pytest.raises(EmbeddedError, match="may not enter"), running(folder, FAST):
+            pass
+        return False
+    with running(folder, FAST) as url:
+        word = keep(url)
+    with running(folder, FAST) as url:
+        assert kept(url) == word
+    return True
+
+
+def copy_of(data: Path, folder: Path) -> Path:
+    """Copy a data folder: a thousand files, for which shutil takes four times as long."""
+    subprocess.run(["cp", "-R", data, folder], check=True)  # noqa: S607
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a data folder to copy from, beside half of one from an interrupted first start."""
+    parent = tmp_path_factory.mktemp("embedded")
+    (parent / ".postgres.initdb-1" / "base").mkdir(parents=True)
+    (parent / "postgres").mkdir()
+    with running(parent / "postgres", FAST):
+        pass
+    return parent / "postgres"
+
+
+@pytest.fixture(scope="module")
+def folder(pristine: Path) -> Path:
+    """Give the data folder that all tests start, kill and start again."""
+    return copy_of(pristine, pristine.with_name("battered"))
+
+
+@pytest.fixture(scope="module")
+def live(pristine: Path) -> Iterator[tuple[Path, str]]:
+    """Run one server for the tests that only look at it."""
+    copy = copy_of(pristine, pristine.with_name("live"))
+    with running(copy, FAST) as url:
+        yield copy, url
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Make a folder that every account may enter; pytest's own are closed when root runs it."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_namespaces_allowed", lambda: False)
+
+
+@pytest.fixture
+def other_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run another Python process that runs PostgreSQL on `folder`."""
+    code = [sys.executable, "-c", RUN_FOR_EVER, str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(code, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "running\n"
+        yield process
+        process.kill()
+    wait_until(lambda: not (folder / "postmaster.pid").exists())
+
+
+# The first start
+
+
+def test_first_start_makes_a_durable_database_in_a_private_folder(tmp_path: Path) -> None:
+    folder = tmp_path / ".data" / "postgres"
+    above = modes_above(folder.parent)
+    with running(folder) as url:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes", "data_checksums"):
+            assert show(url, setting) == "on"
+        assert show(url, "listen_addresses") == ""
+        with psycopg.connect(url) as connection:
+            assert connection.info.dbname == connection.info.user == "tasks"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)} == {0o700}
+    assert modes_above(folder.parent) == above
+
+
+def test_database_folds_the_case_of_all_letters(live: tuple[Path, str]) -> None:
+    with psycopg.connect(live[1]) as connection:
+        assert connection.execute("VALUES (lower('ÄÖЖΣ'))").fetchone() == ("äöжσ",)
+
+
+def test_first_start_succeeds_after_an_interrupted_one(pristine: Path) -> None:
+    assert (pristine / "PG_VERSION").exists()
+    assert not pristine.with_name(".postgres.initdb-1").exists()
+
+
+# Whose it is
+
+
+def test_data_of_this_account_stays_its_own(live: tuple[Path, str]) -> None:
+    assert {path.stat().st_uid for path in live[0].rglob("*")} == {os.geteuid()}
+
+
+@pytest.mark.usefixtures("no_namespaces")
+def test_without_namespaces_root_hands_the_data_alone_to_nobody(
+    pristine: Path, open_folder: Path
+) -> None:
+    folder = copy_of(pristine, open_folder / "postgres")
+    above = modes_above(folder)
+    owner = NOBODY if starts_for_another(folder) else os.geteuid()
+    assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {owner}
+    assert modes_above(folder) == above
+
+
+@pytest.mark.usefixtures("no_namespaces")
+def test_without_namespaces_a_first_start_makes_a_folder_only_nobody_may_enter(
+    open_folder: Path,
+) -> None:
+    folder = open_folder / ".data" / "postgres"
+    if starts_for_another(folder):
+        made = folder.parent.stat()
+        assert stat.S_IMODE(made.st_mode) == (0o710 if AS_ROOT else 0o700)
+        assert made.st_uid == os.geteuid()
+
+
+@pytest.mark.usefixtures("no_namespaces")
+@pytest.mark.parametrize("closed", ["data", "binaries"])
+def test_closed_folder_is_named_in_one_line_and_left_alone(
+    closed: str, tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kept_data := tmp_path / "postgres").mkdir()
+    tools = {"data": embedded.binaries(), "binaries": tmp_path / "bin"}[closed]
+    folder = {"data": kept_data, "binaries": open_folder / "postgres"}[closed]
+    monkeypatch.setattr(embedded, "binaries", lambda: tools)
+    tmp_path.chmod(0o700 if AS_ROOT else 0)  # root enters it all the same, nobody does not
+    with pytest.raises(EmbeddedError) as error, running(folder):
+        pass
+    tmp_path.chmod(0o700)
+    assert str(tmp_path) in line_of(error)
+    assert not AS_ROOT or "run as an ordinary user or set DATABASE_URL" in line_of(error)
+    assert kept_data.stat().st_uid == os.geteuid()
+
+
+def test_data_of_an_ordinary_user_stays_theirs_when_root_starts_it(
+    pristine: Path, open_folder: Path
+) -> None:
+    folder = copy_of(pristine, open_folder / "postgres")
+    owner = ANOTHER_USER if AS_ROOT else os.geteuid()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner, -1)
+    starts_for_another(folder)
+    assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {owner}
+
+
+# The socket and the URL
+
+
+@pytest.mark.parametrize("name", ["a space & ünïcode?", "a,comma", "long" * 30])
+def test_every_name_of_a_folder_gets_a_private_socket(
+    name: str, pristine: Path, open_folder: Path
+) -> None:
+    folder = copy_of(pristine, open_folder / name)  # pytest's own name may be long
+    with running(folder, FAST) as url:
+        sockets = Path(parse_qs(urlsplit(url).query)["host"][0])
+        assert show(url, "fsync") == "off"
+        assert url_of_running(folder) == url
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+        assert (sockets == folder) == name.startswith("a space")
+    assert folder.exists()
+    assert sockets == folder or not sockets.exists()
+
+
+def test_server_ignores_the_callers_libpq_variables(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", "1")
+    monkeypatch.setenv("PGDATA", "/nowhere")
+    with running(folder, FAST) as url:
+        assert show(url, "port") == "5432"
+
+
+def test_no_url_is_given_where_no_server_runs(folder: Path) -> None:
+    assert url_of_running(folder) is None
+    assert url_of_running(folder / "nowhere") is None
+    with running(folder, FAST) as url:
+        assert url_of_running(folder) == url
+        os.kill(pid_of_server(folder), signal.SIGKILL)
+        wait_until(lambda: url_of_running(folder) is None)
+        assert (folder / "postmaster.pid").exists()
+
+
+def test_copy_of_a_running_servers_folder_is_not_taken_for_it(
+    live: tuple[Path, str], tmp_path: Path
+) -> None:
+    shutil.copy(live[0] / "postmaster.pid", tmp_path)
+    assert url_of_running(live[0]) == live[1]
+    assert url_of_running(tmp_path) is None
+
+
+def test_another_processs_server_is_found_and_not_started_again(
+    folder: Path, other_process: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(EmbeddedError, match=f"already running on {folder}"), running(folder):
+        pass
+    url = url_of_running(folder)
+    assert url
+    assert show(url, "fsync") == "off"
+    assert other_process.poll() is None
+
+
+# Stopping
+
+
+def test_server_is_out_of_reach_of_the_terminals_interrupt(live: tuple[Path, str]) -> None:
+    assert os.getsid(pid_of_server(live[0])) != os.getsid(0)
+
+
+def test_callers_error_passes_unchanged_and_the_server_stops(folder: Path) -> None:
+    clients = []
+
+    def fail(url: str) -> None:
+        clients.append(psycopg.connect(url))
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"), running(folder, FAST) as url:
+        fail(url)
+    with clients[0] as client, pytest.raises(psycopg.OperationalError):
+        client.execute("SHOW fsync")
+    assert url_of_running(folder) is None
+    assert not (folder / "postmaster.pid").exists()
+
+
+def test_server_that_cannot_stop_is_ended_by_force(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = [(how, 0.1) for how, _ in postgres_programs.STOP_SECONDS]
+    monkeypatch.setattr(postgres_programs, "STOP_SECONDS", short)
+    with running(folder, FAST):
+        os.kill(pid := pid_of_server(folder), signal.SIGSTOP)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_server_writes_to_its_log_and_not_to_the_terminal(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        with running(folder, FAST):
+            pass
+    assert capfd.readouterr() == ("", "")
+    log = folder.with_name("battered.log").read_text()
+    assert log.count("ready to accept connections") == 1
+
+
+# Violence
+
+
+def test_data_survives_a_killed_server(folder: Path) -> None:
+    with running(folder) as url:
+        word = keep(url)
+        os.kill(pid_of_server(folder), signal.SIGKILL)
+    with running(folder, FAST) as url:
+        assert kept(url) == word
+
+
+def test_data_survives_a_killed_caller_and_the_next_start_succeeds_at_once(
+    folder: Path, other_process: subprocess.Popen[str]
+) -> None:
+    url = url_of_running(folder)
+    assert url
+    word = keep(url)
+    other_process.kill()
+    other_process.wait()
+    with running(folder, FAST) as url:
+        assert kept(url) == word
+
+
+def test_next_start_waits_for_a_server_that_is_still_ending(
+    folder: Path, other_process: subprocess.Popen[str]
+) -> None:
+    os.kill(pid := pid_of_server(folder), signal.SIGSTOP)
+    other_process.kill()
+    other_process.wait()
+    os.kill(pid, signal.SIGINT)  # what Linux did
+    threading.Timer(0.3, os.kill, (pid, signal.SIGCONT)).start()
+    with running(folder, FAST) as url:
+        assert pid_of_server(folder) != pid
+        assert show(url, "fsync") == "off"
+
+
+def test_killed_caller_leaves_no_server_behind(
+    folder: Path, other_process: subprocess.Popen[str]
+) -> None:
+    other_process.kill()
+    other_process.wait()
+    if sys.platform == "linux":
+        wait_until(lambda: not (folder / "postmaster.pid").exists())
+        assert "fast shutdown" in folder.with_name("battered.log").read_text()
+
+
+def test_lock_file_whose_pid_another_program_took_does_not_stop_a_start(folder: Path) -> None:
+    with running(folder, FAST):
+        lock_file = (folder / "postmaster.pid").read_text().splitlines()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as another:
+        lines = [str(another.pid), *lock_file[1:]]
+        (folder / "postmaster.pid").write_text("\n".join(lines) + "\n")
+        if sys.platform == "linux":
+            with running(folder, FAST) as url:
+                assert show(url, "fsync") == "off"
+        another.kill()
+
+
+# Refusals
+
+
+def test_second_start_on_one_folder_is_refused_with_one_line(live: tuple[Path, str]) -> None:
+    folder, url = live
+    with pytest.raises(EmbeddedError, match="already running") as error, running(folder, FAST):
+        pass
+    assert line_of(error) == f"PostgreSQL is already running on {folder}"
+    assert url_of_running(folder) == url
+
+
+def test_server_that_holds_no_lock_of_ours_is_not_harmed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "RETRY_SECONDS", 0.1)
+    with running(folder, FAST) as url:
+        folder.with_name("battered.lock").unlink()
+        with pytest.raises(EmbeddedError, match="already running") as error, running(folder, FAST):
+            pass
+        assert "postmaster.pid" in line_of(error)
+        assert url_of_running(folder) == url
+
+
+def test_failing_start_is_told_in_postgresqls_own_words(folder: Path) -> None:
+    unknown = ["no_such_setting=1"]
+    with pytest.raises(EmbeddedError, match="cannot start on") as error, running(folder, unknown):
+        pass
+    assert 'unrecognized configuration parameter "no_such_setting"' in line_of(error)

@@ -1,0 +1,201 @@
+"""The pool by itself: what it waits for, what it replaces, and SQLSTATE as HTTP."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from own_postgres import Postgres
+from processes import wait_until
+from support import settings_for
+
+import database
+from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
+from database import Database, DatabaseUnavailable, status_of
+from statements import QUERIES, Query
+
+THREADS = 4
+POOL_SIZE = 2 * THREADS  # of which a user has half at most
+
+
+@pytest.fixture(scope="module")
+def own(url: str) -> Postgres:
+    return Postgres(url)
+
+
+def at_once(count: int, call: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(call) for _ in range(count)]]
+
+
+def wait_until_all_are_free(db: Database) -> None:
+    def all_are_free() -> bool:
+        stats = db._pool.get_stats()
+        assert stats["pool_size"] <= POOL_SIZE
+        return stats["pool_available"] == stats["pool_size"] and stats["requests_waiting"] == 0
+
+    wait_until(all_are_free, 5)
+
+
+@pytest.fixture
+def db(own: Postgres) -> Iterator[Database]:
+    db = Database(settings_for(own.url, database_pool_size=THREADS))
+    yield db
+    db.close()
+
+
+def toggle(db: Database, task_id: int) -> object:
+    return db.fetch("toggle_task", user_id="alice", task_id=task_id, versions=None)
+
+
+def insert(db: Database, title: str = "Buy milk") -> int:
+    task = json.dumps({"title": title}, ensure_ascii=False)
+    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", task=task, max_stored=1000)
+    return int(task_id)
+
+
+def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    show = ", ".join(f"current_setting('{name}')" for name in names)
+    monkeypatch.setitem(QUERIES, "show", Query("show", f"SELECT {show}", ()))
+    assert db.fetch("show") == [(b"5s", b"3s", b"10s")]
+    with db.connection() as connection:
+        options = connection.info.get_parameters()
+    assert options.keys() >= {"connect_timeout", "tcp_user_timeout", "keepalives_idle"}
+    assert connection.reply_timeout == 5 + database.REPLY_MARGIN
+
+
+def test_requests_on_a_suspect_server_await_the_answer_of_the_one_that_asks(
+    db: Database, own: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert(db)
+    timeouts, connect = [], Connection.connect
+
+    def connect_slowly(url: str, **options: Any) -> Connection:
+        if url == own.url:  # not of another test's thread
+            timeouts.append(options["connect_timeout"])
+            time.sleep(0.3)
+        return connect(url, **options)
+
+    monkeypatch.setattr(Connection, "connect", connect_slowly)
+    db._suspect = True
+    assert len(at_once(THREADS, lambda: insert(db))) == THREADS
+    assert timeouts.count(CONNECT_TIMEOUT) < THREADS
+
+
+def test_silent_server_is_asked_by_a_thread_and_by_no_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        db = Database(settings_for(f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x"))
+        db._suspect = True
+        with pytest.raises(DatabaseUnavailable, match="timeout"):
+            insert(db)
+        with pytest.raises(DatabaseUnavailable, match="is being asked"):
+            insert(db)
+        assert "prober" in {each.name for each in threading.enumerate()}
+    wait_until(lambda: "prober" not in {each.name for each in threading.enumerate()})
+    db.close()
+
+
+def test_lost_connections_are_replaced_without_a_storm(db: Database, own: Postgres) -> None:
+    task_id = insert(db)
+    with ThreadPoolExecutor(THREADS) as pool:
+        with own.locked(task_id):
+            toggles = [pool.submit(toggle, db, task_id) for _ in range(THREADS)]
+            wait_until(lambda: db._pool.get_stats()["pool_size"] == THREADS)
+        assert all(toggle.result() for toggle in toggles)
+        db._pool.pop_stats()
+        own.end_connections()
+        for insertion in [pool.submit(insert, db) for _ in range(50)]:
+            assert insertion.result()
+    assert db._pool.get_stats()["connections_num"] <= 2 * THREADS
+
+
+def test_connection_comes_back_after_every_kind_of_failure(db: Database) -> None:
+    for _ in range(2 * THREADS):
+        with pytest.raises(psycopg.DataError):
+            insert(db, "NUL \0")
+        with pytest.raises(UnicodeEncodeError):
+            insert(db, "surrogate \ud800")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            insert(db, "")
+        with pytest.raises(KeyError):
+            db.fetch("insert_task")
+    wait_until_all_are_free(db)
+
+
+def test_lock_that_is_not_had_in_time_is_503(
+    own: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 100)
+    db = Database(settings_for(own.url))
+    task_id = insert(db)
+    with own.locked(task_id), pytest.raises(psycopg.errors.LockNotAvailable) as error:
+        toggle(db, task_id)
+    db.close()
+    assert status_of(error.value) == 503
+
+
+def test_more_threads_than_connections_wait_their_turn(own: Postgres) -> None:
+    db = Database(settings_for(own.url, database_pool_size=1))
+    assert len({*at_once(8, lambda: insert(db))}) == 8
+    db.close()
+
+
+def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
+    own: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "POOL_TIMEOUT", 0.5)
+    db = Database(settings_for(own.url, database_pool_size=1))
+    task_id = insert(db)
+    with ThreadPoolExecutor(1) as pool, own.locked(task_id):
+        waiting = pool.submit(toggle, db, task_id)
+        wait_until(own.waiting)
+        with pytest.raises(DatabaseUnavailable):
+            insert(db)
+    assert waiting.result()
+    assert insert(db)
+    db.close()
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_error_with_a_code_that_nobody_knows_is_500(
+    own: Postgres, prepare: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZZ123'; END $$"
+    monkeypatch.setitem(QUERIES, "fail", Query("fail", text, ()))
+    db = Database(settings_for(own.url, database_prepare=prepare))
+    with pytest.raises(psycopg.Error) as error:
+        db.fetch("fail")
+    assert insert(db)
+    db.close()
+    assert (error.value.sqlstate, status_of(error.value)) == ("ZZ123", 500)
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (409, "23503 23505"),
+        (422, "22001 22003 22021 22P02 22P05 23514"),
+        (503, "08000 08006 25006 25P03 25P04 40001 40P01 53100 53200 53300 55P03"),
+        (503, "57014 57P01 57P02 57P03 57P05 57ZZZ"),
+        (500, "0A000 23502 25P02 26000 42501 42601 42P01 55000 XX000 ZZ123"),
+    ],
+)
+def test_every_sqlstate_has_its_status(status: int, codes: str) -> None:
+    for code in codes.split():
+        error = psycopg.DatabaseError()
+        error.sqlstate = code
+        assert (code, status_of(error)) == (code, status)
+
+
+def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame() -> None:
+    assert status_of(psycopg.OperationalError("the connection is lost")) == 503
+    assert status_of(psycopg.ProgrammingError("a mistake of ours")) == 500

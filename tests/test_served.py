@@ -1,0 +1,245 @@
+"""The API as it is run: a first start of `make run`, and a gunicorn that is used and killed.
+
+All else that is done to servers, tests/servers does.
+"""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+import jwt
+import processes
+import psutil  # type: ignore[import-untyped]
+import pytest
+from collector import Collector, collecting
+from own_postgres import OwnPostgres
+from processes import (
+    GREENLETS,
+    Process,
+    ask,
+    free_port,
+    gunicorn,
+    manage_here,
+    manage_run,
+    tasks_of,
+    wait_until,
+    wait_until_gone,
+)
+from support import SECRET, assert_error, token_for
+
+import config
+import generated
+import migrate
+import serving
+from config import SETTINGS
+
+JSON = {"Content-Type": "application/json"}
+
+
+def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path) -> None:
+    folder = processes.copy_of_project(tmp_path)
+    with manage_run(folder, measure=GREENLETS) as process:
+        assert f"http://127.0.0.1:{process.port}/docs" in process.output()
+        [line] = [line for line in process.lines() if line.startswith("curl")]
+        _, _, url, _, content_type, _, body, _, authorization = shlex.split(line)
+        headers = dict(header.split(": ") for header in (content_type, authorization))
+        assert url == f"http://127.0.0.1:{process.port}/api/demo/tasks"
+        created = process.ask("POST", "/api/demo/tasks", body=body, headers=headers)
+        assert (created.status_code, created.json["title"]) == (201, json.loads(body)["title"])
+        assert process.ask("GET", "/readyz").status_code == 200
+        assert process.stop() == 0
+        assert "Traceback" not in process.output()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
+    server = OwnPostgres(tmp_path_factory.mktemp("own") / "postgres")
+    server.start()
+    migrate.migrate(server.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting(free_port()) as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def api(
+    own: OwnPostgres,
+    collector: Collector,
+    metrics_port: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Process]:
+    """gunicorn with all that can be switched on, to be stopped with nothing to complain of."""
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("served"))
+    settings = {
+        "METRICS_PORT": metrics_port,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server.server_port}",
+        "OTEL_BSP_SCHEDULE_DELAY": 100,
+    }
+    with gunicorn(folder, own.url, measure=GREENLETS, **settings) as process:
+        yield process
+        family = process.family()
+        assert process.stop() == 0
+        wait_until_gone(family, 10)
+        assert "Traceback" not in process.output()
+
+
+def created(port: int) -> float | None:
+    """Ask for Prometheus' count of tasks that were created; None until it can be asked."""
+    with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        [count] = re.findall(r"^tasks_created_total (\S+)", answer.read().decode(), re.MULTILINE)
+        return float(count)
+    return None
+
+
+# First: the coverage of what a killed worker has run is lost.
+def test_killed_worker_is_replaced_and_what_it_counted_is_kept(
+    api: Process, metrics_port: int
+) -> None:
+    api.create()
+    wait_until(lambda: created(metrics_port))
+    before = created(metrics_port) or 0
+    workers = [child for child in psutil.Process(api.pid).children() if is_worker(child)]
+    for worker in workers:
+        worker.kill()
+    wait_until(lambda: not any(worker.is_running() for worker in workers))
+    wait_until(api.is_live)
+    api.create()
+    assert created(metrics_port) == before + 1
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return "metrics_server.py" not in "".join(process.cmdline())
+
+
+def test_six_operations_work_on_one_connection_that_is_kept(api: Process) -> None:
+    connection, token, path = api.connect(), token_for("carol"), tasks_of("carol")
+    created = ask(connection, "POST", path, token=token, json={"title": "Buy milk"})
+    assert (kept := connection.sock)
+    one = f"{path}/{created.json['id']}"
+    assert (created.status_code, created.headers["Location"]) == (201, one)
+    assert ask(connection, "GET", path, token=token).json == [created.json]
+    assert ask(connection, "GET", one, token=token).json == created.json
+    updated = ask(connection, "PUT", one, token=token, json={"title": "Buy bread"})
+    assert (updated.status_code, updated.json["title"]) == (200, "Buy bread")
+    toggled = ask(connection, "PATCH", f"{one}/complete", token=token, headers=JSON)
+    assert (toggled.status_code, toggled.json["completed"]) == (200, True)
+    deleted = ask(connection, "DELETE", one, token=token, headers=JSON)
+    assert (deleted.status_code, deleted.data) == (204, b"")
+    assert_error(ask(connection, "GET", one, token=token), 404, "not_found")
+    assert connection.sock is kept
+    connection.close()
+
+
+def test_request_without_a_token_is_401(api: Process) -> None:
+    assert_error(api.ask("GET", tasks_of("alice")), 401, "unauthorized")
+
+
+def test_request_that_is_no_http_has_an_error_of_the_one_shape(api: Process) -> None:
+    assert_error(api.ask("GET", "/", headers={"bad header": "x"}), 400, "bad_request")
+
+
+def test_request_and_its_statement_are_spans_at_the_collector(
+    api: Process, collector: Collector
+) -> None:
+    assert api.call("GET", headers={"X-Request-Id": "traced"}).status_code == 200
+    span, [statement] = collector.of_request("traced")
+    assert (span.name, statement.name) == ("GET /api/{user_id}/tasks", "select_tasks")
+
+
+def test_token_of_the_command_is_accepted(
+    api: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+    code, [token] = manage_here(monkeypatch, tmp_path, "token", "auth0|1", **given)
+    assert code == 0
+    assert api.ask("GET", tasks_of("auth0|1"), token=token).json == []
+
+
+def test_database_away_is_503_and_the_first_request_after_its_return_succeeds(
+    api: Process, own: OwnPostgres
+) -> None:
+    task_id = api.create()
+    with own.away():
+        api.call("GET")
+        assert_error(api.call("GET"), 503, "unavailable")
+        assert api.ask("GET", "/livez").status_code == 200
+        assert_error(api.ask("GET", "/readyz"), 503, "unavailable")
+    assert api.call("GET", task_id).status_code == 200
+    assert api.ask("GET", "/readyz").status_code == 200
+
+
+# Commands, in this process
+
+
+@pytest.mark.parametrize("command", ["run", "migrate", "purge"])
+def test_where_no_server_is_brought_along_an_address_is_asked_for(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "embedded", None)  # as in the container image
+    code, [line] = manage_here(monkeypatch, tmp_path, command, API_PORT=free_port())
+    assert code == 1
+    assert line.startswith("Error: Set DATABASE_URL: ")
+
+
+def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+    given |= {"JWT_ISSUER": "https://issuer", "JWT_AUDIENCE": "https://audience"}
+    code, [token] = manage_here(monkeypatch, tmp_path, "token", **given)
+    assert code == 0
+    claims = jwt.decode(token, SECRET, ["HS256"], audience="https://audience")
+    assert (claims["iss"], claims["sub"]) == ("https://issuer", "demo")
+
+
+def test_command_token_without_a_secret_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_URL": "http://localhost:3000"}
+    code, [line] = manage_here(monkeypatch, tmp_path, "token", **given)
+    assert code == 1
+    assert line.startswith("Error: Set BETTER_AUTH_SECRET: ")
+
+
+def test_command_docs_writes_the_generated_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = {tmp_path / file.name: text for file, text in generated.files().items()}
+    assert len(written) == 3
+    monkeypatch.setattr("generated.files", lambda: written)
+    assert manage_here(monkeypatch, tmp_path, "docs") == (0, [])
+    assert all(file.read_text() == text for file, text in written.items())
+
+
+CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_wrong_value_is_refused_with_the_name_of_its_setting(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, [line] = manage_here(monkeypatch, tmp_path, "run", **{name.upper(): "~"})
+    assert code == 1
+    assert line.startswith(f"Error: {name.upper()} must be ")
+
+
+def test_without_a_secret_no_curl_line_is_printed() -> None:
+    settings = config.Settings(better_auth_url="http://localhost:3000", api_host="::")
+    text = serving.banner(settings)
+    assert "http://[::1]:8000/docs" in text
+    assert "curl" not in text

@@ -1,0 +1,72 @@
+"""Limits that processes share, with what speaks like Redis; tests/services has a real one."""
+
+from collections import Counter
+from collections.abc import Iterator
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from issuer import api_for, ask
+from processes import wait_until
+from support import assert_error, token_for
+
+
+class Speaker(ThreadingTCPServer):
+    """Adds to counters, as the script that it is sent would."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Listener)
+        self.counts: Counter[bytes] = Counter()
+        self.url = f"redis://127.0.0.1:{self.server_address[1]}?socket_timeout=10"
+
+
+class Listener(StreamRequestHandler):
+    """https://redis.io/docs/latest/develop/reference/protocol-spec/"""
+
+    server: Speaker
+
+    def handle(self) -> None:
+        while head := self.rfile.readline():
+            words = [self.read_word() for _ in range(int(head[1:]))]
+            _eval, _script, _one, key, _seconds, amount = words
+            self.server.counts[key] += int(amount)
+            self.wfile.write(b":%d\r\n" % self.server.counts[key])
+
+    def read_word(self) -> bytes:
+        size = int(self.rfile.readline()[1:])
+        return self.rfile.read(size + 2)[:-2]
+
+
+@pytest.fixture
+def redis() -> Iterator[Speaker]:
+    with Speaker() as speaker:
+        Thread(target=speaker.serve_forever, daemon=True).start()
+        yield speaker
+        speaker.shutdown()
+
+
+def calls(app: Any, number: int) -> list[int]:
+    return [ask(app, token_for("alice")).status_code for _ in range(number)]
+
+
+def test_two_processes_share_a_users_quota(redis: Speaker):
+    here, there = (api_for(redis_url=redis.url, rate_limit="4/day") for _ in range(2))
+    assert calls(here, 3) + calls(there, 2) == [200] * 4 + [429]
+    assert_error(ask(here, token_for("alice")), 429, "rate_limited")
+
+
+def test_while_redis_is_away_each_process_counts_for_itself(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("shared_counts.PAUSE", 0.01)
+    app = api_for(redis_url="redis://127.0.0.1:1", rate_limit="4/day")
+    shared = app.extensions["rate_limits"].redis
+    assert calls(app, 5) == [200] * 4 + [429]
+    assert shared.is_away
+    shared._pool = api_for(redis_url=redis.url).extensions["rate_limits"].redis._pool
+    wait_until(lambda: not shared.is_away)
+    assert calls(app, 1) == [200]
+    wait_until(lambda: "Redis is back" in caplog.messages)
