@@ -1,6 +1,5 @@
 """The pool by itself: what it waits for, what it replaces, and SQLSTATE as HTTP."""
 
-import json
 import socket
 import threading
 import time
@@ -15,6 +14,7 @@ from processes import wait_until
 from support import settings_for
 
 import database
+from blueprints.tasks import parameters_of
 from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
 from database import Database, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
@@ -54,8 +54,8 @@ def toggle(db: Database, task_id: int) -> object:
 
 
 def insert(db: Database, title: str = "Buy milk") -> int:
-    task = json.dumps({"title": title}, ensure_ascii=False)
-    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", task=task, max_stored=1000)
+    values = parameters_of({"title": title})
+    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", max_stored=1000, **values)
     return int(task_id)
 
 
