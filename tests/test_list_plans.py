@@ -17,8 +17,7 @@ from support import API_ROLE, settings_for
 from database import Database
 from statements import QUERIES
 
-OTHERS, TASKS, SHARE = 300, 3000, 10
-MIDDLE = TASKS * SHARE // 2
+OTHERS, TASKS, SHARE = 1000, 10_000, 10
 LIMIT = 50
 PAGES_OF_INDEX = TASKS // 15  # an 8 KiB page of an index has 15 entries at least
 PAGES_OF_KEY = TASKS // 50  # and one of the primary key's, without titles, has 50
@@ -32,10 +31,10 @@ FOUND_WALKED = ("created", "updated", "due")
 WALKED = (*FOUND_WALKED, "priority")
 # Where a page in the middle of each order ends.
 POSITIONS = {
-    "created": MIDDLE,
-    "updated": MIDDLE,
+    "created": 50_000,
+    "updated": 50_000,
     "title": "task 5",
-    "due": "2027-09-18",
+    "due": "2031-09-15",
     "priority": "low",
 }
 VALUES: dict[str, Any] = dict.fromkeys(
@@ -44,7 +43,7 @@ VALUES: dict[str, Any] = dict.fromkeys(
 
 
 def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_: object) -> None:
-    """Store one user's tasks, a tenth of all, scattered among those of others."""
+    """Store one user's tasks, a tenth of all, scattered among those of 1,000 others."""
     with psycopg.connect(
         host=host, port=port, user=user, dbname=dbname, password=password, autocommit=True
     ) as connection:
@@ -73,7 +72,7 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
             """
             INSERT INTO task_counters (user_id, version, stored)
             SELECT 'other ' || n, 1, 0 FROM generate_series(1, 5000) AS n
-            UNION SELECT 'heavy', 30002, 3000
+            UNION SELECT 'heavy', 100002, 10000
             """
         )
         connection.execute("VACUUM (ANALYZE) tasks, task_counters")
@@ -106,7 +105,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def positions(name: str) -> list[dict[str, Any]]:
     sort = name.removeprefix("select_").partition("_by_")[2].partition("_")[0] or "created"
-    return [{}, {"after_key": POSITIONS[sort], "after_id": MIDDLE}]
+    return [{}, {"after_key": POSITIONS[sort], "after_id": 50_000}]
 
 
 @pytest.fixture
@@ -208,8 +207,8 @@ def test_version_of_a_list_is_one_row(planned: psycopg.Connection):
 
 @pytest.mark.parametrize("name", ["update_tasks", "delete_tasks"])
 def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: str):
-    query = "SELECT id FROM tasks WHERE user_id = 'heavy' AND id > %s ORDER BY id LIMIT 100"
-    ids = [task_id for (task_id,) in planned.execute(query, [MIDDLE])]
+    query = "SELECT id FROM tasks WHERE user_id = 'heavy' AND id > 50000 ORDER BY id LIMIT 100"
+    ids = [task_id for (task_id,) in planned.execute(query)]
     changes = json.dumps(
         [{"task_id": each, "sent": ["completed"], "completed": True} for each in ids]
     )
