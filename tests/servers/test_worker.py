@@ -307,7 +307,7 @@ def test_request_on_a_kept_connection_is_answered_while_the_server_stops(
         with row_locked(url, task_id):
             toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
             with psycopg.connect(url, autocommit=True) as other:
-                waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
                 waiting += " AND datname = current_database()"
                 wait_until(lambda: other.execute(waiting).fetchone())
             process.popen.terminate()
