@@ -346,3 +346,17 @@ def test_reload_beside_a_wrong_setting_goes_on(folder: Path, api: Process) -> No
     wrong.unlink()
     wait_until(api.is_live)
     assert api.call("GET").status_code == 200
+
+
+def test_worker_that_has_answered_its_share_is_replaced_and_no_request_fails(
+    folder: Path, url: str
+) -> None:
+    with gunicorn(folder, url, GUNICORN_CMD_ARGS="--max-requests 3") as process:
+        [before] = psutil.Process(process.pid).children()
+        wait_until(
+            lambda: (
+                process.ask("GET", "/livez").status_code != 200
+                or before not in psutil.Process(process.pid).children()
+            )
+        )
+        assert process.ask("GET", "/livez").status_code == 200
