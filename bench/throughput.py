@@ -162,6 +162,7 @@ def serving_ours(url: str) -> Iterator[Server]:
         "BETTER_AUTH_SECRET": SECRET,
         "CORS_ORIGINS": ORIGIN,
         "RATE_LIMIT": RATE_LIMIT,
+        "MAX_TASKS_PER_USER": "10000000",  # one user's batches create more than the default
         "WEB_CONCURRENCY": str(PROCESSES),
         "API_HOST": HOST,
         "API_PORT": str(port),
