@@ -103,7 +103,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             del self.waiting_since[client]
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
-        """Answer a request, in less time than gunicorn's own worker, and with one for the client.
+        """Answer a request, whose client has CLIENT_TIMEOUT for each step.
 
         Raises:
             StopIteration: the connection ends here.
