@@ -3,6 +3,7 @@
 import logging
 import time
 from contextlib import suppress
+from math import inf
 from threading import Lock, Thread
 from typing import Any
 
@@ -37,6 +38,7 @@ class SharedCounts:
 
     def __init__(self, url: str) -> None:
         self.is_away = False
+        self._back_at = -inf
         self._lock = Lock()
         self._pool = ConnectionPool.from_url(url, **OPTIONS)
 
@@ -44,10 +46,11 @@ class SharedCounts:
         """Add to a counter that lives for `seconds`; return its value then, None while away."""
         if self.is_away:
             return None
+        asked_at = time.monotonic()
         try:
             return self._ask(key, seconds, amount)
         except RedisError as error:
-            self._leave(error)
+            self._leave(error, asked_at)
             return None
 
     def _ask(self, key: str, seconds: int, amount: int) -> int:
@@ -63,9 +66,9 @@ class SharedCounts:
             self._pool.release(connection)
         return used
 
-    def _leave(self, error: RedisError) -> None:
+    def _leave(self, error: RedisError, asked_at: float) -> None:
         with self._lock:
-            if self.is_away:
+            if self.is_away or asked_at < self._back_at:  # the failure is of an outage that is over
                 return
             self.is_away = True
         tell("redis_left")
@@ -77,5 +80,6 @@ class SharedCounts:
             time.sleep(PAUSE)
             with suppress(RedisError):  # a write: a read-only or full Redis answers a ping
                 self._ask("probe", 1, 1)
+                self._back_at = time.monotonic()
                 self.is_away = False
         log.warning("Redis is back")

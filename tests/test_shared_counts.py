@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from issuer import api_for, ask
 from processes import wait_until
 from support import assert_error, token_for
+
+from shared_counts import SharedCounts
 
 
 class Speaker(ThreadingTCPServer):
@@ -20,6 +23,7 @@ class Speaker(ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Listener)
         self.counts: Counter[bytes] = Counter()
+        self.asked, self.may_end = Event(), Event()
         self.url = f"redis://127.0.0.1:{self.server_address[1]}?socket_timeout=10"
 
 
@@ -32,6 +36,12 @@ class Listener(StreamRequestHandler):
         while head := self.rfile.readline():
             words = [self.read_word() for _ in range(int(head[1:]))]
             _eval, _script, _one, key, _seconds, amount = words
+            if key == b"tasks:broken":
+                return
+            if key == b"tasks:broken later":
+                self.server.asked.set()
+                self.server.may_end.wait(10)
+                return
             self.server.counts[key] += int(amount)
             self.wfile.write(b":%d\r\n" % self.server.counts[key])
 
@@ -70,3 +80,20 @@ def test_while_redis_is_away_each_process_counts_for_itself(
     wait_until(lambda: not shared.is_away)
     assert calls(app, 1) == [200]
     wait_until(lambda: "Redis is back" in caplog.messages)
+
+
+def test_a_failure_that_comes_after_the_return_is_of_the_outage_before(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("shared_counts.PAUSE", 0.01)
+    counts = SharedCounts(redis.url)
+    with ThreadPoolExecutor() as threads:
+        late = threads.submit(counts.add, "broken later", 60, 1)
+        assert redis.asked.wait(10)
+        assert counts.add("broken", 60, 1) is None
+        assert counts.is_away
+        wait_until(lambda: not counts.is_away)
+        redis.may_end.set()
+        assert late.result(10) is None
+    assert not counts.is_away
+    assert counts.add("whole", 60, 1) == 1
