@@ -31,7 +31,7 @@ PUBLIC_ENDPOINTS = frozenset(
 )
 
 SYMMETRIC_ALGORITHM = "HS256"
-LEEWAY = 30  # seconds of clock skew; tokens of an issuer that is 20 s ahead are accepted
+LEEWAY = 30  # seconds that the issuer's clock may be ahead or behind
 LAST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 3339 can write
 REMEMBERED_TOKENS = 4096
 
@@ -258,6 +258,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
         limits.requests.count(asked.environ, subject)
         owner = (asked.view_args or {}).get("user_id", "")
         if subject != owner:
+            # Slashes of an id come as %2F; a plain one behind the caller's own begins their path.
             sent = raw_path(asked.environ)
             if owner.startswith(f"{subject}/") and sent.count("%2f") <= subject.count("/"):
                 raise ApiError(404)  # a path of the user's own, where there is nothing

@@ -11,7 +11,7 @@ from typing import Any, Self
 from dotenv import dotenv_values
 from psycopg.conninfo import conninfo_to_dict
 
-from parsers import (
+from setting_parsers import (
     integer,
     log_format,
     log_level,
@@ -59,8 +59,8 @@ class Settings:
     database_replica_url: str = setting(
         "",
         postgres_url,
-        "Address of a streaming replica, which then serves lists, changes and exports, never older"
-        " than what their user has written",
+        "Address of a streaming replica, which then serves lists, changes, the trash and exports,"
+        " never older than what their user has written",
     )
     migration_database_url: str = setting(
         "",

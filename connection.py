@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
-from shares import Turn
+from shares import Place
 from statements import QUERIES, Query
 from trail import CURRENT, Run
 
@@ -100,7 +100,7 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
-        self.turn: Turn | None = None  # of the user who holds the connection
+        self.place: Place | None = None  # of the user who holds the connection
         self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
         self._prepared_names: set[str] = set()
         asked = {option.keyword: option.val for option in self.pgconn.info}
@@ -115,9 +115,9 @@ class Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
-        return self.run_in_turn([name], values)[0]
+        return self.run_together([name], values)[0]
 
-    def run_in_turn(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
+    def run_together(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         """Run named statements in one round trip, a user's in one transaction; raises as `run`."""
         trail = CURRENT.get()
         if trail is None:
@@ -170,7 +170,7 @@ class Connection(psycopg.Connection[Any]):
             self.pgconn.send_query_params(query.text.encode(), arguments)
 
     def fetch(self, name: str, **values: Value) -> list[Row]:
-        """Do what `Database.fetch` does, on this connection and so in its transaction."""
+        """Run a named statement; return its rows as `Database.fetch`; raises as `run`."""
         return rows_of(self.run(name, values))
 
     def command(self, command: bytes) -> None:

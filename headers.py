@@ -10,7 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
 from cors import cors_headers
-from rate_limits import HEADERS as RATE_LIMIT_HEADERS
+from rate_limits import HEADERS_KEY
 
 COMMON = [
     ("Vary", "Origin, Accept-Encoding"),
@@ -40,7 +40,7 @@ def add_headers(app: Flask, settings: Settings) -> None:
                 *given,
                 *(COMMON_OF_HTTPS if environ["wsgi.url_scheme"] == "https" else COMMON),
                 *allowed(environ),
-                *environ.get(RATE_LIMIT_HEADERS, ()),
+                *environ.get(HEADERS_KEY, ()),
             ]
             names = {name for name, _ in given}
             if POLICY[0] not in names:

@@ -19,7 +19,7 @@ from connection import Connection, Value
 from errors import RETRY_AFTER, ApiError
 from trail import telling_at_the_end
 
-METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
+KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
 HEADER = "HTTP_IDEMPOTENCY_KEY"
 # A string of RFC 9651, section 3.3.3, or, as many clients send it, the same without its quotes.
 KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\]){1,255})"|([!#-~]{1,255})')
@@ -32,7 +32,7 @@ def keep_answers(app: Flask) -> None:
 
     def dispatch_once() -> ResponseReturnValue:
         asked = request_ctx.request
-        if HEADER not in asked.environ or asked.method not in METHODS:
+        if HEADER not in asked.environ or asked.method not in KEYED_METHODS:
             return dispatch()
         owner = (asked.view_args or {}).get("user_id")
         return answer_once(app, asked, owner, dispatch) if owner else dispatch()

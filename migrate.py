@@ -46,7 +46,7 @@ def pending_migrations(connection: Connection) -> list[str]:
     """
     known = known_migrations()
     try:
-        result = connection.run("select_pending_migrations", {"versions": f"{{{','.join(known)}}}"})
+        result = connection.run("select_pending_migrations", {"versions": known})
     except psycopg.errors.UndefinedTable:
         return known
     pending = result.get_value(0, 0)

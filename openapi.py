@@ -11,7 +11,7 @@ from auth import PUBLIC_ENDPOINTS
 from blueprints import ACCEPTED_PATCHES, WRITES
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
 from field_types import Choice
-from idempotency import KEY, METHODS
+from idempotency import KEY, KEYED_METHODS
 
 DESCRIPTION = """\
 Tasks of many users. Every path below `/api/{user_id}` belongs to one user: `user_id` must be the
@@ -77,11 +77,13 @@ CONDITIONS = {
     "If-None-Match": {
         "in": "header",
         "name": "If-None-Match",
-        "description": "The ETag of what you have: if that has not changed, the answer is 304.",
+        "description": (
+            "The ETag of what you have: if it has not changed, a GET gets a 304, a write a 412."
+        ),
         "schema": {"type": "string", "examples": ['"57"']},
     },
 }
-NEGOTIATING_ENDPOINTS = {"transfer.export_tasks"}
+STATUS_OF_ENDPOINT = {"tasks.list_tasks": 414, "transfer.export_tasks": 406}
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": "Idempotency-Key",
@@ -169,21 +171,19 @@ class SharedDescription(BasePlugin):
             statuses = {401, 422, 429, 500, 503}
             if rule.arguments > {"user_id"}:
                 statuses |= {404}
-            if rule.endpoint == "tasks.list_tasks":  # the only one whose query may be that long
-                statuses |= {414}
+            if rule.endpoint in STATUS_OF_ENDPOINT:
+                statuses |= {STATUS_OF_ENDPOINT[rule.endpoint]}
             if "requestBody" in operation:
                 statuses |= {400, 413, 415}
-            if rule.endpoint in NEGOTIATING_ENDPOINTS:
-                statuses |= {406}
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
             for header in filter(heeded.__contains__, CONDITIONS):
                 operation.setdefault("parameters", []).append(CONDITIONS[header])
             if method.upper() in WRITES:
                 statuses |= {412}
-            if method.upper() in METHODS:
+            if method.upper() in KEYED_METHODS:
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
                 add_headers(operation, REPLAYED, below=300)
-                statuses |= {400, 409, 413}
+                statuses |= {400, 409, 413, 415}  # its body is read, whatever the view does
             for status in sorted(statuses):
                 operation["responses"][str(status)] = self.error_response(status)
 

@@ -28,7 +28,7 @@ REFUSALS = (True, False, False, False)
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and all that was read of it
 LARGE = 1024 * 1024  # bytes; a larger answer is kept until its client has read all of it
 LARGE_AT_ONCE = 4  # such answers and exports, per user and process
-HELD = "tasks.held"  # environ key: what an import holds until its end
+HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
 
@@ -119,7 +119,7 @@ def bound_files(app: Flask) -> None:
         if not path.endswith("/tasks/import") or environ["REQUEST_METHOD"] != "POST":
             return answer(environ, start_response)
         with ExitStack() as held:
-            environ[HELD] = held
+            environ[HELD_KEY] = held
             return answer(environ, start_response)
 
     app.wsgi_app = answer_bounded  # type: ignore[method-assign]
@@ -147,7 +147,7 @@ def await_import(app: Flask, held: ExitStack) -> None:
     Raises:
         ApiError: 503 where there is none in time.
     """
-    turns: BoundedSemaphore = app.extensions["import_turns"]
-    if not turns.acquire(timeout=PATIENCE):
+    slots: BoundedSemaphore = app.extensions["import_turns"]
+    if not slots.acquire(timeout=PATIENCE):
         raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
-    held.callback(turns.release)
+    held.callback(slots.release)

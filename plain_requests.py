@@ -163,4 +163,5 @@ def base_environ(cfg: Any) -> Environ:
     return environ | {"wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 
 
+# gunicorn's own, before gunicorn.conf.py puts ours in their place.
 get_other_parser, create_other = http.get_parser, wsgi.create

@@ -10,11 +10,11 @@ from typing import Any
 
 from config import Settings
 from errors import ApiError
-from parsers import parse_rate
+from setting_parsers import parse_rate
 from trail import CURRENT, tell
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
-HEADERS = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
+HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
 
 
 class RateLimits:
@@ -68,7 +68,7 @@ class Limit:
         rest, wait = max(self._quota - used, 0), self._seconds - elapsed
         is_over = used - amount >= self._quota
         if amount or is_over:
-            environ[HEADERS] = [self._policy, ("RateLimit", f'"{self.name}";r={rest};t={wait}')]
+            environ[HEADERS_KEY] = [self._policy, ("RateLimit", f'"{self.name}";r={rest};t={wait}')]
         if is_over:
             tell("rate_limited", self.name)
             if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):

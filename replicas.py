@@ -1,4 +1,4 @@
-"""Large reads from a replica, never older than what the primary has: docs/decisions/0016."""
+"""Large reads from a replica, as new as the primary has them: docs/decisions/0016-replicas.md."""
 
 import logging
 from dataclasses import replace
@@ -34,7 +34,7 @@ class Reader:
         self._lock = Lock()
 
     def fetch(self, name: str, **values: Value) -> list[Row]:
-        """Do what `Database.fetch` does."""
+        """Run a named statement; return its rows and raise as `Database.fetch`."""
         if name in LARGE_READS and not self.is_away and not self._replica.is_crowded():
             rows = self._ask_replica(name, values)
             if rows is not None:
@@ -54,7 +54,7 @@ class Reader:
         [(written,)] = self._primary.fetch("select_version", user_id=values["user_id"])
         try:
             with self._replica.connection() as connection:
-                replayed, read = connection.run_in_turn(["select_version", name], values)
+                replayed, read = connection.run_together(["select_version", name], values)
         except DatabaseBusy:
             return None
         except (DatabaseUnavailable, psycopg.Error) as error:

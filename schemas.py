@@ -9,8 +9,8 @@ from converters import LARGEST_ID
 from field_types import (
     DUE_DESCRIPTION,
     DUE_PATTERN,
+    NOT_BLANK_PATTERN,
     STORABLE_PATTERN,
-    TITLE_PATTERN,
     Due,
     StrictBoolean,
     StrictSchema,
@@ -45,7 +45,7 @@ class TaskFields(StrictSchema):
     tags = Tags(
         TrimmedText(
             validate=Length(1, LONGEST_TAG),
-            metadata={"pattern": TITLE_PATTERN, "examples": ["home"]},
+            metadata={"pattern": NOT_BLANK_PATTERN, "examples": ["home"]},
         ),
         allow_none=True,
         validate=Length(max=MOST_TAGS),
@@ -68,7 +68,7 @@ def title_field(*, required: bool) -> TrimmedText:
         validate=Length(1, LONGEST_TITLE),
         metadata={
             "description": "White space at both ends is dropped.",
-            "pattern": TITLE_PATTERN,
+            "pattern": NOT_BLANK_PATTERN,
             "examples": ["Buy milk"],
         },
     )

@@ -8,12 +8,12 @@ from queue import Empty, SimpleQueue
 LINES = 64  # queues; users whose hashes collide share one, and are told apart in it
 
 
-class Turn:
+class Place:
     """A place in a queue; a user's first few hold the resource, that user's others wait."""
 
     __slots__ = ("go", "line", "user")
 
-    def __init__(self, user: str, line: list["Turn"]) -> None:
+    def __init__(self, user: str, line: list["Place"]) -> None:
         self.user = user
         self.line = line
         self.go: SimpleQueue[None] | None = None
@@ -27,31 +27,31 @@ class Shares:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lines: list[list[Turn]] = [[] for _ in range(LINES)]
+        self._lines: list[list[Place]] = [[] for _ in range(LINES)]
 
-    def take(self, user: str, timeout: float) -> Turn | None:
-        """Take one of the user's turns; None if none is free within `timeout` seconds."""
+    def take(self, user: str, timeout: float) -> Place | None:
+        """Take one of the user's places; None if none is free within `timeout` seconds."""
         line = self._lines[hash(user) % LINES]
-        turn = Turn(user, line)
-        line.append(turn)
-        if len(line) <= self._most or turn in self._first(turn):
-            return turn
-        turn.go = SimpleQueue()
-        if turn not in self._first(turn):  # nobody has left meanwhile
+        place = Place(user, line)
+        line.append(place)
+        if len(line) <= self._most or place in self._first(place):
+            return place
+        place.go = SimpleQueue()
+        if place not in self._first(place):  # nobody has left meanwhile
             try:
-                turn.go.get(timeout=timeout)
+                place.go.get(timeout=timeout)
             except Empty:
-                self.give_back(turn)
+                self.give_back(place)
                 return None
-        return turn
+        return place
 
-    def give_back(self, turn: Turn) -> None:
+    def give_back(self, place: Place) -> None:
         """Leave the queue, and wake those now in front; some may have been woken already."""
-        turn.line.remove(turn)
-        for first in self._first(turn):
+        place.line.remove(place)
+        for first in self._first(place):
             if first.go:
                 first.go.put(None)
 
-    def _first(self, turn: Turn) -> list[Turn]:
-        """List the turns of this turn's user that may hold the resource."""
-        return [each for each in turn.line.copy() if each.user == turn.user][: self._most]
+    def _first(self, place: Place) -> list[Place]:
+        """List the places of this place's user that may hold the resource."""
+        return [each for each in place.line.copy() if each.user == place.user][: self._most]

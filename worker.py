@@ -231,10 +231,10 @@ class Response(wsgi.Response):  # type: ignore[misc]
             self.sock.sendall(data[start : start + PIECE])
 
 
+# gunicorn's own, before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
 errors_of = cache(wsgi.WSGIErrorsWrapper)
-
-
+# In place of an attribute that gunicorn computes and sets, to 800 KB.
 longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
 
 

@@ -83,10 +83,10 @@ def versions_of(header: str) -> list[str]:
     return [tag for tag in ENTITY_TAG.findall(header) if VERSION_PATTERN.fullmatch(tag)]
 
 
-def expected_versions() -> str | None:
-    """Read If-Match (RFC 9110, section 13.1.1) as an array for PostgreSQL; None: any version."""
+def expected_versions() -> list[str] | None:
+    """Read the versions of If-Match (RFC 9110, section 13.1.1); None: any version."""
     header: str = request_ctx.request.environ.get("HTTP_IF_MATCH", "*").strip()
-    return None if header == "*" else f"{{{','.join(versions_of(header))}}}"
+    return None if header == "*" else versions_of(header)
 
 
 def is_fresh(version: str) -> bool:
@@ -189,7 +189,7 @@ def load_query(schema: Schema, query: bytes) -> Mapping[str, Any]:
 
 
 class BodyParser(FlaskParser):
-    """webargs' parser, with the contract's strict answers to a body that is not JSON."""
+    """webargs' parser, strict about what is JSON, and what was sent as JSON."""
 
     DEFAULT_VALIDATION_STATUS = 422
 
@@ -234,11 +234,11 @@ def first_fault(details: Any) -> str:
     return place + str(details[0])
 
 
-def heeds(what: str) -> Callable[[Any], Any]:
-    """Mark a view that heeds a condition (If-Match, If-None-Match), or the query string."""
+def heeds(*what: str) -> Callable[[Any], Any]:
+    """Mark a view that heeds conditions (If-Match, If-None-Match), or the query string."""
 
     def mark(view: Any) -> Any:
-        view.heeds = getattr(view, "heeds", frozenset()) | {what}
+        view.heeds = getattr(view, "heeds", frozenset()) | set(what)
         return view
 
     return mark
@@ -261,7 +261,7 @@ def refuse_what_is_not_heeded() -> None:
 
 
 class UserBlueprint(Blueprint):  # type: ignore[misc]
-    """Routes below /api/{user_id}: what a client sends is heeded or refused, never ignored."""
+    """Routes below /api/{user_id}: a query or an If-Match that a view does not heed is refused."""
 
     ARGUMENTS_PARSER = BodyParser()
 

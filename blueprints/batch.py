@@ -15,10 +15,10 @@ from blueprints import (
     json_response,
     transaction,
 )
-from blueprints.tasks import COMPLETED_NOW
+from blueprints.tasks import COMPLETED_NOW, missing_task, too_many_tasks
 from connection import Connection
 from converters import LARGEST_ID
-from errors import MESSAGE_OF_STATUS, ApiError
+from errors import ApiError
 from field_types import Choice, ShortList, StrictBoolean, StrictSchema
 from schemas import Task, TaskCreate, TaskPatch
 from trail import tell
@@ -166,7 +166,7 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     """Do many operations on tasks, all or none
 
     If any cannot be done, none is, and the error is that of the first of them and names it, counted
-    from 0; if the creations exceed the quota, all of them. A `patch` is a JSON merge patch;
+    from 0; if there would be too many tasks, all creations. A `patch` is a JSON merge patch;
     `version` does what If-Match does for a single task.
     """
     operations: list[Operation] = body["operations"]
@@ -211,7 +211,7 @@ def change(
         return {}
     changes = [change_of(operations[number]) for number in numbers]
     ids: list[int] = [each["task_id"] for each in changes]
-    rows = db.fetch(statement, user_id=user_id, ids=ids, changes=json.dumps(changes))
+    rows = db.fetch(statement, user_id=user_id, task_ids=ids, changes=json.dumps(changes))
     done = {int(task_id): result for task_id, result in rows}
     return {n: done[operations[n]["id"]] for n in numbers if operations[n]["id"] in done}
 
@@ -228,14 +228,14 @@ def reason(db: Connection, user_id: str, operations: list[Operation], number: in
     operation = operations[number]
     if operation["op"] == "create":
         most = current_app.config["MAX_TASKS_PER_USER"]
-        message = f"You would have more than {most} tasks, the most there can be."
-        return failure(409, message, *numbers_of(operations, "create"))
+        return failure(too_many_tasks(most), *numbers_of(operations, "create"))
     task_id: int = operation["id"]
     if "version" in operation and db.fetch("select_task", user_id=user_id, task_id=task_id):
-        return failure(412, MESSAGE_OF_STATUS[412], number)
-    return failure(404, f"Resource not found: task {task_id}", number)
+        return failure(ApiError(412), number)
+    return failure(missing_task(task_id), number)
 
 
-def failure(status: int, message: str, *numbers: int) -> ApiError:
-    details = {"operations": {str(number): [message] for number in numbers}}
-    return ApiError(status, f"operation {numbers[0]}: {message}", details)
+def failure(error: ApiError, *numbers: int) -> ApiError:
+    """Make an error of the operations that it befell."""
+    details = {"operations": {str(number): [error.message] for number in numbers}}
+    return ApiError(error.status, f"operation {numbers[0]}: {error.message}", details)

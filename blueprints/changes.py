@@ -53,7 +53,7 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
         user_id=user_id,
         version=position.version,
         task_id=position.task_id,
-        max_rows=asked.get("limit", LARGEST_PAGE),
+        limit=asked.get("limit", LARGEST_PAGE),
         largest_id=LARGEST_ID,
     )
     return changes_response(

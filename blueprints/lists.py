@@ -19,7 +19,7 @@ from blueprints import broken_rule, database, is_fresh, json_response, path_of, 
 from blueprints.paging import LARGEST_PAGE, PageArguments
 from config import VERSION
 from connection import Value
-from field_types import DUE_PATTERN, TITLE_PATTERN, Due, TrimmedText, moment_of
+from field_types import DUE_PATTERN, NOT_BLANK_PATTERN, Due, TrimmedText, moment_of
 from schemas import LONGEST_TAG, MOST_TAGS, PRIORITIES
 
 LONGEST_SEARCH = 200  # characters
@@ -46,7 +46,7 @@ class ListArguments(PageArguments):
     )
     priority = fields.String(validate=OneOf(PRIORITIES))
     tag = fields.List(
-        TrimmedText(validate=Length(1, LONGEST_TAG), metadata={"pattern": TITLE_PATTERN}),
+        TrimmedText(validate=Length(1, LONGEST_TAG), metadata={"pattern": NOT_BLANK_PATTERN}),
         validate=Length(1, MOST_TAGS),
         metadata={"description": "A tag that the task has; if given several times, all of them."},
     )
@@ -56,7 +56,7 @@ class ListArguments(PageArguments):
         validate=Length(1, LONGEST_SEARCH),
         metadata={
             "description": "Words that must all be in title or description; case is ignored.",
-            "pattern": TITLE_PATTERN,
+            "pattern": NOT_BLANK_PATTERN,
             "examples": ["milk"],
         },
     )
@@ -118,11 +118,11 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     after = open_cursor(user_id, asked)
     if "HTTP_IF_NONE_MATCH" in request_ctx.request.environ:
         [(counter,)] = database().fetch("select_version", user_id=user_id)
-        version = version_of(counter)
+        version = etag_of(counter)
         if is_fresh(version):
             return Response(status=304, headers={"ETag": f'"{version}"'})
     [(counter, tasks, end, *counts)] = fetch_page(user_id, asked, after)
-    response = json_response(tasks, ETag=f'"{version_of(counter)}"')
+    response = json_response(tasks, ETag=f'"{etag_of(counter)}"')
     if end:
         link = next_page(user_id, make_cursor(user_id, asked, end))
         response.headers["Link"] = f'<{link}>; rel="next"'
@@ -131,7 +131,7 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     return response
 
 
-def version_of(counter: bytes) -> str:
+def etag_of(counter: bytes) -> str:
     """Name the state of a user's lists: whatever changes one increments the user's counter.
 
     It also names the key that signed the cursor in `Link`: under another key, that is invalid.

@@ -47,16 +47,21 @@ blueprint = UserBlueprint(
     description="What a user wants to get done.",
 )
 
-NOT_SENT: dict[str, Any] = dict.fromkeys(
-    ("title", "description", "completed", "priority", "due_at", "due_all_day", "tags")
-)
+NOT_SENT: dict[str, Any] = dict.fromkeys((*TaskUpdate().fields, "due_all_day"))
 
-# How the JSON of a task just completed looks. A title cannot look so: its quotes are escaped.
+# How the JSON of a completed task looks, and of one just completed. No title can look so: its
+# quotes are escaped.
+COMPLETED = b'"completed":true'
 COMPLETED_NOW = re.compile(rb'"updated_at":("[^"]+"),"completed_at":\1')
 
 
 def missing_task(task_id: int) -> ApiError:
     return ApiError(404, f"Resource not found: task {task_id}")
+
+
+def too_many_tasks(most: int) -> ApiError:
+    message = f"You would have more than {most} tasks, the most there can be; the trash counts too."
+    return ApiError(409, message)
 
 
 def task_response(version: bytes, task: bytes, status: int = 200) -> Response:
@@ -88,7 +93,7 @@ def write_task(
         [(version, task)] = rows
         return version, task
     # The statement has decided; only the reason is looked up afterwards.
-    if versions and database().fetch(found_by, user_id=user_id, task_id=task_id):
+    if versions is not None and database().fetch(found_by, user_id=user_id, task_id=task_id):
         raise ApiError(412)
     raise missing_task(task_id)
 
@@ -117,7 +122,8 @@ def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response
 def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
     """List the user's tasks, newest first
 
-    All filters must match. If there are more than `limit`, the answer's `Link` has the next page.
+    All filters must match. If there are more than `limit`, or than 1,000 without it, the answer's
+    `Link` has the next page.
     """
     return list_response(user_id, asked)
 
@@ -131,7 +137,7 @@ def create_task(body: dict[str, Any], user_id: str) -> Response:
     values = parameters_of(body)
     rows = database().fetch("insert_task", user_id=user_id, max_stored=most, **values)
     if not rows:
-        raise ApiError(409, f"You have {most} tasks, the most there can be; the trash counts too.")
+        raise too_many_tasks(most)
     [(version, task, task_id)] = rows
     tell("tasks_created")
     response = task_response(version, task, 201)
@@ -157,7 +163,7 @@ def get_task(user_id: str, task_id: int) -> Response:
 @blueprint.put("/<task_id:task_id>")
 @blueprint.arguments(TaskUpdate())
 @blueprint.response(200, Task, headers=ETAG)
-@heeds("If-Match")
+@heeds("If-Match", "If-None-Match")
 def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Update a task
 
@@ -171,7 +177,7 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 @blueprint.patch("/<task_id:task_id>")
 @blueprint.arguments(TaskPatch(), content_type=MERGE_PATCH)
 @blueprint.response(200, Task, headers=ETAG)
-@heeds("If-Match")
+@heeds("If-Match", "If-None-Match")
 def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Change some fields of a task
 
@@ -182,7 +188,7 @@ def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 
 @blueprint.delete("/<task_id:task_id>")
 @blueprint.response(204)
-@heeds("If-Match")
+@heeds("If-Match", "If-None-Match")
 def delete_task(user_id: str, task_id: int) -> Response:
     """Move a task to the trash"""
     write_task("delete_task", user_id, task_id)
@@ -191,10 +197,10 @@ def delete_task(user_id: str, task_id: int) -> Response:
 
 @blueprint.patch("/<task_id:task_id>/complete")
 @blueprint.response(200, Task, headers=ETAG)
-@heeds("If-Match")
+@heeds("If-Match", "If-None-Match")
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
     """Toggle a task's completion"""
     version, task = write_task("toggle_task", user_id, task_id)
-    if b'"completed":true' in task:  # a title cannot look so: its quotes are escaped
+    if COMPLETED in task:
         tell("tasks_completed")
     return task_response(version, task)

@@ -24,10 +24,11 @@ from blueprints import (
     refuse_encoded,
     transaction,
 )
+from blueprints.tasks import too_many_tasks
 from connection import Connection, Value
 from database import Database
 from errors import ApiError
-from overload import HELD, PATIENCE, await_import, await_receiver, await_sender
+from overload import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
 from replicas import Reader
 from schemas import Task, TaskImport
 from trail import tell
@@ -96,7 +97,7 @@ blueprint = UserBlueprint(
 def take_file() -> None:
     """Receive the file onto the disk, however slowly; only then does it wait for an import slot."""
     request.max_content_length = limit = current_app.config["MAX_IMPORT_LENGTH"]
-    held = request.environ.get(HELD)
+    held = request.environ.get(HELD_KEY)
     if held is None or (request.content_length or 0) > limit:
         return
     refuse_encoded(request)
@@ -154,7 +155,7 @@ def import_tasks(user_id: str) -> Response:
     with transaction() as connection:
         for batch in batches:
             if not connection.run("insert_tasks", values | {"tasks": batch}).ntuples:
-                raise too_many(most)
+                raise too_many_tasks(most)
     tell("tasks_created", count=number)
     return json_response(json.dumps({"imported": number}).encode(), 201)
 
@@ -215,7 +216,7 @@ def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[st
     faults: dict[str, Any] = {}
     for number, entry in enumerate(in_turns(read_entries(form, body)), 1):
         if number > most:
-            raise too_many(most)
+            raise too_many_tasks(most)
         try:
             tasks.append(ENTRY.load(form.fields_of(entry)))
         except ValidationError as error:

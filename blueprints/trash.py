@@ -56,7 +56,7 @@ def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
         user_id=user_id,
         version=position.version,
         task_id=position.task_id,
-        max_rows=limit,
+        limit=limit,
     )
     response = json_response(tasks)
     if has_more == b"t":
@@ -76,7 +76,7 @@ def empty_trash(user_id: str) -> Response:
 
 @blueprint.post("/<task_id:task_id>/restore")
 @blueprint.response(200, Task, headers=ETAG)
-@heeds("If-Match")
+@heeds("If-Match", "If-None-Match")
 def restore_task(user_id: str, task_id: int) -> Response:
     """Take a task out of the trash
 
@@ -89,7 +89,7 @@ def restore_task(user_id: str, task_id: int) -> Response:
 
 @blueprint.delete("/<task_id:task_id>")
 @blueprint.response(204)
-@heeds("If-Match")
+@heeds("If-Match", "If-None-Match")
 def purge_task(user_id: str, task_id: int) -> Response:
     """Delete a task in the trash for good"""
     write_task(
@@ -97,7 +97,7 @@ def purge_task(user_id: str, task_id: int) -> Response:
         user_id,
         task_id,
         found_by="select_trashed_task",
-        task_ids=f"{{{task_id}}}",
+        task_ids=[task_id],
         newest=LARGEST_ID,
     )
     return Response(status=204)

@@ -4,7 +4,7 @@ SELECT coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s),
 
 -- name: select_changes
 -- What one user changed after a position, in the order of the commits: a JSON array of at most
--- max_rows, whether there are more, and the position to go on from: that of the array's last if
+-- limit, whether there are more, and the position to go on from: that of the array's last if
 -- there are more, else of the user's newest change. A client at version 0 has nothing, and gets no
 -- deletions. Every write locks the counter first and holds it until it commits: so a statement's
 -- snapshot has all changes up to the counter's version, and none beyond.
@@ -17,7 +17,7 @@ WITH changed AS (
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
                 AND (deleted_at IS NULL OR %(version)s > 0)
             ORDER BY version, id
-            LIMIT %(max_rows)s + 1
+            LIMIT %(limit)s + 1
         ) AS task
     )
     UNION ALL
@@ -29,24 +29,24 @@ WITH changed AS (
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
                 AND %(version)s > 0
             ORDER BY version, id
-            LIMIT %(max_rows)s + 1
+            LIMIT %(limit)s + 1
         ) AS tombstone
     )
     ORDER BY version, id
-    LIMIT %(max_rows)s + 1
+    LIMIT %(limit)s + 1
 ),
 page AS (
     SELECT version, id, change, row_number() OVER (ORDER BY version, id) AS place FROM changed
 )
 SELECT
-    coalesce(json_agg(change ORDER BY place) FILTER (WHERE place <= %(max_rows)s), '[]'),
-    count(*) > %(max_rows)s,
+    coalesce(json_agg(change ORDER BY place) FILTER (WHERE place <= %(limit)s), '[]'),
+    count(*) > %(limit)s,
     CASE
-        WHEN count(*) > %(max_rows)s THEN max(version) FILTER (WHERE place = %(max_rows)s)
+        WHEN count(*) > %(limit)s THEN max(version) FILTER (WHERE place = %(limit)s)
         ELSE (SELECT version FROM task_counters WHERE user_id = %(user_id)s)
     END,
     CASE
-        WHEN count(*) > %(max_rows)s THEN max(id) FILTER (WHERE place = %(max_rows)s)
+        WHEN count(*) > %(limit)s THEN max(id) FILTER (WHERE place = %(limit)s)
         ELSE %(largest_id)s
     END
 FROM page;

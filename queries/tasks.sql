@@ -36,7 +36,7 @@ greatest(moment, tasks.updated_at + interval '1 microsecond')
 -- fragment: is_changed
 -- A change's task, of the expected version (null: any). The ids are repeated beside the join:
 -- without them, the planner may read all of the user's tasks to find a hundred.
-user_id = %(user_id)s AND id = ANY (%(ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
+user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
         AND (expected IS NULL OR expected = version)
 
 -- fragment: given

@@ -1,6 +1,6 @@
 -- name: select_trash
 -- A page of one user's trash as a JSON array, last deleted first, '[]' where there is none: at most
--- max_rows, all before the position. Also whether there are more, and the position of the last.
+-- limit, all before the position. Also whether there are more, and the position of the last.
 WITH page AS (
     SELECT
         version, id, row_to_json(task) AS task,
@@ -11,14 +11,14 @@ WITH page AS (
         WHERE user_id = %(user_id)s AND deleted_at IS NOT NULL
             AND (version, id) < (%(version)s, %(task_id)s)
         ORDER BY version DESC, id DESC
-        LIMIT %(max_rows)s + 1
+        LIMIT %(limit)s + 1
     ) AS task
 )
 SELECT
-    coalesce(json_agg(task ORDER BY place) FILTER (WHERE place <= %(max_rows)s), '[]'),
-    count(*) > %(max_rows)s,
-    max(version) FILTER (WHERE place = %(max_rows)s),
-    max(id) FILTER (WHERE place = %(max_rows)s)
+    coalesce(json_agg(task ORDER BY place) FILTER (WHERE place <= %(limit)s), '[]'),
+    count(*) > %(limit)s,
+    max(version) FILTER (WHERE place = %(limit)s),
+    max(id) FILTER (WHERE place = %(limit)s)
 FROM page;
 
 -- name: select_trashed_task

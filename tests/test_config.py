@@ -7,7 +7,7 @@ import pytest
 from support import SECRET
 
 import config
-import parsers
+import setting_parsers as parsers
 from config import ConfigError, Settings
 
 DATABASE = {"DATABASE_URL": "postgresql://localhost/tasks"}

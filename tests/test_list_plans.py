@@ -213,7 +213,7 @@ def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: s
         [{"task_id": each, "sent": ["completed"], "completed": True} for each in ids]
     )
     with planned.transaction(force_rollback=True):
-        _, ran = explain(planned, name, ids=ids, changes=changes)
+        _, ran = explain(planned, name, task_ids=ids, changes=changes)
     assert "tasks_pkey" in ran
     assert not ran & {"Seq Scan", "tasks_updated", "tasks_due_title"}
 

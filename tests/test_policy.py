@@ -273,6 +273,24 @@ def test_every_file_that_the_readme_names_exists():
         assert any((PROJECT / folder / name).exists() for folder in folders), name
 
 
+def test_every_module_stands_in_the_readme():
+    for path in PROJECT.glob("*.py"):
+        assert path.name in README or path.name == "wsgi.py", path.name
+
+
+def test_every_document_that_the_code_names_exists():
+    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")]:
+        for name in re.findall(r"docs/decisions/[\w-]+(?:\.md)?", path.read_text()):
+            assert (PROJECT / name).is_file(), (path, name)
+
+
+def test_every_package_has_its_reason():
+    reasons = (PROJECT / "docs/decisions/0009-dependencies.md").read_text()
+    for path in PROJECT.glob("requirements*.in"):
+        for name in re.findall(r"^[a-z][\w-]*", path.read_text(), re.MULTILINE):
+            assert name in reasons or name == "opentelemetry-exporter-otlp-proto-http", name
+
+
 @pytest.mark.parametrize(
     "path", sorted((PROJECT / "docs").rglob("*.md")), ids=lambda path: path.name
 )
