@@ -145,4 +145,3 @@ gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
 gunicorn.http.wsgi.Response = worker.Response
 gunicorn.http.wsgi.create = plain_requests.create
-gunicorn.http.wsgi.WSGIErrorsWrapper = worker.errors_of

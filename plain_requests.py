@@ -16,10 +16,11 @@ from gunicorn.http.body import Body, LengthReader  # type: ignore[import-untyped
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
 
-# A path, no other form of target; names without what CGI cannot tell apart; no line is folded.
+# A path, no other form of target; names without what CGI cannot tell apart, and short, as they are
+# remembered; no line is folded.
 PLAIN_HEAD = re.compile(
     r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-.0-~][!\"$-~]*|/) HTTP/1\.1"
-    r"((?:\r\n[A-Za-z0-9-]+:[\t -~\x80-\xff]*)*)"
+    r"((?:\r\n[A-Za-z0-9-]{1,64}:[\t -~\x80-\xff]*)*)"
 )
 LENGTH = re.compile(r"[0-9]{1,15}")
 END = b"\r\n\r\n"
@@ -56,7 +57,7 @@ class PlainRequest(Request):  # type: ignore[misc]
         self.path, _, self.query = self.uri.partition("?")
 
     def should_close(self) -> bool:
-        return bool(self.environ.get("HTTP_CONNECTION", "").lower() == "close")
+        return self.must_close or self.environ.get("HTTP_CONNECTION", "").lower() == "close"
 
 
 def read_head(head: str) -> tuple[Environ, Headers] | None:
@@ -102,6 +103,7 @@ class PlainParser(RequestParser):  # type: ignore[misc]
             self.mesg = request
             return request
         self.unreader.unread(data)
+        self.mesg = None
         return super().__next__()
 
     def finish_body(self, *limits: Any) -> bool:

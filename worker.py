@@ -6,6 +6,7 @@ import struct
 from contextlib import AbstractContextManager, nullcontext, suppress
 from email.utils import formatdate
 from functools import cache, lru_cache, partial
+from math import inf
 from time import monotonic, time
 from typing import Any
 
@@ -38,6 +39,8 @@ MOST_UNREAD = 64 * 1024  # bytes of a body left unread; beyond that, its connect
 # RFC 9112, section 5
 HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
+CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
+ANSWERED, ENDED = inf, -inf  # in place of the moment since when a client is waited for
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
 
@@ -48,6 +51,12 @@ class Server(StreamServer):  # type: ignore[misc]
     def max_accept(self) -> int:
         """One at a time shares best; with many greenlets the loop is slow, and must accept more."""
         return 1 + len(self.pool or ()) // 8
+
+    def wrap_socket_and_handle(self, client: socket.socket, address: Any) -> None:
+        """Bound the TLS handshake; one that fails is the client's affair."""
+        client.settimeout(CLIENT_TIMEOUT)
+        with suppress(OSError):
+            super().wrap_socket_and_handle(client, address)
 
     def do_handle(self, *args: Any) -> None:
         super().do_handle(*args)
@@ -61,8 +70,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Since when each client may send a request; ANSWERED while it gets an answer.
         self.waiting_since: dict[socket.socket, float] = {}
-        self.answered: set[socket.socket] = set()
 
     def init_process(self) -> None:
         """Keep the settings as plain attributes: gunicorn looks up some forty for each request."""
@@ -81,22 +90,26 @@ class Worker(GeventWorker):  # type: ignore[misc]
         for server in servers:
             server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             server.start()
-        while self.alive:
-            self.notify()
-            self.end_idle_connections(self.cfg.keepalive or CLIENT_TIMEOUT)
-            gevent.sleep(TICK)
-        for server in servers:
-            server.close()
-        deadline = monotonic() + self.cfg.graceful_timeout - LAST_TASKS
-        while clients and monotonic() < deadline:
-            self.notify()
-            self.end_idle_connections(KEPT_AT_STOP)
-            gevent.sleep(TICK)
-        for client in self.answered:  # cut off by the end of this process
-            reset_at_close(client)
+        try:
+            while self.alive:
+                self.notify()
+                self.end_idle_connections(self.cfg.keepalive or CLIENT_TIMEOUT)
+                gevent.sleep(TICK)
+            for server in servers:
+                server.close()
+            deadline = monotonic() + self.cfg.graceful_timeout - LAST_TASKS
+            while clients and monotonic() < deadline:
+                self.notify()
+                self.end_idle_connections(KEPT_AT_STOP)
+                gevent.sleep(TICK)
+        finally:  # also where the process is told to end at once
+            for client, since in self.waiting_since.items():
+                if since == ANSWERED:  # cut off by the end of this process
+                    reset_at_close(client)
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self.waiting_since[client] = monotonic()
+        client.settimeout(None)
         try:
             super().handle(listener, client, addr)
         finally:
@@ -108,8 +121,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
         Raises:
             StopIteration: the connection ends here.
         """
-        del self.waiting_since[sock]
-        self.answered.add(sock)
+        if self.waiting_since[sock] == ENDED:
+            # What was on its way is answered, if it is here whole: the rest would not be read.
+            if getattr(req.body.reader, "length", inf) > req.unreader.buf.tell():
+                raise StopIteration
+            req.force_close()
+        self.waiting_since[sock] = ANSWERED
         sock.settimeout(CLIENT_TIMEOUT)
         is_kept = False
         try:
@@ -121,7 +138,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.close()
         finally:
             sock.settimeout(None)
-            self.answered.remove(sock)
             self.waiting_since[sock] = monotonic()
         if not is_kept:
             raise StopIteration
@@ -139,11 +155,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        if not self.alive or not self.cfg.keepalive:
+        is_last = CLOSE.search(environ.get("HTTP_CONNECTION", ""))
+        if is_last or not self.alive or not self.cfg.keepalive:
             response.force_close()
         parts = self.wsgi(environ, response.start_response)
         try:
-            for part in parts:
+            for part in filter(None, parts):  # nothing is sent with an empty one
                 response.write(part)
             response.close()
         except Exception as error:
@@ -164,7 +181,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Make them read end-of-file; what has arrived before it is still answered."""
         now = monotonic()
         for client, since in self.waiting_since.items():
-            if now - since > kept:
+            if ENDED < since < now - kept:
+                self.waiting_since[client] = ENDED
                 # On a duplicate: on the socket itself, gevent would fail the pending read.
                 with (
                     suppress(OSError),
@@ -195,7 +213,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
         reader = self.req.body.reader
         left: int = getattr(reader, "length", 0)
         is_in_chunks = getattr(reader, "parser", None) is not None  # each may be one byte
-        return left > MOST_UNREAD or is_in_chunks or super().should_close()
+        has_failed: bool = self.req.body.failed
+        return left >= MOST_UNREAD or is_in_chunks or has_failed or super().should_close()
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         """Keep what is not the server's to say; `send_headers` checks it, all at once."""
@@ -233,7 +252,6 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
 # gunicorn's own, before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
-errors_of = cache(wsgi.WSGIErrorsWrapper)
 # In place of an attribute that gunicorn computes and sets, to 800 KB.
 longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
 
@@ -244,9 +262,16 @@ def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
 
 
 def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
-    """Read what a client has sent; pause where it sends so fast that reads never wait."""
+    """Read what a client has sent; pause where it sends so fast that reads never wait.
+
+    The end of file is the end: on Linux, bytes still arrive at a socket that was shut for reading,
+    and would be taken for the next request where they are the rest of a body.
+    """
+    if unreader.__dict__.get("has_ended"):
+        return b""
     asked = monotonic()
     data: bytes = read_chunk(unreader, size_hint)
+    unreader.has_ended = not data
     now = monotonic()
     if now - asked > WAITED:
         unreader.turn_began = now
