@@ -56,6 +56,18 @@ deleted_at IS NULL
 
 -- fragment: has_words
 -- Each LIKE pattern matches in title or description: no word holds white space, so none matches
--- across the line break between the two.
+-- across the line break between the two. A final sigma is a sigma, as lower() may make either.
+CASE
+                    WHEN (SELECT %(patterns)s::jsonb::text ~ '[Σσς]')
+                    THEN replace({text_of_task}, 'ς', 'σ')
+                    ELSE {text_of_task}
+                END
+                    LIKE ALL (
+                        ARRAY(
+                            SELECT replace(lower(pattern), 'ς', 'σ')
+                            FROM jsonb_array_elements_text(%(patterns)s) AS pattern
+                        )
+                    )
+
+-- fragment: text_of_task
 lower(title || E'\n' || coalesce(description, ''))
-                    LIKE ALL (ARRAY(SELECT lower(jsonb_array_elements_text(%(patterns)s))))
