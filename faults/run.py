@@ -18,12 +18,11 @@ PROJECT = Path(__file__).parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from issuer import Issuer, make_key
-from own_postgres import OwnPostgres
+from own_postgres import migrated_on
 from processes import copy_of_project, free_port, gunicorn
 from proxy import in_front_of
 from support import token_for
 
-import migrate
 from faults.clients import Crowd
 from faults.rows import Row, Stage, all_rows
 from faults.saturation import Load, measure
@@ -91,10 +90,7 @@ def stage(folder: Path, issuer: Issuer, *, by_network: bool) -> Iterator[Stage]:
         disk = stack.enter_context(small_disk(folder / "disk")) if by_network else False
         place = folder / "disk" if disk else folder
         small = ("max_wal_size=64MB", "min_wal_size=32MB") if disk else ()
-        own = OwnPostgres(place / "postgres", small)
-        own.start()
-        stack.callback(own.stop)
-        migrate.migrate(own.url)
+        own = stack.enter_context(migrated_on(place / "postgres", small))
         proxy, by_proxy = stack.enter_context(in_front_of(own.url))
         url = by_proxy if by_network else own.url
         given = {

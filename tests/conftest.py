@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from own_postgres import OwnPostgres, migrated_on
 from processes import database_on, wait_until
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
@@ -140,6 +141,13 @@ def url(template: NoopExecutor, request: pytest.FixtureRequest) -> Iterator[str]
     """The address of a database of this module's own, for servers that run as in production."""
     with database_on(template, f"{request.module.__name__} {os.getpid()}") as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
+    """A server of this module's own, for what cannot be done to one that others use."""
+    with migrated_on(tmp_path_factory.mktemp("own") / "postgres") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

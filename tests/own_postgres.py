@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 import embedded
+import migrate
 
 SETTINGS = ("fsync=off", "max_connections=24")
 
@@ -98,6 +99,18 @@ class OwnPostgres(Postgres):
             for process in family:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
+
+
+@contextmanager
+def migrated_on(folder: Path, settings: Sequence[str] = SETTINGS) -> Iterator[OwnPostgres]:
+    """Run a server with the tables of the API."""
+    server = OwnPostgres(folder, settings)
+    server.start()
+    try:
+        migrate.migrate(server.url)
+        yield server
+    finally:
+        server.stop()
 
 
 def standby_of(primary: OwnPostgres, folder: Path) -> OwnPostgres:

@@ -34,7 +34,6 @@ from support import SECRET, assert_error, token_for
 
 import config
 import generated
-import migrate
 import serving
 from config import SETTINGS
 
@@ -54,15 +53,6 @@ def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path) -> None:
         assert process.ask("GET", "/readyz").status_code == 200
         assert process.stop() == 0
         assert "Traceback" not in process.output()
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
-    server = OwnPostgres(tmp_path_factory.mktemp("own") / "postgres")
-    server.start()
-    migrate.migrate(server.url)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 from flask import Flask
-from own_postgres import OwnPostgres, either_of, standby_of
+from own_postgres import OwnPostgres, either_of, migrated_on, standby_of
 from processes import wait_until
 from support import User, assert_error, settings_for
 
@@ -22,17 +22,14 @@ WITHIN = 5.0  # seconds for a write after the promotion; one is usual, on a mach
 class Pair:
     """A primary, its standby, and the API in front of both."""
 
-    def __init__(self, folder: Path) -> None:
-        self.primary = OwnPostgres(folder / "one")
-        self.primary.start()
-        migrate.migrate(self.primary.url)
-        self.standby = standby_of(self.primary, folder / "two")
+    def __init__(self, primary: OwnPostgres, folder: Path) -> None:
+        self.primary = primary
+        self.standby = standby_of(primary, folder)
         self.url = either_of(self.primary, self.standby, target_session_attrs="read-write")
         self.app = create_app(settings_for(self.url, database_pool_size=WRITERS))
 
     def stop(self) -> None:
         self.app.extensions["database"].close()
-        self.primary.stop()
         self.standby.stop()
 
     def change_places(self) -> None:
@@ -58,9 +55,10 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    pair = Pair(tmp_path)
-    yield pair
-    pair.stop()
+    with migrated_on(tmp_path / "one") as primary:
+        pair = Pair(primary, tmp_path / "two")
+        yield pair
+        pair.stop()
 
 
 def write(app: Flask, name: str, stop: Event) -> list[str]:

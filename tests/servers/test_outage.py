@@ -21,7 +21,6 @@ from support import User, assert_error, settings_for
 from test_database import POOL_SIZE, THREADS, at_once, insert, toggle, wait_until_all_are_free
 
 import database
-import migrate
 from app import create_app
 from connection import CONNECTION_OPTIONS
 from database import Database, DatabaseUnavailable
@@ -43,15 +42,6 @@ class InProcess:
 
 
 Api = InProcess | processes.Process
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
-    server = OwnPostgres(tmp_path_factory.mktemp("own") / "postgres")
-    server.start()
-    migrate.migrate(server.url)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import processes
 import pytest
-from own_postgres import OwnPostgres, standby_of
+from own_postgres import OwnPostgres, migrated_on, standby_of
 from processes import GREENLETS, Process, gunicorn, wait_until
-
-import migrate
 
 AWAY = "the replica is away"
 BACK = "the replica is back"
@@ -24,11 +22,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def primary(folder: Path) -> Iterator[OwnPostgres]:
-    primary = OwnPostgres(folder / "primary")
-    primary.start()
-    migrate.migrate(primary.url)
-    yield primary
-    primary.stop()
+    with migrated_on(folder / "primary") as primary:
+        yield primary
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from flask import Flask
-from own_postgres import OwnPostgres
+from own_postgres import OwnPostgres, migrated_on
 from processes import as_url, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from support import User, assert_error, settings_for
@@ -81,14 +81,11 @@ class PgBouncer:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
-    server = OwnPostgres(tmp_path_factory.mktemp("pooled") / "postgres")
-    server.start()
-    migrate.migrate(server.url)
-    roles.grant(server.url, make_conninfo(server.url, user="tasks_api"))
-    server.execute(f"ALTER ROLE tasks_api SET statement_timeout = '{PATIENCE}'")
-    server.execute("ALTER ROLE tasks_api SET client_encoding = 'LATIN1'")
-    yield server
-    server.stop()
+    with migrated_on(tmp_path_factory.mktemp("pooled") / "postgres") as server:
+        roles.grant(server.url, make_conninfo(server.url, user="tasks_api"))
+        server.execute(f"ALTER ROLE tasks_api SET statement_timeout = '{PATIENCE}'")
+        server.execute("ALTER ROLE tasks_api SET client_encoding = 'LATIN1'")
+        yield server
 
 
 @pytest.fixture(scope="module")
