@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.executors import NoopExecutor
-from support import GENEROUS, SECRET, token_for
+from support import GENEROUS, JSON, SECRET, token_for
 
 from children import end_with_parent
 from config import PROJECT, SETTINGS
@@ -140,7 +140,7 @@ def ask(
     sent = {"Authorization": f"Bearer {token}"} if token else {}
     if json is not None:
         body = to_json(json)
-        sent["Content-Type"] = "application/json"
+        sent |= JSON
     connection.request(method, path, body, sent | (headers or {}))
     response = connection.getresponse()
     return Answer(response.status, response.headers, response.read())

@@ -14,7 +14,7 @@ from config import Settings
 
 SECRET = "a secret of the tests, 32 bytes or more"
 API_ROLE = {"user": "tasks_api", "password": "only for tests"}
-
+JSON = {"Content-Type": "application/json"}
 
 # Limits that are counted and announced, but never reached.
 GENEROUS = {"rate_limit": "1000000/second", "auth_failure_limit": "1000000/second"}

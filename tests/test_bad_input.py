@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import User, assert_error, settings_for
+from support import JSON, User, assert_error, settings_for
 
 from app import create_app
-
-JSON = {"Content-Type": "application/json"}
 
 BROKEN_TITLES: list[Any] = ["", "   ", "\u2003\n", "x" * 201, "a\0b", "\ud800", "\udc00x"]
 BROKEN_TITLES += [None, 5, 1.5, True, [], ["x"], {}, {"a": 1}]
@@ -220,7 +218,7 @@ def test_large_body_of_another_type_is_413_too(small: FlaskClient):
 
 
 def test_body_that_is_encoded_is_415(alice: User):
-    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    headers = JSON | {"Content-Encoding": "gzip"}
     response = alice.call("POST", data=gzip.compress(b'{"title": "x"}'), headers=headers)
     assert_error(response, 415, "unsupported_media_type")
     for plain in ("", "Identity"):

@@ -30,14 +30,12 @@ from processes import (
     wait_until,
     wait_until_gone,
 )
-from support import SECRET, assert_error, token_for
+from support import JSON, SECRET, assert_error, token_for
 
 import config
 import generated
 import serving
 from config import SETTINGS
-
-JSON = {"Content-Type": "application/json"}
 
 
 def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path) -> None:

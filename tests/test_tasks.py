@@ -6,7 +6,7 @@ from datetime import datetime
 import psycopg
 import pytest
 from flask import Flask
-from support import User, assert_error
+from support import JSON, User, assert_error
 
 from schemas import Task
 
@@ -168,7 +168,7 @@ def test_largest_task_id_is_a_missing_task(alice: User):
 def test_content_type_without_a_body_is_fine(alice: User):
     task = alice.create()
     for method, path in [("GET", ""), ("PATCH", f"{task['id']}/complete"), ("DELETE", task["id"])]:
-        response = alice.call(method, path, headers={"Content-Type": "application/json"})
+        response = alice.call(method, path, headers=JSON)
         assert response.status_code in {200, 204}
 
 

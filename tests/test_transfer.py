@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from icalendar import Calendar
-from support import User, assert_error, settings_for
+from support import JSON, User, assert_error, settings_for
 from werkzeug.test import TestResponse
 
 import turns
@@ -302,7 +302,7 @@ def test_file_is_checked_before_the_transaction_of_its_key(app: Flask, alice: Us
     alice.all()
     pool = app.extensions["database"]._pool
     asked = pool.get_stats()["requests_num"]
-    headers = {"Content-Type": "application/json", "Idempotency-Key": "one"}
+    headers = JSON | {"Idempotency-Key": "one"}
     wrong = alice.call("POST", "import", data='[{"title": ""}]', headers=headers)
     assert_error(wrong, 422, "validation_error")
     assert pool.get_stats()["requests_num"] == asked

@@ -20,11 +20,10 @@ import processes
 import psutil  # type: ignore[import-untyped]
 import pytest
 from processes import Answer, Process, ask, gunicorn, tasks_of, wait_until
-from support import assert_error, token_for
+from support import JSON, assert_error, token_for
 
 from headers import ERROR_HEADERS
 
-JSON = {"Content-Type": "application/json"}
 LIMIT = 1024 * 1024  # bytes, the default
 LARGE = b" " * 20 * LIMIT
 
@@ -63,26 +62,7 @@ def parse(answer: bytes) -> Answer:
     return Answer(int(status.split()[1]), message_from_bytes(headers), body)
 
 
-# Operations
-
-
-def test_six_operations_work_on_one_connection_that_is_kept(connection: HTTPConnection) -> None:
-    token, path = token_for("carol"), tasks_of("carol")
-    created = ask(connection, "POST", path, token=token, json={"title": "Buy milk"})
-    assert (kept := connection.sock)
-    task = created.json
-    one = f"{path}/{task['id']}"
-    assert (created.status_code, created.headers["Location"]) == (201, one)
-    assert ask(connection, "GET", path, token=token).json == [task]
-    assert ask(connection, "GET", one, token=token).json == task
-    updated = ask(connection, "PUT", one, token=token, json={"title": "Buy bread"})
-    assert (updated.status_code, updated.json["title"]) == (200, "Buy bread")
-    toggled = ask(connection, "PATCH", f"{one}/complete", token=token, headers=JSON)
-    assert (toggled.status_code, toggled.json["completed"]) == (200, True)
-    deleted = ask(connection, "DELETE", one, token=token, headers=JSON)
-    assert (deleted.status_code, deleted.data) == (204, b"")
-    assert_error(ask(connection, "GET", one, token=token), 404, "not_found")
-    assert connection.sock is kept
+# Connections
 
 
 def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
