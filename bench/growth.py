@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import median
 
-from psycopg import RawCursor, sql
+from psycopg import sql
 
 from bench.cpu import STATEMENTS, arguments
-from bench.postgres import Connection, connect, fill, migrated_database, query
+from bench.postgres import Connection, connect, explained, fill, migrated_database
 from bench.traffic import READS, Request, Traffic
 from statements import QUERIES
 
@@ -44,15 +44,10 @@ def measure_growth(server: str, sizes: tuple[int, ...], rounds: int, count: int)
 
 
 def execution(connection: Connection, request: Request) -> Execution:
-    """Ask PostgreSQL itself: a caller's clock shows how well the machine wakes up processes."""
     statement = QUERIES[STATEMENTS[request.operation]]
-    explain = sql.SQL(query("explain")).format(statement=sql.SQL(statement.text))
-    cursor = RawCursor(connection)
-    row = cursor.execute(explain, arguments(request, statement.parameters)).fetchone()
-    assert row
-    explained = row[0][0]
-    pages = explained["Plan"]["Shared Hit Blocks"] + explained["Plan"]["Shared Read Blocks"]
-    return Execution(explained["Execution Time"] * 1000, pages)
+    values = arguments(request, statement.parameters)
+    found = explained(connection, sql.SQL(statement.text), values)
+    return Execution(found.execution * 1000, found.pages)
 
 
 def middle(executions: list[Execution]) -> Execution:

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
-from bench.postgres import Connection, api_url, connect, migrated_database, query
+from bench.postgres import Connection, api_url, connect, explained, migrated_database, query
 from statements import QUERIES
 
 TASKS_OF_USER = 10_000
@@ -116,10 +116,6 @@ def execute(statement: str, values: dict[str, Any]) -> sql.Composed:
 def execution(
     connection: Connection, statement: str, values: dict[str, Any]
 ) -> tuple[float, float]:
-    """Ask PostgreSQL itself for milliseconds and pages: planning counts, parsing does not."""
-    explain = sql.SQL(query("explain")).format(statement=execute(statement, values))
-    row = connection.execute(explain).fetchone()
-    assert row
-    explained = row[0][0]
-    pages = explained["Plan"]["Shared Hit Blocks"] + explained["Plan"]["Shared Read Blocks"]
-    return explained["Execution Time"] + explained["Planning Time"], pages
+    """Measure milliseconds and pages: planning counts, parsing does not."""
+    found = explained(connection, execute(statement, values))
+    return found.planning + found.execution, found.pages

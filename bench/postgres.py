@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -23,6 +23,12 @@ SERVER_OPTIONS = ["shared_buffers=1GB"]  # as an operator would for a table of t
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Task = tuple[str, int]  # user_id, id
+
+
+class Explained(NamedTuple):
+    planning: float  # milliseconds
+    execution: float  # milliseconds
+    pages: int
 
 
 def query(name: str) -> str:
@@ -90,6 +96,19 @@ def fill(connection: Connection, users: int, tasks_per_user: int, deletable: int
 
 def tasks_of(connection: Connection, users: list[str]) -> list[Task]:
     return connection.execute(query("select_tasks_of_users"), {"users": users}).fetchall()
+
+
+def explained(
+    connection: Connection, statement: sql.Composable, values: Sequence[Any] | None = None
+) -> Explained:
+    """Ask PostgreSQL itself: a caller's clock shows how well the machine wakes up processes."""
+    explain = sql.SQL(query("explain")).format(statement=statement)
+    row = psycopg.RawCursor(connection).execute(explain, values).fetchone()
+    assert row
+    [found] = row[0]
+    plan = found["Plan"]
+    pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return Explained(found["Planning Time"], found["Execution Time"], pages)
 
 
 def server_version(connection: Connection) -> str:
