@@ -7,14 +7,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from own_postgres import OwnPostgres, migrated_on
+from own_postgres import OwnPostgres, Postgres, migrated_on
+from pools import THREADS
 from processes import database_on, wait_until
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
@@ -236,3 +237,19 @@ def alice(app: Flask) -> User:
 @pytest.fixture
 def bob(app: Flask) -> User:
     return User(app.test_client(), "bob")
+
+
+@pytest.fixture
+def db(own: Postgres) -> Iterator[Database]:
+    """A pool on the module's own database, for tests that use it directly."""
+    with closing(Database(settings_for(own.url, database_pool_size=THREADS))) as db:
+        yield db
+
+
+@pytest.fixture
+def exploring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """schemathesis, imported late: every process of the tests reads this, and few need it."""
+    import exploring
+
+    monkeypatch.setattr("schemathesis.python.wsgi.get_client", exploring.Client)
+    return exploring

@@ -5,6 +5,8 @@ from typing import Any
 from urllib.parse import quote
 
 import jwt
+import psycopg
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -18,6 +20,13 @@ JSON = {"Content-Type": "application/json"}
 
 # Limits that are counted and announced, but never reached.
 GENEROUS = {"rate_limit": "1000000/second", "auth_failure_limit": "1000000/second"}
+
+
+EXPLORING = [
+    # schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
+    pytest.mark.no_cover,  # other tests cover what this runs, in a third of the time
+]
 
 
 def settings_for(database_url: str, **values: Any) -> Settings:
@@ -99,3 +108,11 @@ def assert_error(
     if isinstance(details["request_id"], str):  # else it is a field of that name, with its errors
         assert details.pop("request_id") == response.headers["X-Request-Id"]
     return details
+
+
+def audit_entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
+    postgresql.rollback()
+    return postgresql.execute(
+        "SELECT user_id, action, task_ids, detail, request_id FROM audit_log"
+        " ORDER BY at, action, user_id"
+    ).fetchall()

@@ -9,19 +9,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from processes import as_url, manage_here, wait_until
-from support import User, assert_error, settings_for
+from support import User, assert_error, audit_entries, settings_for
 
 from app import create_app
 
 ID = {"X-Request-Id": "the-request"}
-
-
-def entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
-    postgresql.rollback()
-    return postgresql.execute(
-        "SELECT user_id, action, task_ids, detail, request_id FROM audit_log"
-        " ORDER BY at, action, user_id"
-    ).fetchall()
 
 
 def test_every_write_is_entered_with_its_task_and_its_request(
@@ -40,7 +32,7 @@ def test_every_write_is_entered_with_its_task_and_its_request(
     ]:
         assert alice.call(method, path, json=body, headers=ID).status_code < 300
     actions = ["create", "update", "update", "update", "delete", "restore", "delete", "purge"]
-    assert entries(postgresql) == [
+    assert audit_entries(postgresql) == [
         ("alice", action, [task_id], "", "the-request") for action in actions
     ]
 
@@ -65,7 +57,7 @@ def test_table_that_clients_write_enters_each_kind_of_write(postgresql: psycopg.
 def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connection):
     create = {"op": "create", "task": {"title": "Buy milk"}}
     results = alice.call("POST", "batch", json={"operations": [create] * 3}).json["results"]
-    [(_, action, task_ids, _, _)] = entries(postgresql)
+    [(_, action, task_ids, _, _)] = audit_entries(postgresql)
     assert (action, task_ids) == ("create", [task["id"] for task in results])
 
 
@@ -86,7 +78,7 @@ def test_statement_by_hand_is_one_entry_a_user_and_action(
     ]:
         postgresql.execute(statement)
         postgresql.commit()  # the time of an entry is its transaction's
-    found = [(user, action, ids) for user, action, ids, *_ in entries(postgresql)]
+    found = [(user, action, ids) for user, action, ids, *_ in audit_entries(postgresql)]
     [fourth], [fifth] = (ids for *_, ids in found[-2:])
     assert found[:6] == [
         ("alice", "update", [first, second]),
@@ -108,7 +100,7 @@ def test_statement_by_hand_is_one_entry_a_user_and_action(
 def test_write_that_is_refused_leaves_no_entry(alice: User, postgresql: psycopg.Connection):
     alice.call("POST", json={"title": ""})
     alice.call("PUT", "12", json={"title": "Buy milk"})
-    assert entries(postgresql) == []
+    assert audit_entries(postgresql) == []
 
 
 def test_refused_token_and_export_are_entered(
@@ -117,8 +109,8 @@ def test_refused_token_and_export_are_entered(
     client.get("/api/alice/tasks", headers=ID)
     client.get("/api/bob/tasks", headers=alice.headers | ID)
     assert alice.call("GET", "export", headers=ID).data
-    wait_until(lambda: len(entries(postgresql)) == 3)
-    assert entries(postgresql) == [
+    wait_until(lambda: len(audit_entries(postgresql)) == 3)
+    assert audit_entries(postgresql) == [
         ("", "refuse", [], "missing", "the-request"),
         ("alice", "refuse", [], "owner", "the-request"),
         ("alice", "export", [], "", "the-request"),
@@ -131,7 +123,9 @@ def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg
     statuses = [alice.call("GET", headers=ID).status_code for _ in range(5)]
     assert statuses == [200, 429, 429, 429, 429]
     limited.extensions["auditor"].close(10)
-    assert entries(postgresql) == [("alice", "limit", [], "/api/{user_id}/tasks", "the-request")]
+    assert audit_entries(postgresql) == [
+        ("alice", "limit", [], "/api/{user_id}/tasks", "the-request")
+    ]
     limited.extensions["database"].close()
 
 
@@ -150,7 +144,7 @@ def test_entries_wait_for_a_database_that_is_away(
     assert "the audit lost 1 entries at the stop" in caplog.text
     auditor.url = database_url
     auditor.close(10)
-    assert len(entries(postgresql)) == 1
+    assert len(audit_entries(postgresql)) == 1
 
 
 def test_entries_beyond_those_that_may_wait_fail_no_request(
@@ -191,7 +185,7 @@ def test_purge_deletes_what_is_older_than_audit_days(
     environ = {"DATABASE_URL": as_url(owner_url), "AUDIT_DAYS": 10}
     code, lines = manage_here(monkeypatch, tmp_path, "purge", **environ)
     assert code == 0, lines
-    assert [task_ids for _, _, task_ids, _, _ in entries(postgresql)] == [[new]]
+    assert [task_ids for _, _, task_ids, _, _ in audit_entries(postgresql)] == [[new]]
 
 
 def test_test_without_a_database_leaves_no_entry_to_the_next_that_has_one(

@@ -3,60 +3,25 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 from own_postgres import Postgres
+from pools import THREADS, at_once, insert, toggle, wait_until_all_are_free
 from processes import wait_until
 from support import settings_for
 
 import database
-from blueprints.tasks import parameters_of
 from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
 from database import Database, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
-
-THREADS = 4
-POOL_SIZE = 2 * THREADS  # of which a user has half at most
 
 
 @pytest.fixture(scope="module")
 def own(url: str) -> Postgres:
     return Postgres(url)
-
-
-def at_once(count: int, call: Callable[[], Any]) -> list[Any]:
-    with ThreadPoolExecutor(count) as pool:
-        return [future.result() for future in [pool.submit(call) for _ in range(count)]]
-
-
-def wait_until_all_are_free(db: Database) -> None:
-    def all_are_free() -> bool:
-        stats = db._pool.get_stats()
-        assert stats["pool_size"] <= POOL_SIZE
-        return stats["pool_available"] == stats["pool_size"] and stats["requests_waiting"] == 0
-
-    wait_until(all_are_free, 5)
-
-
-@pytest.fixture
-def db(own: Postgres) -> Iterator[Database]:
-    db = Database(settings_for(own.url, database_pool_size=THREADS))
-    yield db
-    db.close()
-
-
-def toggle(db: Database, task_id: int) -> object:
-    return db.fetch("toggle_task", user_id="alice", task_id=task_id, versions=None)
-
-
-def insert(db: Database, title: str = "Buy milk") -> int:
-    values = parameters_of({"title": title})
-    [(_, _, task_id)] = db.fetch("insert_task", user_id="alice", max_stored=1000, **values)
-    return int(task_id)
 
 
 def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from embedding import line_of
 
 import embedded
 from embedded import EmbeddedError, running
-
-
-def line_of(error: pytest.ExceptionInfo[EmbeddedError]) -> str:
-    line = str(error.value)
-    assert line.strip()
-    assert "\n" not in line
-    return line
 
 
 def test_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:

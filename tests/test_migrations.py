@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import processes
 import psycopg
 import pytest
+from migrating import DOWN, UP, applied
 from pglast import parse_sql
 from support import API_ROLE, User, settings_for
 
@@ -33,7 +34,6 @@ from database import LOCK_TIMEOUT
 from migrate import known_migrations
 
 FILES = sorted(migrate.MIGRATIONS_FOLDER.glob("*.sql"))
-UP, DOWN = "-- migrate:up", "-- migrate:down"
 CONCURRENT = f"""\
 {UP} transaction:false
 CREATE INDEX CONCURRENTLY tasks_title ON tasks (user_id, title);
@@ -73,12 +73,6 @@ def schema_of(url: str, folder: Path) -> str:
 def without_noise(dump: str) -> str:
     noise = ("--", "SET ", "\\", "SELECT pg_catalog.set_config(")
     return "\n".join(line for line in dump.splitlines() if line and not line.startswith(noise))
-
-
-def applied(url: str) -> list[str]:
-    with psycopg.connect(url) as connection:
-        rows = connection.execute("SELECT version FROM schema_migrations ORDER BY version")
-        return [version for (version,) in rows]
 
 
 # The files

@@ -1,7 +1,4 @@
-"""schemathesis: every answer conforms to the API's description, and users see only their own.
-
-Every process of the tests reads this module, and only one needs schemathesis: the import is late.
-"""
+"""schemathesis: every answer conforms to the API's description, and users see only their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,24 +7,12 @@ from typing import Any
 
 import pytest
 from flask import Flask, request
-from support import settings_for
+from support import EXPLORING, settings_for
 
 from app import create_app
 from auth import bearer_token, token_verifier
 
-pytestmark = [
-    # schemathesis ignores what Hypothesis says of its strategies, but not in all of its threads.
-    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
-    pytest.mark.no_cover,  # other tests cover what this runs, in a third of the time
-]
-
-
-@pytest.fixture
-def exploring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    import exploring
-
-    monkeypatch.setattr("schemathesis.python.wsgi.get_client", exploring.Client)
-    return exploring
+pytestmark = EXPLORING
 
 
 def test_every_answer_keeps_to_the_description(app: Flask, exploring: ModuleType, tmp_path: Path):

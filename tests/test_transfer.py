@@ -12,7 +12,6 @@ from itertools import count, product
 from threading import Event, Semaphore
 from typing import Any
 
-import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -20,6 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from icalendar import Calendar
 from support import JSON, User, assert_error, settings_for
+from transfers import store
 from werkzeug.test import TestResponse
 
 import turns
@@ -522,16 +522,6 @@ def test_statement_larger_than_the_buffers_of_a_socket_arrives(alice: User):
     tasks = [{"title": f"{number}", "description": "😀" * 5000} for number in range(400)]
     bring(alice, tasks)
     assert [task["title"] for task in written(alice)] == [task["title"] for task in tasks]
-
-
-def store(owner_url: str, count: int, length: int) -> None:
-    """Give alice so many tasks, with a description of this length, bypassing the API."""
-    with psycopg.connect(owner_url) as connection:
-        connection.execute(
-            "INSERT INTO tasks (user_id, title, description, version)"
-            " SELECT 'alice', 'x', repeat('y', %s), 2 FROM generate_series(1, %s)",
-            [length, count],
-        )
 
 
 # tracemalloc makes Python ten times slower: formats written in Python get fewer tasks.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 from processes import as_url, copy_of_project, gunicorn, wait_until
-from test_audit import entries
+from support import audit_entries
 
 
 def test_entries_that_wait_at_a_stop_are_written(
@@ -24,4 +24,4 @@ def test_entries_that_wait_at_a_stop_are_written(
         time.sleep(0.3)
         postgresql.rollback()
         assert process.wait() == 0
-    assert len(entries(postgresql)) == 2
+    assert len(audit_entries(postgresql)) == 2

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
+from embedding import line_of
 from processes import wait_until
-from test_embedded import line_of
 
 import embedded
 import postgres_programs

@@ -7,7 +7,7 @@ import processes
 import psycopg
 import pytest
 from support import token_for
-from test_transfer import store
+from transfers import store
 
 
 @pytest.mark.parametrize("version", [(11, "HTTP/1.1"), (10, "HTTP/1.0")], ids=["1.1", "1.0"])

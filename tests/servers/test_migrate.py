@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import processes
 import psycopg
 import pytest
+from migrating import DOWN, UP, applied
 from processes import manage
-from test_migrations import DOWN, UP, applied
 
 from config import PROJECT
 from migrate import known_migrations

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import processes
@@ -16,9 +16,9 @@ import psycopg
 import pytest
 from flask import Flask
 from own_postgres import OwnPostgres
+from pools import POOL_SIZE, THREADS, at_once, insert, toggle, wait_until_all_are_free
 from processes import wait_until
 from support import User, assert_error, settings_for
-from test_database import POOL_SIZE, THREADS, at_once, insert, toggle, wait_until_all_are_free
 
 import database
 from app import create_app
@@ -220,12 +220,6 @@ def test_server_without_free_connections_is_503_until_one_is_free(
 
 
 # The pool by itself
-
-
-@pytest.fixture
-def db(own: OwnPostgres) -> Iterator[Database]:
-    with closing(Database(settings_for(own.url, database_pool_size=THREADS))) as db:
-        yield db
 
 
 def test_connections_at_hand_are_used_while_the_server_has_no_others(

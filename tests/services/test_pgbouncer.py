@@ -1,33 +1,23 @@
 """A real PgBouncer in transaction mode: nobody's settings, rows or statements reach another."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from flask import Flask
-from own_postgres import OwnPostgres, migrated_on
-from processes import as_url, wait_until
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from own_postgres import OwnPostgres
+from pgbouncer import PATIENCE, POOL_SIZE, PgBouncer
+from processes import wait_until
 from support import User, assert_error, settings_for
 
-import embedded
 import migrate
-import roles
 from app import create_app
 from database import Database
 from statements import QUERIES, Query
 
-PROGRAM = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-POOL_SIZE = 2  # sessions of PostgreSQL for all clients of PgBouncer
 CLIENTS = 8
 STATEMENT_TIMEOUT = 300  # milliseconds
-PATIENCE = "20s"  # of the role, as an operator may have set it
 
 SLEEP = Query("select_sleep", "SELECT pg_sleep(10) WHERE $1::text IS NOT NULL", ("user_id",))
 SHOW = Query(
@@ -38,61 +28,6 @@ SHOW = Query(
     ("user_id",),
 )
 OURS = (b"300ms", b"3s", b"10s", b"force_generic_plan", b"off")
-
-
-class PgBouncer:
-    """Pools the sessions of a server, whose socket it is given."""
-
-    def __init__(self, folder: Path, server: OwnPostgres) -> None:
-        place = conninfo_to_dict(server.url)
-        self.folder = folder
-        self.file = folder / "pgbouncer.ini"
-        users = folder / "users.txt"
-        users.write_text('"tasks" ""\n"tasks_api" ""\n')
-        self.file.write_text(
-            f"[databases]\ntasks = host={place['host']} port={place['port']}\n"
-            f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {folder}\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
-            f"default_pool_size = {POOL_SIZE}\nlogfile = {folder / 'log'}\n"
-        )
-        self.url = as_url(make_conninfo(host=folder, port=6432, user="tasks_api", dbname="tasks"))
-        self.start()
-
-    def start(self) -> None:
-        # It refuses root as PostgreSQL does.
-        prefix = embedded.NAMESPACE if os.geteuid() == 0 else ()
-        self.popen = subprocess.Popen([*prefix, PROGRAM, "-q", self.file])
-        wait_until(self.answers)
-
-    def answers(self) -> bool:
-        try:
-            self.connect().close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.url, autocommit=True, prepare_threshold=None)
-
-    def stop(self) -> None:
-        self.popen.terminate()
-        self.popen.wait()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
-    with migrated_on(tmp_path_factory.mktemp("pooled") / "postgres") as server:
-        roles.grant(server.url, make_conninfo(server.url, user="tasks_api"))
-        server.execute(f"ALTER ROLE tasks_api SET statement_timeout = '{PATIENCE}'")
-        server.execute("ALTER ROLE tasks_api SET client_encoding = 'LATIN1'")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def pooler(server: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PgBouncer]:
-    pooler = PgBouncer(tmp_path_factory.mktemp("pgbouncer"), server)
-    yield pooler
-    pooler.stop()
 
 
 @pytest.fixture
@@ -157,11 +92,11 @@ def test_our_timeouts_do_not_reach_other_clients(app: Flask, pooler: PgBouncer) 
 
 
 def test_audit_is_written_and_the_start_checked(
-    app: Flask, pooler: PgBouncer, server: OwnPostgres, caplog: pytest.LogCaptureFixture
+    app: Flask, pooler: PgBouncer, pooled: OwnPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = settings_for(pooler.url, database_prepare=False)
     count = "SELECT count(*) FROM audit_log WHERE action = 'refuse'"
-    with psycopg.connect(server.url, autocommit=True) as owner:
+    with psycopg.connect(pooled.url, autocommit=True) as owner:
         for number in range(1, 6):  # each by a connection of its own
             assert app.test_client().get("/api/alice/tasks").status_code == 401
             wait_until(lambda number=number: owner.execute(count).fetchone() == (number,))

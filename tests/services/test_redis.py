@@ -2,11 +2,8 @@
 
 import logging
 import os
-import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -17,58 +14,16 @@ import processes
 import pytest
 from flask import Flask
 from issuer import api_for, ask
-from processes import free_port, gunicorn, wait_until
+from processes import gunicorn, wait_until
 from redis import Redis
-from redis.exceptions import RedisError
+from redis_server import PASSWORD, RedisServer
 from support import GENEROUS, assert_error, token_for
 
 import migrate
 from shared_counts import TIMEOUT
 
-PROGRAM = shutil.which("redis-server") or "redis-server"
-PASSWORD = "of-the-tests"
 
-
-class Server:
-    """A Redis server that keeps nothing, and can be ended, hung and started anew."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.hasty_url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/1"
-        # The machine of the tests may be too busy to answer in time.
-        self.url = f"{self.hasty_url}?socket_timeout=1&socket_connect_timeout=1"
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        options = ["--port", self.port, "--save", "", "--requirepass", PASSWORD]
-        options += ["--dir", self._folder, "--logfile", "log"]
-        self.popen = subprocess.Popen([PROGRAM, *map(str, options)])
-        wait_until(self.answers)
-
-    def answers(self) -> bool:
-        try:
-            with Redis.from_url(self.url) as client:
-                return bool(client.ping())
-        except RedisError:
-            return False
-
-    def signal(self, number: int) -> None:
-        self.popen.send_signal(number)
-
-    def kill(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    yield server
-    server.kill()
-
-
-def limited(redis: Server, **settings: str) -> Flask:
+def limited(redis: RedisServer, **settings: str) -> Flask:
     return api_for(**{"redis_url": redis.url} | settings)
 
 
@@ -79,7 +34,7 @@ def rest_of(app: Flask, user: str = "alice") -> int:
     return int(response.headers["RateLimit"].split(";")[1].removeprefix("r="))
 
 
-def test_two_machines_share_a_users_quota(redis: Server):
+def test_two_machines_share_a_users_quota(redis: RedisServer):
     here, there = (limited(redis, rate_limit="4/day") for _ in range(2))
     assert [rest_of(app) for app in (here, there, here, there)] == [3, 2, 1, 0]
     for app in (here, there):
@@ -87,14 +42,14 @@ def test_two_machines_share_a_users_quota(redis: Server):
     assert rest_of(here, "bob") == 3
 
 
-def test_two_machines_share_an_addresss_failures(redis: Server):
+def test_two_machines_share_an_addresss_failures(redis: RedisServer):
     here, there = (limited(redis, auth_failure_limit="2/day") for _ in range(2))
     statuses = [ask(app, "x.y.z").status_code for app in (here, there, here, there)]
     assert statuses == [401, 401, 429, 429]
     assert_error(ask(there, token_for("alice")), 429, "rate_limited")
 
 
-def test_counters_end_with_their_window(redis: Server):
+def test_counters_end_with_their_window(redis: RedisServer):
     rest_of(limited(redis, rate_limit="5 per 30 seconds"))
     with Redis.from_url(redis.url) as client:
         names = client.keys("tasks:default/*")
@@ -104,7 +59,7 @@ def test_counters_end_with_their_window(redis: Server):
 
 
 def test_worker_processes_share_a_users_quota(
-    redis: Server, server: SimpleNamespace, tmp_path: Path
+    redis: RedisServer, server: SimpleNamespace, tmp_path: Path
 ):
     folder = processes.copy_of_project(tmp_path)
     given = {"REDIS_URL": redis.url, "RATE_LIMIT": "20/day", "WEB_CONCURRENCY": 2}
@@ -150,7 +105,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("how", ["kill -9", "SIGSTOP"])
 def test_under_load_no_request_fails_when_redis_goes_and_comes_back(
-    redis: Server, caplog: pytest.LogCaptureFixture, how: str
+    redis: RedisServer, caplog: pytest.LogCaptureFixture, how: str
 ):
     app = limited(redis, **GENEROUS)
     shared = app.extensions["rate_limits"].redis
@@ -175,7 +130,7 @@ def test_under_load_no_request_fails_when_redis_goes_and_comes_back(
     assert PASSWORD not in caplog.text
 
 
-def test_redis_that_hangs_is_waited_for_once(redis: Server):
+def test_redis_that_hangs_is_waited_for_once(redis: RedisServer):
     app = limited(redis, redis_url=redis.hasty_url, **GENEROUS)
 
     def seconds() -> float:
@@ -191,7 +146,7 @@ def test_redis_that_hangs_is_waited_for_once(redis: Server):
 
 
 @pytest.mark.parametrize("how", ["kill -9", "SIGSTOP"])
-def test_counts_are_right_after_an_outage(redis: Server, how: str):
+def test_counts_are_right_after_an_outage(redis: RedisServer, how: str):
     """A reply that came too late is not taken for that to the next command."""
     app = limited(redis, rate_limit="1000/day")
     shared = app.extensions["rate_limits"].redis
@@ -211,14 +166,14 @@ def test_counts_are_right_after_an_outage(redis: Server, how: str):
         assert [rest_of(app), rest_of(app), rest_of(app, "bob")] == [999, 998, 999]
 
 
-def test_limits_hold_while_redis_is_away(redis: Server):
+def test_limits_hold_while_redis_is_away(redis: RedisServer):
     app = limited(redis, rate_limit="3/day")
     redis.kill()
     assert [rest_of(app) for _ in range(3)] == [2, 1, 0]
     assert_error(ask(app, token_for("alice")), 429, "rate_limited")
 
 
-def test_a_restart_between_two_requests_is_no_outage(redis: Server):
+def test_a_restart_between_two_requests_is_no_outage(redis: RedisServer):
     app = limited(redis, rate_limit="9/day")
     assert rest_of(app) == 8
     redis.kill()
@@ -239,7 +194,7 @@ def test_a_restart_between_two_requests_is_no_outage(redis: Server):
     ],
 )
 def test_redis_that_lets_nobody_in_is_told_once_and_done_without(
-    redis: Server, caplog: pytest.LogCaptureFixture, url: str
+    redis: RedisServer, caplog: pytest.LogCaptureFixture, url: str
 ):
     with caplog.at_level(logging.WARNING):
         app = api_for(redis_url=url.format(port=redis.port), rate_limit="9/day")
@@ -248,7 +203,7 @@ def test_redis_that_lets_nobody_in_is_told_once_and_done_without(
 
 
 def test_redis_that_answers_but_takes_no_writes_is_away(
-    redis: Server, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
 ):
     with Redis.from_url(redis.url) as client:
         client.config_set("maxmemory", 1)

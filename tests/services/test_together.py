@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
+from pgbouncer import PgBouncer
 from processes import copy_of_project, gunicorn, tasks_of
 from redis import Redis
+from redis_server import RedisServer
 from support import token_for
-from test_pgbouncer import PgBouncer, pooler, server  # noqa: F401 - fixtures
-from test_redis import Server, redis  # noqa: F401 - a fixture
 
 
 def test_server_works_through_pgbouncer_and_counts_in_redis(
-    pooler: PgBouncer,  # noqa: F811
-    redis: Server,  # noqa: F811
+    pooler: PgBouncer,
+    redis: RedisServer,
     tmp_path: Path,
 ) -> None:
     settings = {"DATABASE_PREPARE": "off", "REDIS_URL": redis.url, "RATE_LIMIT": "100/hour"}
