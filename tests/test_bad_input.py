@@ -16,7 +16,7 @@ BROKEN_TITLES: list[Any] = ["", "   ", "\u2003\n", "x" * 201, "a\0b", "\ud800", 
 BROKEN_TITLES += [None, 5, 1.5, True, [], ["x"], {}, {"a": 1}]
 BROKEN_DESCRIPTIONS: list[Any] = ["x" * 5001, "a\0b", "x\udfff", 5, False, [], {}]
 BROKEN_BOOLEANS: list[Any] = ["yes", "true", "on", "t", "1", "", 1, 0, 1.0, None, [], {}]
-SERVER_FIELDS = ["id", "user_id", "created_at", "updated_at", "zz", ""]
+NOT_WRITABLE = ["id", "user_id", "created_at", "updated_at", "zz", ""]
 
 OTHER_TYPES = ["text/plain", "application/x-www-form-urlencoded", "", "x", "application/xml"]
 OTHER_TYPES += ["multipart/form-data; boundary=x", "application/json-patch+json", "text/json"]
@@ -77,7 +77,7 @@ def test_completed_that_is_no_boolean_is_422_by_name(alice: User):
 
 
 def test_unknown_field_is_422_by_name(alice: User):
-    for name in SERVER_FIELDS:
+    for name in NOT_WRITABLE:
         assert_each_is_422(alice, name, [1])
 
 
