@@ -1,0 +1,57 @@
+"""Lists, asked for and followed from page to page."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from support import User
+from werkzeug.test import TestResponse
+
+
+def ask(user: User, **parameters: Any) -> TestResponse:
+    return user.client.get(user.tasks, query_string=parameters, headers=user.headers)
+
+
+def listed(user: User, **parameters: Any) -> list[dict[str, Any]]:
+    response = ask(user, **parameters)
+    assert response.status_code == 200, response.text
+    return response.json
+
+
+def titles(user: User, **parameters: Any) -> set[str]:
+    return {task["title"] for task in listed(user, **parameters)}
+
+
+def next_link(response: TestResponse) -> str | None:
+    link = response.headers.get("Link")
+    if link is None:
+        return None
+    assert link.startswith("<")
+    assert link.endswith('>; rel="next"')
+    return link.removeprefix("<").removesuffix('>; rel="next"')
+
+
+def pages(user: User, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
+    """Follow the links, as a client does who knows nothing of cursors."""
+    response = ask(user, **parameters)
+    while True:
+        assert response.status_code == 200, response.text
+        yield response.json
+        link = next_link(response)
+        if not link:
+            return
+        assert response.json, "a page without tasks has no next one"
+        response = user.call("GET", link)
+
+
+def flat(met: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [task for page in met for task in page]
+
+
+def cursor_of(user: User, **parameters: Any) -> str:
+    link = next_link(ask(user, **parameters))
+    assert link
+    return link.rpartition("cursor=")[2]
+
+
+def ids(tasks: list[dict[str, Any]]) -> list[int]:
+    return [task["id"] for task in tasks]
