@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from issuer import Issuer, api_for, gate_of, make_key
 from own_postgres import OwnPostgres, Postgres, migrated_on
 from pools import THREADS
 from processes import database_on, wait_until
@@ -73,7 +74,7 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
 
 
 LONGEST = ["test_schemathesis_at_length", "test_worker", "test_outage", "test_run"]
-LONGEST += ["test_jwks", "test_schemathesis", "test_transfer", "test_list_combinations"]
+LONGEST += ["test_jwks_fetches", "test_schemathesis", "test_transfer", "test_list_combinations"]
 LONGEST += ["test_served"]
 
 
@@ -254,3 +255,23 @@ def exploring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     monkeypatch.setattr("schemathesis.python.wsgi.get_client", exploring.Client)
     return exploring
+
+
+@pytest.fixture(scope="module")
+def api() -> Flask:
+    """The whole application without a database, and a route that tells who calls."""
+    return api_for()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    """An issuer of tokens with one key, for a test to break."""
+    issuer = Issuer(make_key())
+    yield issuer
+    issuer.go_away()
+
+
+@pytest.fixture
+def gate(issuer: Issuer) -> Flask:
+    """What requests meet on their way in, with that issuer's tokens."""
+    return gate_of(issuer)

@@ -29,6 +29,9 @@ from observe import observe
 from rate_limits import RateLimits
 
 JWKS_PATH = "/api/auth/jwks"
+LACKS_KEY = "The token is signed with a key that its issuer lacks."
+NOT_ACCEPTED = "The token is signed with an algorithm that is not accepted."
+BAD_SIGNATURE = "The signature of the token is not valid."
 MAKE_PRIVATE_KEY: dict[str, Callable[[], Any]] = {
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -252,6 +255,11 @@ def gate_for(**settings: Any) -> Flask:
     require_owner(app, given)
     register_error_handlers(app)
     return with_me(without_audit(app))
+
+
+def gate_of(issuer: Issuer, **settings: Any) -> Flask:
+    """Build it for the tokens of an issuer, and no others."""
+    return gate_for(**{"better_auth_secret": "", "better_auth_url": issuer.origin} | settings)
 
 
 def with_me(app: Flask) -> Flask:

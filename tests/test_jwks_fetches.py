@@ -1,0 +1,275 @@
+"""When the issuer's keys are fetched, how often, and what holds while that fails."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from issuer import (
+    BAD_SIGNATURE,
+    FAILURES,
+    JWKS_PATH,
+    LACKS_KEY,
+    SLOW_FAILURES,
+    Behaviour,
+    Issuer,
+    answer_keys,
+    answer_with,
+    api_for,
+    ask,
+    drip,
+    gate_of,
+    hang,
+    make_key,
+)
+from support import assert_error, token_for
+
+import jwks
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the issuer as often as there is a reason to."""
+    monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, eager: None) -> None:
+    """Ask as often, and wait only briefly: at times, even a healthy issuer may take longer."""
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.3)
+
+
+@pytest.fixture
+def stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat keys as old as soon as they are fetched."""
+    monkeypatch.setattr(jwks, "REFRESH_AFTER", 0.0)
+
+
+def ask_at_once(app: Flask, tokens: list[str]) -> tuple[list[Any], list[float]]:
+    """Send each token from a thread of its own; return the answers and how long each took."""
+
+    def timed(token: str) -> tuple[Any, float]:
+        started = time.monotonic()
+        return ask(app, token), time.monotonic() - started
+
+    with ThreadPoolExecutor(len(tokens)) as threads:
+        answers, seconds = zip(*threads.map(timed, tokens), strict=True)
+    return list(answers), list(seconds)
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Give the background some seconds to do its work."""
+    for _ in range(1000):
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# What is fetched, and how often
+
+
+def test_fetch_is_one_plain_request(issuer: Issuer):
+    app = gate_of(issuer, jwks_url=f"http://127.0.0.1:{issuer.port}/a/jwks?tenant=1&x=%20y#top")
+    assert ask(app, issuer.token()).status_code == 200
+    assert issuer.requests[0].split("\r\n") == [
+        "GET /a/jwks?tenant=1&x=%20y HTTP/1.1",
+        f"Host: 127.0.0.1:{issuer.port}",
+        "Accept-Encoding: identity",
+        "Accept: application/json",
+        "User-Agent: tasks",
+        "",
+        "",
+    ]
+    assert len(issuer.requests) == 1
+
+
+def test_keys_are_fetched_once_for_many_requests(issuer: Issuer, gate: Flask):
+    tokens = [issuer.token(jti=str(number)) for number in range(50)]
+    answers, _ = ask_at_once(gate, tokens)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(issuer.requests) == 1
+    assert issuer.requests[0].startswith(f"GET {JWKS_PATH} HTTP/1.1\r\n")
+
+
+def test_50_unknown_kids_at_once_cost_one_fetch_at_most(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    assert ask(gate, issuer.token()).status_code == 200
+    tokens = [issuer.token(make_key()) for _ in range(50)]
+
+    def fetches() -> int:
+        before = len(issuer.requests)
+        for answer in ask_at_once(gate, tokens)[0]:
+            assert_error(answer, 401, "unauthorized", LACKS_KEY)
+        return len(issuer.requests) - before
+
+    monkeypatch.setattr(jwks, "FETCH_PAUSE", 60.0)
+    assert fetches() == 0
+    monkeypatch.setattr(jwks, "monotonic", lambda: time.monotonic() + 70)
+    assert fetches() == 1
+    assert fetches() == 0
+
+
+def test_new_key_is_picked_up_at_its_first_token(issuer: Issuer, gate: Flask, eager: None):
+    assert ask(gate, issuer.token()).status_code == 200
+    old, new = issuer.keys[0], make_key("ES256")
+    issuer.keys.append(new)
+    assert ask(gate, issuer.token(new)).status_code == 200
+    assert ask(gate, issuer.token(old)).status_code == 200
+    assert len(issuer.requests) == 2
+
+
+def test_removed_key_is_refused_even_for_a_remembered_token(
+    issuer: Issuer, gate: Flask, eager: None, stale: None
+):
+    token = issuer.token()
+    assert ask(gate, token).status_code == 200
+    issuer.keys = [make_key()]
+    assert eventually(lambda: ask(gate, token).status_code == 401)
+    assert_error(ask(gate, token), 401, "unauthorized", LACKS_KEY)
+
+
+def test_key_replaced_under_its_name_is_refused_even_for_a_remembered_token(
+    issuer: Issuer, gate: Flask, eager: None, stale: None
+):
+    token, kid = issuer.token(), issuer.keys[0].kid
+    assert ask(gate, token).status_code == 200
+    issuer.keys = [make_key(kid=kid)]
+    assert eventually(lambda: ask(gate, token).status_code == 401)
+    assert_error(ask(gate, token), 401, "unauthorized", BAD_SIGNATURE)
+    assert ask(gate, issuer.token()).status_code == 200
+
+
+def test_old_keys_are_refreshed_without_waiting(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch, stale: None
+):
+    assert ask(gate, issuer.token()).status_code == 200
+    monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
+    issuer.behave = hang
+    _, seconds = ask_at_once(gate, [issuer.token(jti="1")])
+    assert seconds[0] < jwks.FETCH_TIMEOUT / 2
+    assert eventually(lambda: len(issuer.requests) == 2)
+
+
+# An issuer that fails
+
+
+ALL_FAILURES = SLOW_FAILURES | FAILURES
+
+
+@pytest.mark.parametrize("behave", ALL_FAILURES.values(), ids=ALL_FAILURES)
+def test_failing_issuer_is_503_in_time_and_then_forgiven(
+    issuer: Issuer, gate: Flask, impatient: None, behave: Behaviour
+):
+    issuer.behave = behave
+    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    for answer in answers:
+        assert_error(answer, 503, "unavailable")
+    assert max(seconds) < 2.5
+    assert not any("/elsewhere" in request for request in issuer.requests)
+    issuer.behave = answer_keys
+    assert eventually(lambda: ask(gate, issuer.token()).status_code == 200)
+
+
+@pytest.mark.parametrize("behave", ALL_FAILURES.values(), ids=ALL_FAILURES)
+def test_keys_stay_good_while_the_issuer_fails(
+    issuer: Issuer, gate: Flask, impatient: None, stale: None, behave: Behaviour
+):
+    remembered = issuer.token()
+    assert eventually(lambda: ask(gate, remembered).status_code == 200)
+    issuer.behave = behave
+    fetches = len(issuer.requests)
+    assert eventually(
+        lambda: ask(gate, remembered).status_code == 200 and len(issuer.requests) > fetches
+    )
+    for token in [remembered, issuer.token(jti="new")]:
+        assert ask(gate, token).status_code == 200
+    assert_error(ask(gate, issuer.token(make_key())), 401, "unauthorized", LACKS_KEY)
+
+
+def test_issuer_that_is_gone_is_503_until_it_comes_back(
+    issuer: Issuer, gate: Flask, eager: None, caplog: pytest.LogCaptureFixture
+):
+    issuer.go_away()
+    assert_error(
+        ask(gate, issuer.token()),
+        503,
+        "unavailable",
+        "The keys of the token's issuer cannot be had right now.",
+    )
+    assert f"could not be fetched from {issuer.origin}{JWKS_PATH}" in caplog.text
+    issuer.come_back()
+    assert ask(gate, issuer.token()).status_code == 200
+
+
+def test_failed_fetch_is_not_repeated_within_the_pause(issuer: Issuer, gate: Flask):
+    issuer.behave = answer_with(b"", "500 Internal Server Error")
+    for _ in range(10):
+        assert_error(ask(gate, issuer.token()), 503, "unavailable")
+    assert len(issuer.requests) == 1
+
+
+def test_keys_are_forgotten_after_a_day_without_the_issuer(
+    issuer: Issuer, gate: Flask, eager: None, stale: None, monkeypatch: pytest.MonkeyPatch
+):
+    remembered = issuer.token()
+    assert ask(gate, remembered).status_code == 200
+    issuer.go_away()
+    assert ask(gate, remembered).status_code == 200
+    monkeypatch.setattr(jwks, "FORGET_AFTER", 0.0)
+    for token in [remembered, issuer.token(jti="new")]:
+        assert_error(ask(gate, token), 503, "unavailable")
+    issuer.come_back()
+    monkeypatch.setattr(jwks, "FORGET_AFTER", 60.0)
+    assert eventually(lambda: ask(gate, remembered).status_code == 200)
+
+
+def test_secret_keeps_working_while_the_issuer_hangs(issuer: Issuer):
+    issuer.behave = hang
+    app = api_for(better_auth_url=issuer.origin)
+    assert ask(app, token_for("alice")).status_code == 200
+    assert issuer.requests == []
+
+
+def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issuer, gate: Flask):
+    """With the real constants: four at once take as long as one, and then none waits."""
+    issuer.behave = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+    started = time.monotonic()
+    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    for answer in answers:
+        assert_error(answer, 503, "unavailable")
+    assert time.monotonic() - started < 3.5
+    assert min(seconds) > 1.5
+    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    assert max(seconds) < 1
+    assert len(issuer.requests) == 1
+
+
+def test_fetch_beyond_its_time_holds_no_request(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    """A DNS lookup, for one, has no timeout that we could set."""
+    released = threading.Event()
+    monkeypatch.setattr(jwks, "fetch", lambda _: str(released.wait(10)).encode())
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 1.0)
+    for longest in [5.0, 0.7]:  # the first waits out its time, the second comes after it
+        answers, seconds = ask_at_once(gate, [issuer.token()])
+        assert_error(answers[0], 503, "unavailable")
+        assert seconds[0] < longest
+    released.set()
+
+
+def test_while_the_issuer_hangs_one_request_waits_for_it(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.5)
+    issuer.behave = hang
+    ask(gate, issuer.token())
+    monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
+    assert eventually(lambda: all(thread.name != "jwks" for thread in threading.enumerate()))
+    _, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(8)])
+    assert len([each for each in seconds if each > 0.4]) <= 4

@@ -1,0 +1,120 @@
+"""Keys that are fetched over TLS."""
+
+import select
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from issuer import SLOW_FAILURES, Issuer, ask, drip, gate_of, make_key, one_key
+from support import assert_error
+
+import jwks
+from config import PROJECT
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of localhost, signed by itself, with its key."""
+    private = one_key("ES256").private
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
+        )
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    path.write_bytes(
+        builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM)
+        + private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    return path
+
+
+@pytest.fixture
+def tls_issuer(certificate: Path) -> Iterator[Issuer]:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    issuer = Issuer(make_key(), tls=tls)
+    yield issuer
+    issuer.go_away()
+
+
+def test_keys_come_over_tls(tls_issuer: Issuer, certificate: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert ask(gate_of(tls_issuer), tls_issuer.token()).status_code == 200
+
+
+@pytest.mark.parametrize("failure", ["nothing", "a dripping body"])
+def test_fetch_over_tls_ends_in_time(
+    tls_issuer: Issuer, certificate: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 1.0)
+    tls_issuer.behave = SLOW_FAILURES[failure]
+    started = time.monotonic()
+    with pytest.raises((OSError, HTTPException, ValueError)):
+        jwks.parse_key_set(jwks.fetch(tls_issuer.origin))
+    assert len(tls_issuer.requests) == 1
+    assert time.monotonic() - started < 5
+
+
+GREENLET = """
+from gevent import monkey
+monkey.patch_all()
+import jwks
+jwks.FETCH_TIMEOUT = 0.5
+jwks.fetch("https://localhost:{port}")
+"""
+
+
+def test_fetch_whose_handshake_drips_ends_in_time(issuer: Issuer, monkeypatch: pytest.MonkeyPatch):
+    """As in production: Python limits the time of the whole handshake, gevent of each read."""
+    record = b"\x16\x03\x03\x40\x00"  # the head of a handshake record of 16 KiB
+    monkeypatch.setattr(issuer, "serve", partial(drip(record), issuer))
+    program = [sys.executable, "-c", GREENLET.format(port=issuer.port)]
+    done = subprocess.run(
+        program, check=False, cwd=PROJECT, timeout=10, capture_output=True, text=True
+    )
+    assert "EOF occurred" in done.stderr.splitlines()[-1]
+
+
+def test_fetch_that_is_cut_off_does_not_go_on_in_plain_text(tls_issuer: Issuer, certificate: Path):
+    """Or whoever is in between could add what the issuer never sent."""
+    tls_issuer.behave = lambda _, connection: socket.socket.sendall(connection, b"in plain text")
+    context = ssl.create_default_context(cafile=certificate)
+    with (
+        socket.create_connection(("localhost", tls_issuer.port)) as plain,
+        plain.dup() as twin,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        select.select([connection], [], [], 5)
+        jwks.cut(twin)
+        with suppress(OSError):
+            assert connection.recv(100) == b""
+
+
+def test_certificate_that_nobody_vouches_for_is_refused(
+    tls_issuer: Issuer, caplog: pytest.LogCaptureFixture
+):
+    assert_error(ask(gate_of(tls_issuer), tls_issuer.token()), 503, "unavailable")
+    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+    assert tls_issuer.requests == []
