@@ -74,8 +74,8 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
 
 
 LONGEST = ["test_schemathesis_at_length", "test_worker", "test_outage", "test_run"]
-LONGEST += ["test_jwks_fetches", "test_schemathesis", "test_transfer", "test_list_combinations"]
-LONGEST += ["test_served"]
+LONGEST += ["test_jwks_fetches", "test_schemathesis", "test_transfer_limits"]
+LONGEST += ["test_list_combinations", "test_served"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

@@ -121,7 +121,7 @@ def description_for(user_id: str, app: Flask) -> Any:
             if parameter["name"] in {"since", "cursor"}:
                 cursor = write_position(START)
                 parameter |= {"schema": {"type": "string", "enum": [cursor]}, "example": cursor}
-        # schemathesis takes no example where FILES generates some; tests/test_transfer.py tries it.
+        # schemathesis takes no example where FILES generates some; tests/test_import.py tries it.
         content = path.get("post", {}).get("requestBody", {}).get("content", {})
         for name in FILES.keys() & content.keys():
             del content[name]["example"]

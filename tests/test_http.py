@@ -4,11 +4,7 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config  # type: ignore[import-untyped]
-from gunicorn.http.errors import (  # type: ignore[import-untyped]
-    InvalidResponseHeader,
-    NoMoreData,
-    ParseException,
-)
+from gunicorn.http.errors import InvalidResponseHeader, NoMoreData, ParseException  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
 from hypothesis import example, given
 from hypothesis import strategies as st

@@ -1,0 +1,83 @@
+"""Exports: whole, in order, in the format that is asked for."""
+
+import csv
+import json
+from io import StringIO
+
+import pytest
+from support import User, assert_error
+from transfers import DEFAULTS, EACH_FORMAT, LONG, bring, export, send
+
+
+def test_export_is_in_the_order_of_creation_over_many_pages(alice: User):
+    titles = [f"task {number}" for number in range(450)]
+    bring(alice, [{"title": title} for title in titles])
+    rows = csv.DictReader(StringIO(export(alice, "text/csv").decode("utf-8-sig")))
+    assert [row["title"] for row in rows] == titles
+    assert [task["title"] for task in json.loads(export(alice, "application/json"))] == titles
+    lines = export(alice, "text/calendar").decode().splitlines()
+    assert [line for line in lines if "SUMMARY" in line] == [f"SUMMARY:{title}" for title in titles]
+
+
+def test_export_in_json_is_what_the_list_shows(alice: User):
+    bring(alice, [DEFAULTS | {"title": "x", "completed": True, "due_at": "2026-12-01"}, LONG])
+    assert json.loads(export(alice, "application/json")) == alice.all()[::-1]
+
+
+@EACH_FORMAT
+def test_export_has_neither_the_trash_nor_what_is_others(alice: User, bob: User, content_type: str):
+    alice.create("mine")
+    alice.call("DELETE", alice.create("discarded")["id"])
+    bob.create("theirs")
+    file = export(alice, content_type)
+    assert b"mine" in file
+    assert not any(word in file for word in (b"discarded", b"theirs"))
+
+
+@EACH_FORMAT
+def test_export_of_no_task_is_a_file_that_can_be_imported(alice: User, content_type: str):
+    response = send(alice, export(alice, content_type), content_type)
+    assert (response.status_code, response.json) == (201, {"imported": 0})
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("text/html, text/csv;q=0.5, */*;q=0.1", "text/csv"),
+        ("text/csv;q=0.5, text/calendar", "text/calendar"),
+        ("application/json;q=0, */*", "text/csv"),
+        ("text/csv;q=0, text/*;q=0.2, application/json;q=0.1", "text/calendar"),
+        ("Text/Calendar; component=VTODO", "text/calendar"),
+        ("text/csv; charset=utf-8", "text/csv"),
+    ],
+)
+def test_format_is_chosen_by_accept(alice: User, accept: str | None, content_type: str):
+    response = alice.call("GET", "export", headers={} if accept is None else {"Accept": accept})
+    assert (response.status_code, response.mimetype) == (200, content_type)
+    assert "Accept" in response.headers.getlist("Vary")
+    assert response.headers["Content-Disposition"].startswith("attachment; filename=")
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "*/*;q=0", "image/*"])
+def test_format_that_there_is_not_is_406(alice: User, accept: str):
+    response = alice.call("GET", "export", headers={"Accept": accept})
+    assert_error(response, 406, "not_acceptable")
+
+
+def test_task_that_was_there_is_exported_once_whatever_is_written_meanwhile(alice: User):
+    bring(alice, [{"title": f"{number}"} for number in range(1, 601)])
+    ids = [task["id"] for task in reversed(alice.all())]
+    response = alice.call("GET", "export", buffered=False)
+    parts = iter(response.response)
+    begun = next(parts) + next(parts)
+    alice.call("DELETE", ids[0])
+    alice.call("DELETE", ids[-2])
+    alice.call("PATCH", ids[-1], json={"title": "changed"})
+    last = alice.create("new")["id"]
+    exported = {task["id"]: task for task in json.loads(begun + b"".join(parts))}
+    assert list(exported) == [*ids[:-2], ids[-1], last]
+    assert exported[ids[-1]]["title"] == "changed"

@@ -1,0 +1,82 @@
+"""Calendars: what other programs write is understood, and what they read is written."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+from icalendar import Calendar
+from support import User
+from transfers import DEFAULTS, calendar, export, send, written
+
+
+def test_calendar_tells_what_calendars_show(alice: User):
+    task = alice.create(
+        "Buy; milk", description="x" * 100, due_at="2026-12-01", tags=["a,b", "c"], priority="high"
+    )
+    alice.call("PATCH", f"{task['id']}/complete")
+    file = export(alice, "text/calendar")
+    assert max(map(len, file.split(b"\r\n"))) <= 75
+    [todo] = Calendar.from_ical(file).todos
+    assert (todo["SUMMARY"], todo["PRIORITY"], todo["STATUS"]) == ("Buy; milk", 1, "COMPLETED")
+    assert (todo["DUE"].dt, todo.categories) == (date(2026, 12, 1), ["a,b", "c"])
+    assert todo["UID"].startswith(f"{task['id']}-")
+    assert todo["DTSTAMP"].dt == todo["LAST-MODIFIED"].dt >= todo["CREATED"].dt
+    assert "alice" not in todo["UID"]
+
+
+def test_calendar_writes_text_as_other_programs_read_it(alice: User):
+    alice.create(r"C:\New; %, or" + "\nold", tags=[r"a\N", "b,c"])
+    text = export(alice, "text/calendar").decode()
+    assert r"SUMMARY:C:\\New\; %\, or\nold" in text
+    assert r"CATEGORIES:a\\N,b\,c" in text
+
+
+def test_calendar_with_a_line_of_any_length_is_imported(alice: User):
+    longest = "ATTACH:" + "x" * 1_000_000 + "\r\n " + "y" * 1_000_000
+    lines = ["BEGIN:VCALENDAR", "BEGIN:VTODO", longest, "SUMMARY:Buy", "  milk", "END:VTODO"]
+    response = send(alice, "\r\n".join([*lines, "END:VCALENDAR", ""]), "text/calendar")
+    assert response.json == {"imported": 1}
+    assert [task["title"] for task in alice.all()] == ["Buy milk"]
+
+
+def test_calendar_folded_within_a_character_is_imported(alice: User):
+    body = calendar("SUMMARY:Käse").encode()
+    folded = body.replace("ä".encode(), b"\xc3\r\n \xa4")
+    assert send(alice, folded, "text/calendar").status_code == 201
+    assert alice.all()[0]["title"] == "Käse"
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("DUE;VALUE=DATE:20261120", {"due_at": "2026-11-20"}),
+        ("DUE:20261120T093000Z", {"due_at": "2026-11-20T09:30:00+00:00"}),
+        ("DUE;TZID=Europe/Berlin:20260720T093000", {"due_at": "2026-07-20T07:30:00+00:00"}),
+        (
+            'DUE;TZID="W. Europe Standard Time":20260720T093000',
+            {"due_at": "2026-07-20T07:30:00+00:00"},
+        ),
+        (
+            "DUE;TZID=/mozilla.org/20050126_1/America/New_York:20261120T093000",
+            {"due_at": "2026-11-20T14:30:00+00:00"},
+        ),
+        *((f"PRIORITY:{digit}", {"priority": "high"}) for digit in "1234"),
+        ("PRIORITY:5", {"priority": "medium"}),
+        *((f"PRIORITY:{digit}", {"priority": "low"}) for digit in "6789"),
+        ("PRIORITY:0", {"priority": "none"}),
+        ("STATUS:COMPLETED", {"completed": True}),
+        ("STATUS:IN-PROCESS", {"completed": False}),
+        ("COMPLETED:20261120T093000Z", {"completed": True}),
+        ("COMPLETED:20261120T093000Z\r\nSTATUS:NEEDS-ACTION", {"completed": False}),
+        ("CATEGORIES:a,b\\,c,a,\r\ncategories:A", {"tags": ["a", "b,c", "A"]}),
+        ("DESCRIPTION;LANGUAGE=en:one\\ntwo\\, th\r\n ree", {"description": "one\ntwo, three"}),
+        ("DTSTART:whenever\r\nRRULE:FREQ=DAILY\r\nX-FOO:bar\r\nATTENDEE", {}),
+        ("BEGIN:VALARM\r\nDESCRIPTION:Ring\r\nEND:VALARM", {}),
+        ("END:VTODO\r\nBEGIN:VEVENT\r\nSUMMARY:" + "x" * 200_000 + "\r\nEND:VEVENT"
+         "\r\nBEGIN:VTIMEZONE\r\nTZID:Mars\r\nEND:VTIMEZONE\r\nBEGIN:VTODO\r\nSUMMARY:y", {}),
+    ],
+)  # fmt: skip
+def test_calendar_of_others_is_understood(alice: User, line: str, fields: dict[str, Any]):
+    response = send(alice, calendar("SUMMARY:x", line), "text/calendar")
+    assert response.status_code == 201, response.text
+    assert written(alice)[0] == DEFAULTS | {"title": "x"} | fields

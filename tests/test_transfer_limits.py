@@ -1,0 +1,178 @@
+"""Files however large and clients however slow keep nobody else waiting."""
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from itertools import count
+from threading import Event, Semaphore
+
+import pytest
+from flask import Flask
+from support import User, assert_error, settings_for
+from transfers import EACH_FORMAT, bring, export, send, store, written
+
+import turns
+from app import create_app
+from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+
+
+@pytest.fixture
+def narrow(database_url: str) -> Iterator[User]:
+    """A user of an application with one connection, 700 tasks and small bodies."""
+    settings = {"database_pool_size": 1, "max_tasks_per_user": 700, "max_content_length": 100}
+    app = create_app(settings_for(database_url, max_import_length=100_000, **settings))
+    yield User(app.test_client(), "alice")
+    app.extensions["database"].close()
+
+
+def test_client_that_reads_slowly_keeps_no_connection(narrow: User):
+    bring(narrow, [{"title": f"{number}"} for number in range(600)])
+    parts = iter(narrow.call("GET", "export", buffered=False).response)
+    begun = [next(parts), next(parts)]
+    assert len(narrow.all()) == 600
+    assert len(json.loads(b"".join([*begun, *parts]))) == 600
+
+
+def test_import_beyond_what_a_user_may_store_is_409_and_nothing_is_imported(narrow: User):
+    bring(narrow, [{"title": "x"}] * 100)
+    for more in (601, 650, 701):
+        response = send(narrow, json.dumps([{"title": "y"}] * more), "application/json")
+        assert_error(response, 409, "conflict")
+        assert len(narrow.all()) == 100
+    bring(narrow, [{"title": "y"}] * 600)
+    assert len(narrow.all()) == 700
+
+
+@pytest.mark.parametrize(("size", "status"), [(100_000, 201), (100_001, 413)])
+def test_import_has_a_limit_of_its_own(narrow: User, size: int, status: int):
+    assert send(narrow, b"[]".ljust(size), "application/json").status_code == status
+
+
+def test_statement_larger_than_the_buffers_of_a_socket_arrives(alice: User):
+    tasks = [{"title": f"{number}", "description": "😀" * 5000} for number in range(400)]
+    bring(alice, tasks)
+    assert [task["title"] for task in written(alice)] == [task["title"] for task in tasks]
+
+
+# tracemalloc makes Python ten times slower: formats written in Python get fewer tasks.
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    ("content_type", "count"),
+    [("application/json", 20_000), ("text/csv", 6_000), ("text/calendar", 1_000)],
+)
+def test_export_takes_no_memory_for_the_whole(
+    alice: User, owner_url: str, content_type: str, count: int
+):
+    store(owner_url, count, 500)
+    response = alice.call("GET", "export", buffered=False, headers={"Accept": content_type})
+    parts = iter(response.response)
+    tracemalloc.start()
+    size = sum(map(len, parts))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size > 500 * count
+    assert peak < 3_000_000
+
+
+class SlowFile(BytesIO):
+    """An empty list, sent only once `done` is set."""
+
+    def __init__(self, begun: Semaphore, done: Event) -> None:
+        super().__init__(b"[]")
+        self.begun = begun
+        self.done = done
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.begun.release()
+        self.done.wait()
+        return super().read(size)
+
+
+@contextmanager
+def slow_imports(*users: User) -> Iterator[None]:
+    """Keep a file of each user on its way; all of them arrive in the end."""
+    begun, done = Semaphore(0), Event()
+
+    def import_slowly(user: User) -> int:
+        sent = {"content_length": 2, "content_type": "application/json"}
+        return user.call("POST", "import", input_stream=SlowFile(begun, done), **sent).status_code
+
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(import_slowly, user) for user in users]
+        try:
+            assert all(begun.acquire(timeout=10) for _ in users)
+            yield
+        finally:
+            done.set()
+        assert {each.result() for each in answers} == {201}
+
+
+def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice: User):
+    with slow_imports(*(User(app.test_client(), f"user {n}") for n in range(IMPORTS_AT_ONCE))):
+        assert alice.call("POST", "import", json=[]).status_code == 201
+
+
+def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flask, alice: User):
+    turns = app.extensions["import_turns"]
+    with ExitStack() as others:
+        for _ in range(IMPORTS_AT_ONCE):
+            turns.acquire()
+            others.callback(turns.release)
+        assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
+        assert alice.call("GET").status_code == 200
+    for _ in range(IMPORTS_AT_ONCE + 1):
+        assert alice.call("POST", "import", json=[]).status_code == 201
+
+
+def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
+    alice: User, bob: User
+):
+    with slow_imports(alice):
+        assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
+        assert bob.call("POST", "import", json=[]).status_code == 201
+        # Whoever may not send it does not join her queue either.
+        assert bob.call("POST", f"{alice.tasks}/import", json=[]).status_code == 401
+    assert alice.call("POST", "import", json=[]).status_code == 201
+
+
+def test_user_receives_few_large_answers_at_once(alice: User, bob: User, owner_url: str):
+    store(owner_url, 300, 5000)
+    large = ["", "export", "", "export"]
+    held = [alice.call("GET", path, buffered=False) for path in large]
+    assert {each.status_code for each in held} == {200}
+    assert len(held) == LARGE_AT_ONCE
+    for path in large:
+        assert_error(alice.call("GET", path), 503, "unavailable")
+    assert alice.call("GET", f"{alice.tasks}?limit=1").status_code == 200
+    assert bob.call("GET", "export").status_code == 200
+    held.pop().close()
+    for path in large:
+        assert alice.call("GET", path).status_code == 200
+    for each in held:
+        each.close()
+
+
+LONG_FILES = {
+    "application/json": json.dumps([{"title": "x"}] * 1000),
+    "text/csv": "title" + "\n" * 1000,
+    "text/calendar": "BEGIN:VCALENDAR\r" + "A\r" * 1000,
+}
+
+
+@EACH_FORMAT
+def test_long_file_gives_others_their_turn_whatever_it_holds(
+    alice: User, owner_url: str, monkeypatch: pytest.MonkeyPatch, content_type: str
+):
+    pauses: list[float] = []
+    monkeypatch.setattr("turns.sleep", pauses.append)
+    monkeypatch.setattr("turns.monotonic", count(step=turns.TURN / 100).__next__)
+    send(alice, LONG_FILES[content_type], content_type)
+    assert len(pauses) >= 9
+    store(owner_url, 1000, 1)
+    pauses.clear()
+    if content_type != "application/json":  # PostgreSQL's own text, page by page
+        export(alice, content_type)
+        assert len(pauses) >= 9
