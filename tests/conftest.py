@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, api_for, gate_of, make_key
+from migrating import NewDatabase
 from own_postgres import OwnPostgres, Postgres, migrated_on
 from pools import THREADS
 from processes import database_on, wait_until
@@ -144,6 +146,25 @@ def url(template: NoopExecutor, request: pytest.FixtureRequest) -> Iterator[str]
     """The address of a database of this module's own, for servers that run as in production."""
     with database_on(template, f"{request.module.__name__} {os.getpid()}") as url:
         yield url
+
+
+@pytest.fixture
+def new_database(server: SimpleNamespace) -> Iterator[NewDatabase]:
+    """Yield a function that makes an empty database and returns its address."""
+    numbers = count()
+    with ExitStack() as made:
+
+        def make(name: str = "migrated") -> str:
+            name = f"{name} {os.getpid()} {next(numbers)}"
+            return made.enter_context(database_on(server, name))
+
+        yield make
+
+
+@pytest.fixture
+def empty_url(new_database: NewDatabase) -> str:
+    """The address of an empty database, to be migrated."""
+    return new_database()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""One line per request, into which a client cannot write; its id is in the answer too."""
+"""One line per request, into which a client cannot write."""
 
 import io
 import json
@@ -13,18 +13,14 @@ import psycopg
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
-from support import User, app_for, assert_error, settings_for, token_for
+from support import PARENT, TRACE, User, app_for, assert_error, settings_for, token_for
 
-import trail
 from app import create_app
-from errors import error_body
 from logs import LineFormatter, LineHandler
 from observe import BrokenOff, fields_of, line_of_success, request_log
 from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
 from trail import Run, Trail
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 SECRETS = ["Buy milk", "private=1", "Bearer", "eyJ"]
 
 Lines = Callable[[], list[Any]]
@@ -215,68 +211,6 @@ def test_traceback_in_text_is_indented(text: io.StringIO):
     assert all(line.startswith("    ") for line in others)
 
 
-# The id
-
-
-@pytest.mark.parametrize("given", ["a", "x" * 128, "0af7-65_1.9"])
-def test_sane_request_id_is_taken_and_sent_back(client: FlaskClient, given: str):
-    response = client.get("/nope", headers={"X-Request-Id": given})
-    assert response.headers["X-Request-Id"] == given
-    assert response.json["details"] == {"request_id": given}
-
-
-@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a,b", "é", 'a"b', "a\tb", "a\n"])
-def test_other_request_id_is_replaced(application: Flask, given: str):
-    answered: list[Any] = []
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/health", "HTTP_X_REQUEST_ID": given}
-    environ |= {"SERVER_NAME": "x", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
-    application.wsgi_app(environ, lambda _, headers, __: answered.extend(headers))
-    assert re.fullmatch("[0-9a-f]{32}", dict(answered)["X-Request-Id"])
-
-
-def test_every_request_without_an_id_gets_one_of_its_own(client: FlaskClient):
-    ids = {client.get("/health").headers["X-Request-Id"] for _ in range(100)}
-    assert len(ids) == 100
-
-
-def test_front_end_may_read_the_id(client: FlaskClient):
-    response = client.get("/health", headers={"Origin": "http://localhost:3000"})
-    assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
-
-
-def test_fault_of_a_field_stands_beside_the_id_and_outranks_one_of_its_name(alice: User):
-    for name in ["zz", "request_id"]:
-        response = alice.call("POST", json={"title": "x", name: 1})
-        details = assert_error(response, 422, "validation_error")
-        assert details == {name: ["Unknown field."]}
-
-
-def test_id_of_a_request_that_is_over_stands_nowhere(client: FlaskClient):
-    client.get("/nope")
-    assert b"details" not in error_body(404)
-
-
-# Traces, while they are off
-
-
-@pytest.mark.parametrize(
-    ("parent", "found"),
-    [
-        (PARENT, TRACE),
-        (f"cc{PARENT[2:]}-later", TRACE),
-        (f"{PARENT}-later", None),
-        (f"ff{PARENT[2:]}", None),
-        (PARENT.upper(), None),
-        (PARENT.replace(TRACE, "0" * 32), None),
-        (PARENT.replace("b7ad6b7169203331", "0" * 16), None),
-        (f"{PARENT}\n", None),
-        ("", None),
-    ],
-)
-def test_trace_is_taken_from_a_valid_traceparent_alone(parent: str, found: str | None):
-    assert trail.trace_of(parent) == found
-
-
 # Answers of every kind
 
 
@@ -375,19 +309,3 @@ def test_import_that_has_no_place_is_a_line_with_its_cause(app: Flask, alice: Us
         "NoPlace: its user sends another file",
         "NoPlace: 4 other imports are being read",
     ]
-
-
-def test_server_timing_is_told_where_it_is_on(database_url: str):
-    app = create_app(settings_for(database_url, server_timing=True))
-    response = User(app.test_client(), "alice").call("GET")
-    app.extensions["database"].close()
-    parts = re.fullmatch(r"db;dur=([\d.]+), total;dur=([\d.]+)", response.headers["Server-Timing"])
-    assert parts
-    assert 0 < float(parts[1]) < float(parts[2])
-
-
-def test_server_timing_is_off_unless_asked_for(client: FlaskClient):
-    assert "Server-Timing" not in client.get("/health").headers
-
-
-# Real processes

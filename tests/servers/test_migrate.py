@@ -1,9 +1,6 @@
 """The commands for migrations, run in copies of the project."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import processes
 import psycopg
@@ -18,13 +15,6 @@ BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP T
 
 
 @pytest.fixture
-def url(server: SimpleNamespace) -> Iterator[str]:
-    """The address of an empty database."""
-    with processes.database_on(server, f"to migrate {os.getpid()}") as url:
-        yield url
-
-
-@pytest.fixture
 def project(tmp_path: Path) -> Path:
     return processes.copy_of_project(tmp_path)
 
@@ -36,21 +26,23 @@ def test_command_schema_writes_schema_sql(project: Path) -> None:
     assert (project / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
 
 
-def test_failing_migration_ends_in_one_line_and_leaves_nothing(url: str, project: Path) -> None:
+def test_failing_migration_ends_in_one_line_and_leaves_nothing(
+    empty_url: str, project: Path
+) -> None:
     (project / "migrations" / "9001_break.sql").write_text(BROKEN)
-    code, lines = manage(project, "migrate", DATABASE_URL=url)
+    code, lines = manage(project, "migrate", DATABASE_URL=empty_url)
     assert code == 1
     assert any("division by zero" in line for line in lines)
     assert lines[-1] == "Error: dbmate migrate failed."
     assert [line for line in lines if "Traceback" in line] == []
-    assert applied(url) == known_migrations()
-    with psycopg.connect(url) as connection:
+    assert applied(empty_url) == known_migrations()
+    with psycopg.connect(empty_url) as connection:
         assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
 
 
-def test_late_file_with_a_lower_number_is_refused(url: str, project: Path) -> None:
+def test_late_file_with_a_lower_number_is_refused(empty_url: str, project: Path) -> None:
     migrations = project / "migrations"
     for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:
         (migrations / name).write_text(f"{UP}\nSELECT 1;\n\n{DOWN}\nSELECT 1;\n")
-        assert manage(project, "migrate", DATABASE_URL=url)[0] == code
-    assert applied(url) == [*known_migrations(), "9002"]
+        assert manage(project, "migrate", DATABASE_URL=empty_url)[0] == code
+    assert applied(empty_url) == [*known_migrations(), "9002"]

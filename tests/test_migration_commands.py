@@ -1,0 +1,148 @@
+"""The commands for migrations, and the address that they hand to dbmate."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import processes
+import psycopg
+import pytest
+from migrating import DOWN, UP, NewDatabase, applied
+
+import migrate
+from connection import Connection
+from migrate import known_migrations
+
+# Commands
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[str]]]:
+    """Run a command of manage.py, with a copy of the migrations."""
+    folder = Path(shutil.copytree(migrate.MIGRATIONS_FOLDER, tmp_path / "migrations"))
+    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", folder)
+    monkeypatch.setattr("manage.PROJECT", tmp_path)
+    return partial(processes.manage_here, monkeypatch, tmp_path)
+
+
+def test_command_rollback_undoes_the_newest_migration(empty_url: str, run: Callable) -> None:
+    assert run("migrate", DATABASE_URL=empty_url)[0] == 0
+    assert applied(empty_url) == known_migrations()
+    assert run("rollback", DATABASE_URL=empty_url)[0] == 0
+    assert applied(empty_url) == known_migrations()[:-1]
+
+
+def test_unreachable_database_is_told_in_one_line(run: Callable) -> None:
+    code, [line] = run("migrate", DATABASE_URL="postgresql://localhost:1/nowhere")
+    assert code == 1
+    assert line.startswith("Error: The database cannot be reached: ")
+
+
+def test_wrong_address_is_refused_under_the_name_of_its_setting(run: Callable) -> None:
+    code, [line] = run("migrate", MIGRATION_DATABASE_URL="mysql://db/tasks")
+    assert code == 1
+    assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
+
+
+@contextmanager
+def database_in_c(url: str, encoding: str) -> Iterator[str]:
+    """Make a database of this encoding and of the locale C."""
+    name = f"{encoding} {os.getpid()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        options = f"ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        connection.execute(f'CREATE DATABASE "{name}" {options}')
+        yield processes.as_url(psycopg.conninfo.make_conninfo(url, dbname=name))
+        connection.execute(f'DROP DATABASE "{name}"')
+
+
+def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run: Callable) -> None:
+    with database_in_c(empty_url, "LATIN1") as other:
+        code, [line] = run("migrate", DATABASE_URL=other)
+    assert code == 1
+    assert line.startswith("Error: The database holds text as LATIN1: ")
+
+
+def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
+    empty_url: str, run: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    with database_in_c(empty_url, "UTF8") as other:
+        assert run("migrate", DATABASE_URL=other)[0] == 0
+    assert "LC_CTYPE" in caplog.text
+
+
+def test_new_migration_gets_the_next_number_and_both_parts(
+    empty_url: str, run: Callable, tmp_path: Path
+) -> None:
+    number = int(known_migrations()[-1]) + 1
+    code, [line] = run("migration", "Add x, and y!")
+    assert code == 0
+    assert line == f"migrations/{number:04d}_add_x_and_y.sql"
+    up, _, down = (tmp_path / line).read_text().partition(DOWN)
+    assert up.startswith(UP)
+    assert "lock_timeout" in up
+    assert "lock_timeout" in down
+    assert run("migrate", DATABASE_URL=empty_url)[0] == 0
+    assert applied(empty_url)[-1] == f"{number:04d}"
+
+
+def test_migration_without_a_name_is_refused(run: Callable) -> None:
+    code, [line] = run("migration", "!")
+    assert (code, line) == (1, "Error: A migration's name needs a letter or a digit.")
+
+
+# The address for dbmate's driver
+
+
+def test_name_with_special_characters_is_passed_on(new_database: NewDatabase) -> None:
+    url = new_database("wéird/na?me#%&'")
+    migrate.migrate(url)
+    assert applied(url) == known_migrations()
+
+
+def converted(dsn: str, *, tls: bool = False, **values: Any) -> str:
+    info = {"host": "db", "port": 5432, "user": "me", "password": "", "dbname": "tasks"} | values
+    connection = SimpleNamespace(
+        info=SimpleNamespace(dsn=dsn, **info), pgconn=SimpleNamespace(ssl_in_use=tls)
+    )
+    return migrate.dbmate_url(cast("Connection", connection))
+
+
+@pytest.mark.parametrize(
+    ("dsn", "values", "expected"),
+    [
+        ("", {}, "postgres://me@db:5432/tasks?sslmode=disable"),
+        ("", {"tls": True}, "postgres://me@db:5432/tasks?sslmode=require"),
+        ("channel_binding=require", {"tls": True}, "postgres://me@db:5432/tasks?sslmode=require"),
+        ("sslmode=prefer", {}, "postgres://me@db:5432/tasks?sslmode=disable"),
+        (
+            "sslmode=verify-full sslrootcert=/ca.pem",
+            {"tls": True},
+            "postgres://me@db:5432/tasks?sslmode=verify-full&sslrootcert=%2Fca.pem",
+        ),
+        (
+            "sslmode=verify-full sslrootcert=system",
+            {"tls": True},
+            "postgres://me@db:5432/tasks?sslmode=verify-full",
+        ),
+        ("", {"host": "::1"}, "postgres://me@[::1]:5432/tasks?sslmode=disable"),
+        (
+            "",
+            {"host": "/var/run/pg", "port": 5433},
+            "postgres://me@/tasks?sslmode=disable&host=%2Fvar%2Frun%2Fpg&port=5433",
+        ),
+        (
+            "",
+            {"user": "m:e", "password": "p@ss/w?rd%#é ", "dbname": "a/b"},
+            "postgres://m%3Ae:p%40ss%2Fw%3Frd%25%23%C3%A9%20@db:5432/a%2Fb?sslmode=disable",
+        ),
+    ],
+)
+def test_address_becomes_one_that_dbmate_understands(
+    dsn: str, values: dict[str, Any], expected: str
+) -> None:
+    assert converted(dsn, **values) == expected
