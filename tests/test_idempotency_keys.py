@@ -1,0 +1,118 @@
+"""Idempotency-Keys: their form, whose they are, which request they stand for, and their end."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from flask import Flask
+from idempotent import KEY, MILK, assert_replayed, post
+from psycopg.conninfo import make_conninfo
+from support import User, assert_error, settings_for
+
+import purge
+from database import Database
+
+# Their form and their owners
+
+
+@pytest.mark.parametrize("key", ["a", '"a"', "x" * 255, '"' + "x" * 255 + '"', r'"\"\\"', "!~,;="])
+def test_key_of_visible_ascii_is_taken(alice: User, key: str):
+    first = post(alice, {"Idempotency-Key": key})
+    assert first.status_code == 201
+    assert_replayed(post(alice, {"Idempotency-Key": key}), first)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", '""', "a b", '"a b"', "x" * 256, '"' + "x" * 256 + '"', '"a', 'a"', '"a";b', r'"\a"', "é"],
+)
+def test_malformed_key_is_400_and_nothing_is_done(alice: User, key: str):
+    assert_error(post(alice, {"Idempotency-Key": key}), 400, "bad_request")
+    assert alice.all() == []
+
+
+def test_quoted_and_bare_key_are_one(alice: User):
+    first = post(alice, {"Idempotency-Key": '"a-1"'})
+    assert_replayed(post(alice, {"Idempotency-Key": "a-1"}), first)
+
+
+def test_keys_of_two_users_do_not_meet(alice: User, bob: User):
+    of_alice, of_bob = post(alice), post(bob)
+    assert (of_alice.json["user_id"], of_bob.json["user_id"]) == ("alice", "bob")
+    assert_replayed(post(bob), of_bob)
+
+
+def test_key_of_another_request_is_422_and_nothing_is_done(alice: User):
+    first = post(alice)
+    path = f"{first.json['id']}"
+    others = [
+        alice.call("POST", json={"title": "Other"}, headers=KEY),
+        alice.call(
+            "POST", "batch", json={"operations": [{"op": "create", "task": MILK}]}, headers=KEY
+        ),
+        alice.call("PATCH", path, json=MILK, headers=KEY),
+        alice.call("PATCH", f"{path}/complete", headers=KEY),
+    ]
+    for other in others:
+        assert "Idempotency-Key" in assert_error(other, 422, "validation_error")
+    assert alice.all() == [first.json]
+
+
+# Their end
+
+
+def expire(postgresql: psycopg.Connection, pattern: str = "%") -> None:
+    expired = "UPDATE idempotency_keys SET expires_at = now() WHERE key LIKE %s"
+    postgresql.execute(expired, [pattern])
+    postgresql.commit()
+
+
+def test_key_is_kept_for_24_hours(alice: User, postgresql: psycopg.Connection):
+    post(alice)
+    kept = "SELECT expires_at - now() BETWEEN '23:59' AND '24:00' FROM idempotency_keys"
+    assert postgresql.execute(kept).fetchone() == (True,)
+
+
+def test_expired_key_may_be_used_for_another_request(alice: User, postgresql: psycopg.Connection):
+    post(alice)
+    expire(postgresql)
+    second = post(alice, title="Another")
+    assert second.status_code == 201
+    assert_replayed(post(alice, title="Another"), second)
+
+
+def test_answer_that_is_kept_is_not_written_over_before_it_expires(app: Flask, alice: User):
+    """As when another request has used the key between the claim's snapshot and its lock."""
+    first = post(alice)
+    other = {"fingerprint": "\\x00", "status": 200, "headers": "{}", "body": "another"}
+    key = {"user_id": "alice", "key": KEY["Idempotency-Key"].strip('"')}
+    assert app.extensions["database"].fetch("insert_idempotent_answer", **key, **other) == []
+    assert_replayed(post(alice), first)
+
+
+@pytest.fixture
+def owner(postgresql: psycopg.Connection) -> Iterator[Database]:
+    """The database as the owner of its tables, who purges."""
+    info = postgresql.info
+    owner = Database(settings_for(make_conninfo(**info.get_parameters(), password=info.password)))
+    yield owner
+    owner.close()
+
+
+def test_purge_deletes_the_expired_keys_of_all_users_in_steps(
+    alice: User,
+    bob: User,
+    owner: Database,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(purge, "KEYS_A_STATEMENT", 2)
+    for user in [alice, bob]:
+        for number in range(3):
+            post(user, {"Idempotency-Key": f"old-{number}"})
+    first = post(alice)
+    expire(postgresql, "old-%")
+    assert purge.purge_idempotency_keys(owner) == 6
+    assert purge.purge_idempotency_keys(owner) == 0
+    assert_replayed(post(alice), first)
+    assert len(bob.all()) == 3
