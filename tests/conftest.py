@@ -17,9 +17,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, api_for, gate_of, make_key
 from migrating import NewDatabase
-from own_postgres import OwnPostgres, Postgres, migrated_on
+from own_postgres import OwnPostgres, Postgres, database_on, migrated_on
 from pools import THREADS
-from processes import database_on, wait_until
+from processes import wait_until
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from support import API_ROLE, User, app_for, settings_for

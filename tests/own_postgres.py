@@ -1,21 +1,41 @@
-"""A database that tests lock, and a PostgreSQL server that they stop, kill and freeze."""
+"""Databases that tests make and lock, and PostgreSQL servers that they stop, kill and freeze."""
 
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from embedding import pid_of_server
+from processes import as_url
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pytest_postgresql.executors import NoopExecutor
 
 import embedded
 import migrate
 
 SETTINGS = ("fsync=off", "max_connections=24")
+
+
+@contextmanager
+def database_on(server: SimpleNamespace | NoopExecutor, name: str) -> Iterator[str]:
+    """Make a database, a copy of the server's template if it has one, and drop it at the end."""
+    login = {"host": server.host, "port": server.port, "user": server.user}
+    login |= {"password": server.password} if server.password else {}
+    maintenance = make_conninfo(**login, dbname=server.maintenance_dbname)
+    database = sql.Identifier(name)
+    template = sql.Identifier(server.template_dbname or "template1")
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template)
+    with psycopg.connect(maintenance, autocommit=True) as connection:
+        connection.execute(create)
+        yield as_url(make_conninfo(**login, dbname=name))
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 
 class Postgres:
@@ -80,7 +100,7 @@ class OwnPostgres(Postgres):
             self.start()
 
     def postmaster(self) -> psutil.Process:
-        return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+        return psutil.Process(pid_of_server(self.folder))
 
     def kill(self) -> None:
         self.postmaster().send_signal(signal.SIGKILL)

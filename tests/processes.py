@@ -13,17 +13,13 @@ from contextlib import contextmanager, suppress
 from email.message import Message
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import psutil  # type: ignore[import-untyped]
-import psycopg
 import pytest
 from click.testing import CliRunner
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pytest_postgresql.executors import NoopExecutor
+from psycopg.conninfo import conninfo_to_dict
 from support import GENEROUS, JSON, SECRET, token_for
 
 from children import end_with_parent
@@ -150,21 +146,6 @@ def as_url(conninfo: str, scheme: str = "postgresql", **query: str) -> str:
     """Write a connection string as the address that DATABASE_URL holds."""
     parameters = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
     return f"{scheme}:///?{urlencode(parameters | query, quote_via=quote)}"
-
-
-@contextmanager
-def database_on(server: SimpleNamespace | NoopExecutor, name: str) -> Iterator[str]:
-    """Make a database, a copy of the server's template if it has one, and drop it at the end."""
-    login = {"host": server.host, "port": server.port, "user": server.user}
-    login |= {"password": server.password} if server.password else {}
-    maintenance = make_conninfo(**login, dbname=server.maintenance_dbname)
-    database = sql.Identifier(name)
-    template = sql.Identifier(server.template_dbname or "template1")
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template)
-    with psycopg.connect(maintenance, autocommit=True) as connection:
-        connection.execute(create)
-        yield as_url(make_conninfo(**login, dbname=name))
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 
 def to_json(value: Any) -> bytes:

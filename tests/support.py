@@ -18,7 +18,8 @@ SECRET = "a secret of the tests, 32 bytes or more"
 API_ROLE = {"user": "tasks_api", "password": "only for tests"}
 JSON = {"Content-Type": "application/json"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+CALLER = "b7ad6b7169203331"
+PARENT = f"00-{TRACE}-{CALLER}-01"
 
 # Limits that are counted and announced, but never reached.
 GENEROUS = {"rate_limit": "1000000/second", "auth_failure_limit": "1000000/second"}

@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
-from processes import database_on, manage_here, wait_until
+from own_postgres import database_on
+from processes import manage_here, wait_until
 from support import User, settings_for
 
 import migrate

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import PARENT, TRACE, User, assert_error, settings_for
+from support import CALLER, PARENT, TRACE, User, assert_error, settings_for
 
 import trail
 from app import create_app
@@ -65,7 +65,7 @@ def test_id_of_a_request_that_is_over_stands_nowhere(client: FlaskClient):
         (f"ff{PARENT[2:]}", None),
         (PARENT.upper(), None),
         (PARENT.replace(TRACE, "0" * 32), None),
-        (PARENT.replace("b7ad6b7169203331", "0" * 16), None),
+        (PARENT.replace(CALLER, "0" * 16), None),
         (f"{PARENT}\n", None),
         ("", None),
     ],

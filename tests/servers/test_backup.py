@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import processes
 import pytest
+from own_postgres import database_on
 from psycopg.conninfo import conninfo_to_dict
 from support import User, settings_for
 
@@ -26,8 +27,8 @@ def databases(tmp_path: Path) -> Iterator[tuple[str, str]]:
         )
         place |= {"maintenance_dbname": place["dbname"], "template_dbname": None}
         server = SimpleNamespace(**place, password="")
-        old = stack.enter_context(processes.database_on(server, "to back up"))
-        new = stack.enter_context(processes.database_on(server, "restored"))
+        old = stack.enter_context(database_on(server, "to back up"))
+        new = stack.enter_context(database_on(server, "restored"))
         migrate.migrate(old)
         yield old, new
 

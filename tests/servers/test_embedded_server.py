@@ -1,100 +1,31 @@
 """The embedded PostgreSQL starts for anyone, survives kills, harms no folder, fails in one line."""
 
 import os
-import pwd
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
-from embedding import line_of
+from embedding import FAST, copy_of, keep, kept, line_of, modes_above, pid_of_server, show
 from processes import wait_until
 
 import embedded
 import postgres_programs
 from embedded import EmbeddedError, running, url_of_running
 
-FAST = ("fsync=off",)
-AS_ROOT = os.geteuid() == 0
-NOBODY = pwd.getpwnam("nobody").pw_uid if AS_ROOT else os.geteuid()
-ANOTHER_USER = 65000  # an id no account needs to have
 RUN_FOR_EVER = """
 import pathlib, sys, time, embedded
 with embedded.running(pathlib.Path(sys.argv[1]), ["fsync=off"]):
     print("running", flush=True)
     time.sleep(60)
 """
-
-
-def pid_of_server(folder: Path) -> int:
-    return int((folder / "postmaster.pid").read_text().split()[0])
-
-
-def show(url: str, setting: str) -> str:
-    with psycopg.connect(url, autocommit=True) as connection:
-        row = connection.execute(f"SHOW {setting}".encode()).fetchone()
-    assert row
-    return str(row[0])
-
-
-def keep(url: str) -> str:
-    """Commit a word that `kept` reads back, as a setting of the database: a row of a table."""
-    word = uuid.uuid4().hex
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"ALTER DATABASE tasks SET application_name = '{word}'".encode())
-    return word
-
-
-def kept(url: str) -> str:
-    return show(url, "application_name")
-
-
-def modes_above(folder: Path) -> dict[Path, tuple[int, int, int]]:
-    above = {path: path.stat() for path in folder.parents}
-    return {path: (s.st_mode, s.st_uid, s.st_gid) for path, s in above.items()}
-
-
-def open_to_all(path: Path) -> bool:
-    return all(place.stat().st_mode & stat.S_IXOTH for place in (path, *path.parents))
-
-
-def starts_for_another(folder: Path) -> bool:
-    """Start it twice; False where root's binaries are closed to others, which one line reports."""
-    if AS_ROOT and not open_to_all(embedded.binaries()):
-        with pytest.raises(EmbeddedError, match="may not enter"), running(folder, FAST):
-            pass
-        return False
-    with running(folder, FAST) as url:
-        word = keep(url)
-    with running(folder, FAST) as url:
-        assert kept(url) == word
-    return True
-
-
-def copy_of(data: Path, folder: Path) -> Path:
-    """Copy a data folder: a thousand files, for which shutil takes four times as long."""
-    subprocess.run(["cp", "-R", data, folder], check=True)  # noqa: S607
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a data folder to copy from, beside half of one from an interrupted first start."""
-    parent = tmp_path_factory.mktemp("embedded")
-    (parent / ".postgres.initdb-1" / "base").mkdir(parents=True)
-    (parent / "postgres").mkdir()
-    with running(parent / "postgres", FAST):
-        pass
-    return parent / "postgres"
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +40,6 @@ def live(pristine: Path) -> Iterator[tuple[Path, str]]:
     copy = copy_of(pristine, pristine.with_name("live"))
     with running(copy, FAST) as url:
         yield copy, url
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Make a folder that every account may enter; pytest's own are closed when root runs it."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_namespaces_allowed", lambda: False)
 
 
 @pytest.fixture
@@ -164,62 +81,8 @@ def test_first_start_succeeds_after_an_interrupted_one(pristine: Path) -> None:
     assert not pristine.with_name(".postgres.initdb-1").exists()
 
 
-# Whose it is
-
-
 def test_data_of_this_account_stays_its_own(live: tuple[Path, str]) -> None:
     assert {path.stat().st_uid for path in live[0].rglob("*")} == {os.geteuid()}
-
-
-@pytest.mark.usefixtures("no_namespaces")
-def test_without_namespaces_root_hands_the_data_alone_to_nobody(
-    pristine: Path, open_folder: Path
-) -> None:
-    folder = copy_of(pristine, open_folder / "postgres")
-    above = modes_above(folder)
-    owner = NOBODY if starts_for_another(folder) else os.geteuid()
-    assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {owner}
-    assert modes_above(folder) == above
-
-
-@pytest.mark.usefixtures("no_namespaces")
-def test_without_namespaces_a_first_start_makes_a_folder_only_nobody_may_enter(
-    open_folder: Path,
-) -> None:
-    folder = open_folder / ".data" / "postgres"
-    if starts_for_another(folder):
-        made = folder.parent.stat()
-        assert stat.S_IMODE(made.st_mode) == (0o710 if AS_ROOT else 0o700)
-        assert made.st_uid == os.geteuid()
-
-
-@pytest.mark.usefixtures("no_namespaces")
-@pytest.mark.parametrize("closed", ["data", "binaries"])
-def test_closed_folder_is_named_in_one_line_and_left_alone(
-    closed: str, tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (kept_data := tmp_path / "postgres").mkdir()
-    tools = {"data": embedded.binaries(), "binaries": tmp_path / "bin"}[closed]
-    folder = {"data": kept_data, "binaries": open_folder / "postgres"}[closed]
-    monkeypatch.setattr(embedded, "binaries", lambda: tools)
-    tmp_path.chmod(0o700 if AS_ROOT else 0)  # root enters it all the same, nobody does not
-    with pytest.raises(EmbeddedError) as error, running(folder):
-        pass
-    tmp_path.chmod(0o700)
-    assert str(tmp_path) in line_of(error)
-    assert not AS_ROOT or "run as an ordinary user or set DATABASE_URL" in line_of(error)
-    assert kept_data.stat().st_uid == os.geteuid()
-
-
-def test_data_of_an_ordinary_user_stays_theirs_when_root_starts_it(
-    pristine: Path, open_folder: Path
-) -> None:
-    folder = copy_of(pristine, open_folder / "postgres")
-    owner = ANOTHER_USER if AS_ROOT else os.geteuid()
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, owner, -1)
-    starts_for_another(folder)
-    assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {owner}
 
 
 # The socket and the URL

@@ -21,6 +21,8 @@ import processes
 import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
+from embedding import pid_of_server
+from own_postgres import database_on
 from processes import GREENLETS, Process, as_url, free_port, manage_run, wait_until, wait_until_gone
 from support import SECRET
 
@@ -191,7 +193,7 @@ def test_closed_terminal_is_a_clean_stop(project: Path) -> None:
 def test_killed_database_ends_the_api_with_one_line(project: Path) -> None:
     with manage_run(project) as process:
         family = process.family()
-        pid = int((project / ".data/postgres/postmaster.pid").read_text().split()[0])
+        pid = pid_of_server(project / ".data/postgres")
         psutil.Process(pid).kill()
         assert process.wait(DEADLINE) == 1
         assert process.lines()[-1].startswith("Error: PostgreSQL has ended")
@@ -260,7 +262,7 @@ def given(
     """
     folder = processes.copy_of_project(tmp_path_factory.mktemp("given"))
     (folder / "embedded.py").write_text("raise SystemExit('imported')")
-    with processes.database_on(server, f"given {os.getpid()}") as url:
+    with database_on(server, f"given {os.getpid()}") as url:
         migrate.migrate(url)
         with psycopg.connect(url) as connection:
             connection.execute("INSERT INTO schema_migrations VALUES ('9999')")

@@ -11,9 +11,8 @@ import pytest
 from collector import attributes, collecting
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from processes import GREENLETS, Process, as_url, ask, free_port, gunicorn, wait_until
-from support import assert_error
+from support import CALLER, PARENT, TRACE, assert_error
 
-TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
 
 
@@ -39,8 +38,7 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
         port = collector.server.server_port
         with traced(folder, database_url, port, measure=GREENLETS, WEB_CONCURRENCY=2) as api:
             task_id = api.create("zoe")
-            parent = f"00-{TRACE}-{CALLER}-01"
-            headers = {"X-Request-Id": "first", "traceparent": parent, "tracestate": "a=b"}
+            headers = {"X-Request-Id": "first", "traceparent": PARENT, "tracestate": "a=b"}
             assert api.call("GET", task_id, user="zoe", headers=headers).status_code == 200
             span, [query] = collector.of_request("first")
             assert TRACE in line_of(api, "first")

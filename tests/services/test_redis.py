@@ -14,6 +14,7 @@ import processes
 import pytest
 from flask import Flask
 from issuer import api_for, ask
+from own_postgres import database_on
 from processes import gunicorn, wait_until
 from redis import Redis
 from redis_server import PASSWORD, RedisServer
@@ -63,7 +64,7 @@ def test_worker_processes_share_a_users_quota(
 ):
     folder = processes.copy_of_project(tmp_path)
     given = {"REDIS_URL": redis.url, "RATE_LIMIT": "20/day", "WEB_CONCURRENCY": 2}
-    with processes.database_on(server, f"shared {os.getpid()}") as url:
+    with database_on(server, f"shared {os.getpid()}") as url:
         migrate.migrate(url)
         with gunicorn(folder, url, **given) as api, ThreadPoolExecutor(8) as threads:
             statuses = list(threads.map(lambda _: api.call("GET").status_code, range(60)))

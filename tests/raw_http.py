@@ -1,0 +1,22 @@
+"""HTTP as bytes."""
+
+import socket
+from email import message_from_bytes
+
+from processes import Answer, Process
+
+
+def send_raw(api: Process, data: bytes) -> bytes:
+    """Send everything before reading anything, as simple clients do; return the whole answer."""
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(data)
+        answer = b""
+        while part := client.recv(64 * 1024):
+            answer += part
+        return answer
+
+
+def parse(answer: bytes) -> Answer:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, _, headers = head.partition(b"\r\n")
+    return Answer(int(status.split()[1]), message_from_bytes(headers), body)

@@ -1,0 +1,44 @@
+"""What the tests of real servers are given: gunicorn, and folders of an embedded PostgreSQL."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import processes
+import pytest
+from embedding import FAST
+from processes import Process, gunicorn
+
+from embedded import running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return processes.copy_of_project(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="module")
+def api(folder: Path, url: str) -> Iterator[Process]:
+    with gunicorn(folder, url) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a data folder to copy from, beside half of one from an interrupted first start."""
+    parent = tmp_path_factory.mktemp("embedded")
+    (parent / ".postgres.initdb-1" / "base").mkdir(parents=True)
+    (parent / "postgres").mkdir()
+    with running(parent / "postgres", FAST):
+        pass
+    return parent / "postgres"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Make a folder that every account may enter; pytest's own are closed when root runs it."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

@@ -1,0 +1,114 @@
+"""A real gunicorn's processes: how they start, stop, reload and replace one another."""
+
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+
+import processes
+import psutil  # type: ignore[import-untyped]
+from processes import Process, ask, gunicorn, tasks_of, wait_until
+from raw_http import send_raw
+from support import token_for
+
+SPIN = """
+answer = application.wsgi_app
+def spin(environ, start_response):
+    while environ["QUERY_STRING"] == "spin":
+        pass
+    return answer(environ, start_response)
+application.wsgi_app = spin
+"""
+
+
+def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
+    server: SimpleNamespace, database_url: str, tmp_path: Path
+) -> None:
+    folder = processes.copy_of_project(tmp_path)
+    (folder / "wsgi.py").write_text((folder / "wsgi.py").read_text() + SPIN)
+    config = folder / "gunicorn.conf.py"
+    text, changes = re.subn(
+        r"^timeout = \d+", "timeout = 1", config.read_text(), flags=re.MULTILINE
+    )
+    assert changes == 1
+    config.write_text(text)
+    with gunicorn(folder, processes.as_url(database_url)) as process:
+        assert send_raw(process, b"GET /livez?spin HTTP/1.1\r\n\r\n") == b""
+        wait_until(process.is_live)
+        assert "WORKER TIMEOUT" in process.output()
+
+
+def test_nothing_connects_to_the_database_before_the_fork(api: Process) -> None:
+    assert api.call("GET").status_code == 200
+    master = psutil.Process(api.pid)
+    [worker] = master.children()
+    assert len(worker.net_connections("all")) > 1
+    assert [each.status for each in master.net_connections("all")] == [psutil.CONN_LISTEN]
+
+
+def test_toggles_at_once_in_two_servers_lose_none(api: Process, folder: Path, url: str) -> None:
+    with gunicorn(folder, url) as other, ThreadPoolExecutor(20) as pool:
+        path = f"{api.create()}/complete"
+        toggles = [pool.submit(each.call, "PATCH", path) for each in (api, other) * 10]
+        completed = [toggle.result().json["completed"] for toggle in toggles]
+        assert sorted(completed) == [False] * 10 + [True] * 10
+
+
+def test_killed_worker_is_replaced(api: Process) -> None:
+    [worker] = psutil.Process(api.pid).children()
+    worker.kill()
+    wait_until(lambda: worker not in psutil.Process(api.pid).children())
+    wait_until(api.is_live)
+    assert api.call("GET").status_code == 200
+
+
+def test_reload_under_load_loses_no_request(api: Process) -> None:
+    done = Event()
+    token, path = token_for("alice"), tasks_of("alice")
+
+    def keep_asking(kept: bool) -> int:
+        connection = api.connect()
+        count = 0
+        while not done.is_set():
+            assert ask(connection, "GET", path, token=token).status_code == 200
+            count += 1
+            if not kept:
+                connection.close()
+        connection.close()
+        return count
+
+    [before] = psutil.Process(api.pid).children()
+    with ThreadPoolExecutor() as pool:
+        clients = [pool.submit(keep_asking, kept) for kept in (True, False, True, False)]
+        api.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: before not in psutil.Process(api.pid).children() or clients[0].done())
+        done.set()
+        assert all(client.result() > 0 for client in clients)
+    assert len(psutil.Process(api.pid).children()) == 1
+
+
+def test_reload_beside_a_wrong_setting_goes_on(folder: Path, api: Process) -> None:
+    wrong = folder / ".env"
+    wrong.write_text("LOG_LEVEL=loud\n")
+    [before] = psutil.Process(api.pid).children()
+    api.popen.send_signal(signal.SIGHUP)
+    wait_until(lambda: before not in psutil.Process(api.pid).children())
+    wrong.unlink()
+    wait_until(api.is_live)
+    assert api.call("GET").status_code == 200
+
+
+def test_worker_that_has_answered_its_share_is_replaced_and_no_request_fails(
+    folder: Path, url: str
+) -> None:
+    with gunicorn(folder, url, GUNICORN_CMD_ARGS="--max-requests 3") as process:
+        [before] = psutil.Process(process.pid).children()
+        wait_until(
+            lambda: (
+                process.ask("GET", "/livez").status_code != 200
+                or before not in psutil.Process(process.pid).children()
+            )
+        )
+        assert process.ask("GET", "/livez").status_code == 200
