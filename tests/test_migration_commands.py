@@ -30,20 +30,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     return partial(processes.manage_here, monkeypatch, tmp_path)
 
 
-def test_command_rollback_undoes_the_newest_migration(empty_url: str, run: Callable) -> None:
+def test_command_rollback_undoes_the_newest_migration(empty_url: str, run: Callable):
     assert run("migrate", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url) == known_migrations()
     assert run("rollback", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url) == known_migrations()[:-1]
 
 
-def test_unreachable_database_is_told_in_one_line(run: Callable) -> None:
+def test_unreachable_database_is_told_in_one_line(run: Callable):
     code, [line] = run("migrate", DATABASE_URL="postgresql://localhost:1/nowhere")
     assert code == 1
     assert line.startswith("Error: The database cannot be reached: ")
 
 
-def test_wrong_address_is_refused_under_the_name_of_its_setting(run: Callable) -> None:
+def test_wrong_address_is_refused_under_the_name_of_its_setting(run: Callable):
     code, [line] = run("migrate", MIGRATION_DATABASE_URL="mysql://db/tasks")
     assert code == 1
     assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
@@ -60,7 +60,7 @@ def database_in_c(url: str, encoding: str) -> Iterator[str]:
         connection.execute(f'DROP DATABASE "{name}"')
 
 
-def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run: Callable) -> None:
+def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run: Callable):
     with database_in_c(empty_url, "LATIN1") as other:
         code, [line] = run("migrate", DATABASE_URL=other)
     assert code == 1
@@ -69,7 +69,7 @@ def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run
 
 def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
     empty_url: str, run: Callable, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     with database_in_c(empty_url, "UTF8") as other:
         assert run("migrate", DATABASE_URL=other)[0] == 0
     assert "LC_CTYPE" in caplog.text
@@ -77,7 +77,7 @@ def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
 
 def test_new_migration_gets_the_next_number_and_both_parts(
     empty_url: str, run: Callable, tmp_path: Path
-) -> None:
+):
     number = int(known_migrations()[-1]) + 1
     code, [line] = run("migration", "Add x, and y!")
     assert code == 0
@@ -90,7 +90,7 @@ def test_new_migration_gets_the_next_number_and_both_parts(
     assert applied(empty_url)[-1] == f"{number:04d}"
 
 
-def test_migration_without_a_name_is_refused(run: Callable) -> None:
+def test_migration_without_a_name_is_refused(run: Callable):
     code, [line] = run("migration", "!")
     assert (code, line) == (1, "Error: A migration's name needs a letter or a digit.")
 
@@ -98,7 +98,7 @@ def test_migration_without_a_name_is_refused(run: Callable) -> None:
 # The address for dbmate's driver
 
 
-def test_name_with_special_characters_is_passed_on(new_database: NewDatabase) -> None:
+def test_name_with_special_characters_is_passed_on(new_database: NewDatabase):
     url = new_database("wéird/na?me#%&'")
     migrate.migrate(url)
     assert applied(url) == known_migrations()
@@ -144,5 +144,5 @@ def converted(dsn: str, *, tls: bool = False, **values: Any) -> str:
 )
 def test_address_becomes_one_that_dbmate_understands(
     dsn: str, values: dict[str, Any], expected: str
-) -> None:
+):
     assert converted(dsn, **values) == expected

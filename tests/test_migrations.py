@@ -33,7 +33,7 @@ DROP INDEX CONCURRENTLY tasks_title;
 # The files
 
 
-def test_numbers_are_unique_and_of_one_width() -> None:
+def test_numbers_are_unique_and_of_one_width():
     numbers = [re.match(r"(\d+)_[a-z0-9_]+\.sql$", file.name) for file in FILES]
     assert all(numbers)
     found = [number[1] for number in numbers if number]
@@ -43,7 +43,7 @@ def test_numbers_are_unique_and_of_one_width() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_file_has_an_up_and_a_down_part(file: Path) -> None:
+def test_file_has_an_up_and_a_down_part(file: Path):
     up, down = file.read_text().split(DOWN)
     assert up.startswith(UP)
     assert up.count(";") > 0
@@ -51,7 +51,7 @@ def test_file_has_an_up_and_a_down_part(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_squawk_finds_nothing_in_the_up_part(file: Path) -> None:
+def test_squawk_finds_nothing_in_the_up_part(file: Path):
     squawk = shutil.which("squawk", path=str(migrate.DBMATE.parent))
     assert squawk
     up = file.read_text().split(DOWN)[0]
@@ -72,13 +72,13 @@ def constraints_of_new_columns(up: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(file: Path) -> None:
+def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(file: Path):
     """Squawk sees only separate ones; the way is NOT VALID, and VALIDATE in the next file."""
     harmless = {"CONSTR_DEFAULT", "CONSTR_NOTNULL"}
     assert harmless.issuperset(constraints_of_new_columns(file.read_text().split(DOWN)[0]))
 
 
-def test_check_of_a_new_column_would_be_found() -> None:
+def test_check_of_a_new_column_would_be_found():
     up = "ALTER TABLE tasks ADD COLUMN minutes bigint CHECK (minutes > 0)"
     assert constraints_of_new_columns(up) == ["CONSTR_CHECK"]
 
@@ -86,7 +86,7 @@ def test_check_of_a_new_column_would_be_found() -> None:
 # What they make
 
 
-def test_up_down_and_up_again_leaves_the_same_schema(empty_url: str, tmp_path: Path) -> None:
+def test_up_down_and_up_again_leaves_the_same_schema(empty_url: str, tmp_path: Path):
     migrate.migrate(empty_url)
     once = schema_of(empty_url, tmp_path)
     for _ in FILES:
@@ -119,7 +119,7 @@ def definitions(url: str) -> set[str]:
 
 def test_each_down_part_leaves_what_was_there_before_and_deletes_nothing_but_the_trash(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", tmp_path)
     before = []
     for file in FILES:
@@ -138,13 +138,13 @@ def test_each_down_part_leaves_what_was_there_before_and_deletes_nothing_but_the
         assert connection.execute("SELECT title FROM tasks").fetchall() == [("kept",)]
 
 
-def test_schema_sql_is_what_the_migrations_make(empty_url: str, tmp_path: Path) -> None:
+def test_schema_sql_is_what_the_migrations_make(empty_url: str, tmp_path: Path):
     migrate.migrate(empty_url)
     written = (PROJECT / "schema.sql").read_text()
     assert schema_of(empty_url, tmp_path) == without_noise(written), "run: make schema"
 
 
-def test_migrating_again_changes_nothing(empty_url: str) -> None:
+def test_migrating_again_changes_nothing(empty_url: str):
     for _ in range(2):
         migrate.migrate(empty_url)
         assert applied(empty_url) == known_migrations()
@@ -152,7 +152,7 @@ def test_migrating_again_changes_nothing(empty_url: str) -> None:
 
 def test_options_of_the_address_hold_for_the_migrations_and_the_api(
     new_database: NewDatabase,
-) -> None:
+):
     plain = new_database()
     with psycopg.connect(plain) as connection:
         connection.execute("CREATE SCHEMA apart")
@@ -173,7 +173,7 @@ def test_options_of_the_address_hold_for_the_migrations_and_the_api(
 
 def test_four_runners_at_once_end_well(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     for file in FILES:
         shutil.copy(file, tmp_path)
     (tmp_path / "9001_index_titles.sql").write_text(CONCURRENT)
@@ -190,14 +190,14 @@ def test_four_runners_at_once_end_well(
 
 def test_runner_gives_up_on_a_lock_that_is_never_free(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(migrate, "LOCK_TIMEOUT", 0.2)
     with migrate.only_runner(empty_url), pytest.raises(CommandError, match="Another runner"):
         migrate.migrate(empty_url)
     migrate.migrate(empty_url)
 
 
-def test_plain_dbmate_applies_the_same_files(new_database: NewDatabase, tmp_path: Path) -> None:
+def test_plain_dbmate_applies_the_same_files(new_database: NewDatabase, tmp_path: Path):
     ours, plain = new_database(), new_database()
     migrate.migrate(ours)
     with Connection.connect(plain) as connection:

@@ -11,7 +11,7 @@ from statements import QUERIES
 from trail import CURRENT, Trail
 
 
-def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str) -> None:
+def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str):
     settings = settings_for(database_url, database_replica_url=database_url)
     primary = Database(settings)
     reader = Reader(settings, primary)
@@ -25,7 +25,7 @@ def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str) -> No
 
 def test_replica_that_is_away_is_passed_over_until_it_is_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr("replicas.PAUSE", 0.01)
     away = psycopg.conninfo.make_conninfo(database_url, dbname="nowhere")
     settings = settings_for(database_url, database_replica_url=away)
@@ -43,7 +43,7 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
 
 def test_user_who_keeps_the_replica_busy_is_served_by_the_primary(
     database_url: str,
-) -> None:
+):
     settings = settings_for(database_url, database_replica_url=database_url, database_pool_size=2)
     primary = Database(settings)
     reader = Reader(settings, primary)

@@ -38,7 +38,7 @@ import serving
 from config import SETTINGS
 
 
-def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path) -> None:
+def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path):
     folder = processes.copy_of_project(tmp_path)
     with manage_run(folder, measure=GREENLETS) as process:
         assert f"http://127.0.0.1:{process.port}/docs" in process.output()
@@ -95,9 +95,7 @@ def created(port: int) -> float | None:
 
 
 # First: the coverage of what a killed worker has run is lost.
-def test_killed_worker_is_replaced_and_what_it_counted_is_kept(
-    api: Process, metrics_port: int
-) -> None:
+def test_killed_worker_is_replaced_and_what_it_counted_is_kept(api: Process, metrics_port: int):
     api.create()
     wait_until(lambda: created(metrics_port))
     before = created(metrics_port) or 0
@@ -114,7 +112,7 @@ def is_worker(process: psutil.Process) -> bool:
     return "metrics_server.py" not in "".join(process.cmdline())
 
 
-def test_six_operations_work_on_one_connection_that_is_kept(api: Process) -> None:
+def test_six_operations_work_on_one_connection_that_is_kept(api: Process):
     connection, token, path = api.connect(), token_for("carol"), tasks_of("carol")
     created = ask(connection, "POST", path, token=token, json={"title": "Buy milk"})
     assert (kept := connection.sock)
@@ -133,17 +131,15 @@ def test_six_operations_work_on_one_connection_that_is_kept(api: Process) -> Non
     connection.close()
 
 
-def test_request_without_a_token_is_401(api: Process) -> None:
+def test_request_without_a_token_is_401(api: Process):
     assert_error(api.ask("GET", tasks_of("alice")), 401, "unauthorized")
 
 
-def test_request_that_is_no_http_has_an_error_of_the_one_shape(api: Process) -> None:
+def test_request_that_is_no_http_has_an_error_of_the_one_shape(api: Process):
     assert_error(api.ask("GET", "/", headers={"bad header": "x"}), 400, "bad_request")
 
 
-def test_request_and_its_statement_are_spans_at_the_collector(
-    api: Process, collector: Collector
-) -> None:
+def test_request_and_its_statement_are_spans_at_the_collector(api: Process, collector: Collector):
     assert api.call("GET", headers={"X-Request-Id": "traced"}).status_code == 200
     span, [statement] = collector.of_request("traced")
     assert (span.name, statement.name) == ("GET /api/{user_id}/tasks", "select_tasks")
@@ -151,7 +147,7 @@ def test_request_and_its_statement_are_spans_at_the_collector(
 
 def test_token_of_the_command_is_accepted(
     api: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
     code, [token] = manage_here(monkeypatch, tmp_path, "token", "auth0|1", **given)
     assert code == 0
@@ -160,7 +156,7 @@ def test_token_of_the_command_is_accepted(
 
 def test_database_away_is_503_and_the_first_request_after_its_return_succeeds(
     api: Process, own: OwnPostgres
-) -> None:
+):
     task_id = api.create()
     with own.away():
         api.call("GET")
@@ -177,7 +173,7 @@ def test_database_away_is_503_and_the_first_request_after_its_return_succeeds(
 @pytest.mark.parametrize("command", ["run", "migrate", "purge"])
 def test_where_no_server_is_brought_along_an_address_is_asked_for(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setitem(sys.modules, "embedded", None)  # as in the container image
     code, [line] = manage_here(monkeypatch, tmp_path, command, API_PORT=free_port())
     assert code == 1
@@ -186,7 +182,7 @@ def test_where_no_server_is_brought_along_an_address_is_asked_for(
 
 def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
     given |= {"JWT_ISSUER": "https://issuer", "JWT_AUDIENCE": "https://audience"}
     code, [token] = manage_here(monkeypatch, tmp_path, "token", **given)
@@ -195,18 +191,14 @@ def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(
     assert (claims["iss"], claims["sub"]) == ("https://issuer", "demo")
 
 
-def test_command_token_without_a_secret_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_token_without_a_secret_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_URL": "http://localhost:3000"}
     code, [line] = manage_here(monkeypatch, tmp_path, "token", **given)
     assert code == 1
     assert line.startswith("Error: Set BETTER_AUTH_SECRET: ")
 
 
-def test_command_docs_writes_the_generated_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_docs_writes_the_generated_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     written = {tmp_path / file.name: text for file, text in generated.files().items()}
     assert len(written) == 3
     monkeypatch.setattr("generated.files", lambda: written)
@@ -220,13 +212,13 @@ CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is 
 @pytest.mark.parametrize("name", CHECKED)
 def test_wrong_value_is_refused_with_the_name_of_its_setting(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     code, [line] = manage_here(monkeypatch, tmp_path, "run", **{name.upper(): "~"})
     assert code == 1
     assert line.startswith(f"Error: {name.upper()} must be ")
 
 
-def test_without_a_secret_no_curl_line_is_printed() -> None:
+def test_without_a_secret_no_curl_line_is_printed():
     settings = config.Settings(better_auth_url="http://localhost:3000", api_host="::")
     text = serving.banner(settings)
     assert "http://[::1]:8000/docs" in text

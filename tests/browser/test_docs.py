@@ -61,9 +61,7 @@ def execute(page: Page, name: str, body: dict[str, Any], **path: str) -> Locator
     return operation.locator(".live-responses-table")
 
 
-def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(
-    page: Page, api: str
-) -> None:
+def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(page: Page, api: str):
     faults = watch(page, api)
     authorise(page)
     for number, title in enumerate(("Buy milk", "Buy tea"), 1):
@@ -77,7 +75,7 @@ def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(
     assert faults == []
 
 
-def test_swagger_ui_remembers_the_token_over_a_reload(page: Page, api: str) -> None:
+def test_swagger_ui_remembers_the_token_over_a_reload(page: Page, api: str):
     faults = watch(page, api)
     page.goto("/docs")
     page.get_by_role("button", name="Authorize").click()
@@ -88,7 +86,7 @@ def test_swagger_ui_remembers_the_token_over_a_reload(page: Page, api: str) -> N
     assert faults == []
 
 
-def test_redoc_shows_and_finds_the_operations(page: Page, api: str) -> None:
+def test_redoc_shows_and_finds_the_operations(page: Page, api: str):
     faults = watch(page, api)
     page.goto("/redoc")
     expect(page.get_by_role("heading", level=1).first).to_contain_text("Tasks")
@@ -99,9 +97,7 @@ def test_redoc_shows_and_finds_the_operations(page: Page, api: str) -> None:
     assert faults == []
 
 
-def test_front_end_of_an_allowed_origin_works_with_tasks(
-    page: Page, api: str, front_end: str
-) -> None:
+def test_front_end_of_an_allowed_origin_works_with_tasks(page: Page, api: str, front_end: str):
     page.goto(front_end)
     tasks = f"{api}/api/carol/tasks"
     assert call(page, "GET", tasks, "carol") == {"status": 200, "location": None, "body": []}
@@ -118,7 +114,7 @@ def test_front_end_of_an_allowed_origin_works_with_tasks(
 
 def test_front_end_of_an_allowed_origin_reads_why_it_was_refused(
     page: Page, api: str, front_end: str
-) -> None:
+):
     page.goto(front_end)
     other = call(page, "GET", f"{api}/api/carol/tasks", "dave")
     assert (other["status"], other["body"]["error"]) == (401, "unauthorized")
@@ -128,7 +124,7 @@ def test_front_end_of_an_allowed_origin_reads_why_it_was_refused(
     assert missing["body"]["message"] == "Resource not found: task 999"
 
 
-def test_page_of_any_other_origin_reads_nothing(page: Page, api: str, front_end: str) -> None:
+def test_page_of_any_other_origin_reads_nothing(page: Page, api: str, front_end: str):
     page.goto(front_end.replace("localhost", "127.0.0.1"))
     with pytest.raises(Error, match="Failed to fetch"):
         call(page, "GET", f"{api}/api/carol/tasks", "carol")

@@ -44,7 +44,7 @@ def close(user: User) -> None:
 
 def test_restored_database_serves_the_same_tasks_and_goes_on_with_new_ids(
     databases: tuple[str, str], tmp_path: Path
-) -> None:
+):
     old, new = databases
     alice = user_of(old, "alice")
     for title in ("Milch 🥛", "Brot", "gone"):

@@ -38,9 +38,7 @@ def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_namespaces")
-def test_without_namespaces_root_hands_the_data_alone_to_nobody(
-    pristine: Path, open_folder: Path
-) -> None:
+def test_without_namespaces_root_hands_the_data_alone_to_nobody(pristine: Path, open_folder: Path):
     folder = copy_of(pristine, open_folder / "postgres")
     above = modes_above(folder)
     owner = NOBODY if starts_for_another(folder) else os.geteuid()
@@ -51,7 +49,7 @@ def test_without_namespaces_root_hands_the_data_alone_to_nobody(
 @pytest.mark.usefixtures("no_namespaces")
 def test_without_namespaces_a_first_start_makes_a_folder_only_nobody_may_enter(
     open_folder: Path,
-) -> None:
+):
     folder = open_folder / ".data" / "postgres"
     if starts_for_another(folder):
         made = folder.parent.stat()
@@ -63,7 +61,7 @@ def test_without_namespaces_a_first_start_makes_a_folder_only_nobody_may_enter(
 @pytest.mark.parametrize("closed", ["data", "binaries"])
 def test_closed_folder_is_named_in_one_line_and_left_alone(
     closed: str, tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     (kept_data := tmp_path / "postgres").mkdir()
     tools = {"data": embedded.binaries(), "binaries": tmp_path / "bin"}[closed]
     folder = {"data": kept_data, "binaries": open_folder / "postgres"}[closed]
@@ -79,7 +77,7 @@ def test_closed_folder_is_named_in_one_line_and_left_alone(
 
 def test_data_of_an_ordinary_user_stays_theirs_when_root_starts_it(
     pristine: Path, open_folder: Path
-) -> None:
+):
     folder = copy_of(pristine, open_folder / "postgres")
     owner = ANOTHER_USER if AS_ROOT else os.geteuid()
     for path in (folder, *folder.rglob("*")):

@@ -58,7 +58,7 @@ def other_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 # The first start
 
 
-def test_first_start_makes_a_durable_database_in_a_private_folder(tmp_path: Path) -> None:
+def test_first_start_makes_a_durable_database_in_a_private_folder(tmp_path: Path):
     folder = tmp_path / ".data" / "postgres"
     above = modes_above(folder.parent)
     with running(folder) as url:
@@ -71,17 +71,17 @@ def test_first_start_makes_a_durable_database_in_a_private_folder(tmp_path: Path
     assert modes_above(folder.parent) == above
 
 
-def test_database_folds_the_case_of_all_letters(live: tuple[Path, str]) -> None:
+def test_database_folds_the_case_of_all_letters(live: tuple[Path, str]):
     with psycopg.connect(live[1]) as connection:
         assert connection.execute("VALUES (lower('ÄÖЖΣ'))").fetchone() == ("äöжσ",)
 
 
-def test_first_start_succeeds_after_an_interrupted_one(pristine: Path) -> None:
+def test_first_start_succeeds_after_an_interrupted_one(pristine: Path):
     assert (pristine / "PG_VERSION").exists()
     assert not pristine.with_name(".postgres.initdb-1").exists()
 
 
-def test_data_of_this_account_stays_its_own(live: tuple[Path, str]) -> None:
+def test_data_of_this_account_stays_its_own(live: tuple[Path, str]):
     assert {path.stat().st_uid for path in live[0].rglob("*")} == {os.geteuid()}
 
 
@@ -89,9 +89,7 @@ def test_data_of_this_account_stays_its_own(live: tuple[Path, str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["a space & ünïcode?", "a,comma", "long" * 30])
-def test_every_name_of_a_folder_gets_a_private_socket(
-    name: str, pristine: Path, open_folder: Path
-) -> None:
+def test_every_name_of_a_folder_gets_a_private_socket(name: str, pristine: Path, open_folder: Path):
     folder = copy_of(pristine, open_folder / name)  # pytest's own name may be long
     with running(folder, FAST) as url:
         sockets = Path(parse_qs(urlsplit(url).query)["host"][0])
@@ -103,16 +101,14 @@ def test_every_name_of_a_folder_gets_a_private_socket(
     assert sockets == folder or not sockets.exists()
 
 
-def test_server_ignores_the_callers_libpq_variables(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_ignores_the_callers_libpq_variables(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGDATA", "/nowhere")
     with running(folder, FAST) as url:
         assert show(url, "port") == "5432"
 
 
-def test_no_url_is_given_where_no_server_runs(folder: Path) -> None:
+def test_no_url_is_given_where_no_server_runs(folder: Path):
     assert url_of_running(folder) is None
     assert url_of_running(folder / "nowhere") is None
     with running(folder, FAST) as url:
@@ -124,7 +120,7 @@ def test_no_url_is_given_where_no_server_runs(folder: Path) -> None:
 
 def test_copy_of_a_running_servers_folder_is_not_taken_for_it(
     live: tuple[Path, str], tmp_path: Path
-) -> None:
+):
     shutil.copy(live[0] / "postmaster.pid", tmp_path)
     assert url_of_running(live[0]) == live[1]
     assert url_of_running(tmp_path) is None
@@ -132,7 +128,7 @@ def test_copy_of_a_running_servers_folder_is_not_taken_for_it(
 
 def test_another_processs_server_is_found_and_not_started_again(
     folder: Path, other_process: subprocess.Popen[str]
-) -> None:
+):
     with pytest.raises(EmbeddedError, match=f"already running on {folder}"), running(folder):
         pass
     url = url_of_running(folder)
@@ -144,11 +140,11 @@ def test_another_processs_server_is_found_and_not_started_again(
 # Stopping
 
 
-def test_server_is_out_of_reach_of_the_terminals_interrupt(live: tuple[Path, str]) -> None:
+def test_server_is_out_of_reach_of_the_terminals_interrupt(live: tuple[Path, str]):
     assert os.getsid(pid_of_server(live[0])) != os.getsid(0)
 
 
-def test_callers_error_passes_unchanged_and_the_server_stops(folder: Path) -> None:
+def test_callers_error_passes_unchanged_and_the_server_stops(folder: Path):
     clients = []
 
     def fail(url: str) -> None:
@@ -163,9 +159,7 @@ def test_callers_error_passes_unchanged_and_the_server_stops(folder: Path) -> No
     assert not (folder / "postmaster.pid").exists()
 
 
-def test_server_that_cannot_stop_is_ended_by_force(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_that_cannot_stop_is_ended_by_force(folder: Path, monkeypatch: pytest.MonkeyPatch):
     short = [(how, 0.1) for how, _ in postgres_programs.STOP_SECONDS]
     monkeypatch.setattr(postgres_programs, "STOP_SECONDS", short)
     with running(folder, FAST):
@@ -176,7 +170,7 @@ def test_server_that_cannot_stop_is_ended_by_force(
 
 def test_server_writes_to_its_log_and_not_to_the_terminal(
     folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+):
     for _ in range(2):
         with running(folder, FAST):
             pass
@@ -188,7 +182,7 @@ def test_server_writes_to_its_log_and_not_to_the_terminal(
 # Violence
 
 
-def test_data_survives_a_killed_server(folder: Path) -> None:
+def test_data_survives_a_killed_server(folder: Path):
     with running(folder) as url:
         word = keep(url)
         os.kill(pid_of_server(folder), signal.SIGKILL)
@@ -198,7 +192,7 @@ def test_data_survives_a_killed_server(folder: Path) -> None:
 
 def test_data_survives_a_killed_caller_and_the_next_start_succeeds_at_once(
     folder: Path, other_process: subprocess.Popen[str]
-) -> None:
+):
     url = url_of_running(folder)
     assert url
     word = keep(url)
@@ -210,7 +204,7 @@ def test_data_survives_a_killed_caller_and_the_next_start_succeeds_at_once(
 
 def test_next_start_waits_for_a_server_that_is_still_ending(
     folder: Path, other_process: subprocess.Popen[str]
-) -> None:
+):
     os.kill(pid := pid_of_server(folder), signal.SIGSTOP)
     other_process.kill()
     other_process.wait()
@@ -221,9 +215,7 @@ def test_next_start_waits_for_a_server_that_is_still_ending(
         assert show(url, "fsync") == "off"
 
 
-def test_killed_caller_leaves_no_server_behind(
-    folder: Path, other_process: subprocess.Popen[str]
-) -> None:
+def test_killed_caller_leaves_no_server_behind(folder: Path, other_process: subprocess.Popen[str]):
     other_process.kill()
     other_process.wait()
     if sys.platform == "linux":
@@ -231,7 +223,7 @@ def test_killed_caller_leaves_no_server_behind(
         assert "fast shutdown" in folder.with_name("battered.log").read_text()
 
 
-def test_lock_file_whose_pid_another_program_took_does_not_stop_a_start(folder: Path) -> None:
+def test_lock_file_whose_pid_another_program_took_does_not_stop_a_start(folder: Path):
     with running(folder, FAST):
         lock_file = (folder / "postmaster.pid").read_text().splitlines()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as another:
@@ -246,7 +238,7 @@ def test_lock_file_whose_pid_another_program_took_does_not_stop_a_start(folder: 
 # Refusals
 
 
-def test_second_start_on_one_folder_is_refused_with_one_line(live: tuple[Path, str]) -> None:
+def test_second_start_on_one_folder_is_refused_with_one_line(live: tuple[Path, str]):
     folder, url = live
     with pytest.raises(EmbeddedError, match="already running") as error, running(folder, FAST):
         pass
@@ -256,7 +248,7 @@ def test_second_start_on_one_folder_is_refused_with_one_line(live: tuple[Path, s
 
 def test_server_that_holds_no_lock_of_ours_is_not_harmed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(embedded, "RETRY_SECONDS", 0.1)
     with running(folder, FAST) as url:
         folder.with_name("battered.lock").unlink()
@@ -266,7 +258,7 @@ def test_server_that_holds_no_lock_of_ours_is_not_harmed(
         assert url_of_running(folder) == url
 
 
-def test_failing_start_is_told_in_postgresqls_own_words(folder: Path) -> None:
+def test_failing_start_is_told_in_postgresqls_own_words(folder: Path):
     unknown = ["no_such_setting=1"]
     with pytest.raises(EmbeddedError, match="cannot start on") as error, running(folder, unknown):
         pass

@@ -74,7 +74,7 @@ def write(app: Flask, name: str, stop: Event) -> list[str]:
 
 def test_writes_go_on_at_the_promoted_standby_and_none_that_was_acknowledged_is_lost(
     pair: Pair,
-) -> None:
+):
     pair.wait_for_standby()
     stop = Event()
     names = [f"writer-{number}" for number in range(WRITERS)]
@@ -95,7 +95,7 @@ def test_writes_go_on_at_the_promoted_standby_and_none_that_was_acknowledged_is_
         assert stored.issuperset(titles)
 
 
-def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: Pair) -> None:
+def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: Pair):
     alice = User(pair.app.test_client(), "alice")
     alice.create()
     pair.change_places()
@@ -106,7 +106,7 @@ def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: 
         assert connection.execute(at_new).fetchone()
 
 
-def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair) -> None:
+def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair):
     alice = User(pair.app.test_client(), "alice")
     alice.create()
     pair.change_places()
@@ -120,6 +120,6 @@ def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair) -> None:
     wait_until(lambda: len(alice.all()) == 2)
 
 
-def test_migrations_find_the_one_that_takes_writes(pair: Pair) -> None:
+def test_migrations_find_the_one_that_takes_writes(pair: Pair):
     migrate.rollback(pair.url)
     migrate.migrate(either_of(pair.standby, pair.primary, target_session_attrs="read-write"))

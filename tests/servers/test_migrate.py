@@ -19,16 +19,14 @@ def project(tmp_path: Path) -> Path:
     return processes.copy_of_project(tmp_path)
 
 
-def test_command_schema_writes_schema_sql(project: Path) -> None:
+def test_command_schema_writes_schema_sql(project: Path):
     (project / "schema.sql").unlink()
     code, _ = manage(project, "schema")
     assert code == 0
     assert (project / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
 
 
-def test_failing_migration_ends_in_one_line_and_leaves_nothing(
-    empty_url: str, project: Path
-) -> None:
+def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, project: Path):
     (project / "migrations" / "9001_break.sql").write_text(BROKEN)
     code, lines = manage(project, "migrate", DATABASE_URL=empty_url)
     assert code == 1
@@ -40,7 +38,7 @@ def test_failing_migration_ends_in_one_line_and_leaves_nothing(
         assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
 
 
-def test_late_file_with_a_lower_number_is_refused(empty_url: str, project: Path) -> None:
+def test_late_file_with_a_lower_number_is_refused(empty_url: str, project: Path):
     migrations = project / "migrations"
     for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:
         (migrations / name).write_text(f"{UP}\nSELECT 1;\n\n{DOWN}\nSELECT 1;\n")

@@ -120,14 +120,14 @@ def kill_and_start(own: OwnPostgres) -> None:
 @pytest.mark.parametrize("end", [restart, kill_and_start, OwnPostgres.end_connections])
 def test_requests_after_all_connections_were_lost_succeed(
     api: Api, own: OwnPostgres, end: Callable[[OwnPostgres], None]
-) -> None:
+):
     end(own)
     assert statuses(at_once(THREADS, lambda: api.call("GET"))) == [200] * THREADS
 
 
 def test_server_away_is_503_at_once_and_the_first_request_after_its_return_succeeds(
     api: Api, own: OwnPostgres
-) -> None:
+):
     for _ in range(3):
         with own.away():
             api.call("GET")
@@ -144,7 +144,7 @@ def test_server_away_is_503_at_once_and_the_first_request_after_its_return_succe
         assert api.ask("GET", "/readyz").status_code == 200
 
 
-def test_request_in_flight_when_the_server_dies_is_503(api: Api, own: OwnPostgres) -> None:
+def test_request_in_flight_when_the_server_dies_is_503(api: Api, own: OwnPostgres):
     task_id = create(api)
     with ThreadPoolExecutor() as pool:
         with suppress(psycopg.OperationalError), own.locked(task_id):
@@ -158,7 +158,7 @@ def test_request_in_flight_when_the_server_dies_is_503(api: Api, own: OwnPostgre
 # Up, but of no use
 
 
-def test_server_that_hangs_is_503_and_keeps_no_thread_for_ever(api: Api, own: OwnPostgres) -> None:
+def test_server_that_hangs_is_503_and_keeps_no_thread_for_ever(api: Api, own: OwnPostgres):
     with ThreadPoolExecutor() as pool:
         with own.frozen():
             started = time.monotonic()
@@ -174,7 +174,7 @@ def test_server_that_hangs_is_503_and_keeps_no_thread_for_ever(api: Api, own: Ow
     assert api.call("GET").status_code == 200
 
 
-def test_statement_that_takes_too_long_is_503(api: Api, own: OwnPostgres) -> None:
+def test_statement_that_takes_too_long_is_503(api: Api, own: OwnPostgres):
     task_id = create(api)
     with own.locked(task_id):
         seconds = seconds_of(
@@ -186,7 +186,7 @@ def test_statement_that_takes_too_long_is_503(api: Api, own: OwnPostgres) -> Non
 
 def test_write_to_a_read_only_server_is_503_and_succeeds_once_it_is_writable(
     api: Api, own: OwnPostgres
-) -> None:
+):
     read_only = "ALTER SYSTEM SET default_transaction_read_only = on"
     own.execute(read_only, "SELECT pg_reload_conf()")
     wait_until(lambda: api.call("POST", json={"title": "x"}).status_code != 201, 5)
@@ -208,9 +208,7 @@ def all_connections_taken(own: OwnPostgres) -> Iterator[None]:
         yield
 
 
-def test_server_without_free_connections_is_503_until_one_is_free(
-    api: Api, own: OwnPostgres
-) -> None:
+def test_server_without_free_connections_is_503_until_one_is_free(api: Api, own: OwnPostgres):
     own.end_connections()
     with all_connections_taken(own):
         for _ in range(3):
@@ -224,7 +222,7 @@ def test_server_without_free_connections_is_503_until_one_is_free(
 
 def test_connections_at_hand_are_used_while_the_server_has_no_others(
     db: Database, own: OwnPostgres
-) -> None:
+):
     task_id = insert(db)
     with ThreadPoolExecutor(1) as pool, own.locked(task_id):
         lost = pool.submit(toggle, db, task_id)
@@ -240,7 +238,7 @@ def test_connections_at_hand_are_used_while_the_server_has_no_others(
 
 def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_succeeds(
     db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     attempts = []
     monkeypatch.setattr("database.tell", attempts.append)
@@ -264,7 +262,7 @@ def probers() -> list[threading.Thread]:
 
 def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
     db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     insert(db)
     db._suspect = True
@@ -277,7 +275,7 @@ def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
 
 def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
     db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

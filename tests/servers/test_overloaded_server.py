@@ -49,7 +49,7 @@ def stuck(api: Process, url: str, requests: int) -> Iterator[list]:  # type: ign
 
 def test_requests_past_the_line_get_503_that_a_page_can_read_and_the_others_are_served(
     api: Process, url: str
-) -> None:
+):
     requests = 60
     with stuck(api, url, requests) as answers:
         wait_until(lambda: sum(each.done() for each in answers) >= requests - 1)
@@ -63,7 +63,7 @@ def test_requests_past_the_line_get_503_that_a_page_can_read_and_the_others_are_
     assert len(lines) <= 5  # none, if the first in the queue fail for want of a connection
 
 
-def test_probes_do_not_stand_in_line(api: Process, url: str) -> None:
+def test_probes_do_not_stand_in_line(api: Process, url: str):
     def seconds() -> float:
         started = time.monotonic()
         assert api.ask("GET", "/livez").status_code == 200
@@ -73,7 +73,7 @@ def test_probes_do_not_stand_in_line(api: Process, url: str) -> None:
         assert min(seconds() for _ in range(5)) < 0.5
 
 
-def test_line_longer_than_the_pool_is_served_in_turn(api: Process) -> None:
+def test_line_longer_than_the_pool_is_served_in_turn(api: Process):
     with ThreadPoolExecutor(30) as pool:
         sent = {"json": {"title": "Buy milk"}}
         answers = [pool.submit(api.call, "POST", user=f"user {n}", **sent) for n in range(30)]
@@ -82,7 +82,7 @@ def test_line_longer_than_the_pool_is_served_in_turn(api: Process) -> None:
     assert api.ask("GET", "/api/alice/tasks", token=token_for("alice")).status_code == 200
 
 
-def test_clients_that_left_the_line_are_not_served(api: Process, url: str) -> None:
+def test_clients_that_left_the_line_are_not_served(api: Process, url: str):
     body = b'{"title": "From one who left"}'
     request = (
         f"POST /api/bob/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('bob')}\r\n"
@@ -99,7 +99,7 @@ def test_clients_that_left_the_line_are_not_served(api: Process, url: str) -> No
     assert len(api.call("GET", user="bob").json) <= WAITING_PER_CONNECTION
 
 
-def test_body_that_stalls_holds_no_place_in_line(api: Process) -> None:
+def test_body_that_stalls_holds_no_place_in_line(api: Process):
     head = (
         f"POST /api/alice/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('alice')}\r\n"
         "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"

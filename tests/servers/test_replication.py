@@ -99,7 +99,7 @@ def told_apart(primary: OwnPostgres, replica: OwnPostgres, user: str) -> Iterato
 
 def test_list_comes_from_the_replica_and_a_single_task_from_the_primary(
     apis: list[Process], primary: OwnPostgres, replica: OwnPostgres
-) -> None:
+):
     task_id = create(apis[0], "bob", "At the replica")
     with told_apart(primary, replica, "bob"):
         for api in apis:
@@ -111,7 +111,7 @@ def test_list_comes_from_the_replica_and_a_single_task_from_the_primary(
 
 def test_everyone_reads_what_they_wrote_while_the_replica_lags(
     apis: list[Process], replica: OwnPostgres
-) -> None:
+):
     with replay_paused(replica):
         for number in range(10):
             writer, reader = apis[number % 2], apis[(number + 1) % 2]
@@ -124,7 +124,7 @@ def test_everyone_reads_what_they_wrote_while_the_replica_lags(
             assert titles(reader, user) == ["second"]
 
 
-def test_everyone_reads_what_they_wrote_while_the_replica_follows(apis: list[Process]) -> None:
+def test_everyone_reads_what_they_wrote_while_the_replica_follows(apis: list[Process]):
     def write_and_read(user: str) -> None:
         written: list[str] = []
         for number in range(25):
@@ -139,7 +139,7 @@ def test_everyone_reads_what_they_wrote_while_the_replica_follows(apis: list[Pro
 @pytest.mark.parametrize("fails", ["away", "frozen"])
 def test_replica_that_fails_slows_one_request_and_fails_none_until_it_is_back(
     apis: list[Process], primary: OwnPostgres, replica: OwnPostgres, fails: str
-) -> None:
+):
     api = apis[0]
     user = f"carol-{fails}"
     create(api, user, "At the replica")
@@ -159,9 +159,7 @@ def test_replica_that_fails_slows_one_request_and_fails_none_until_it_is_back(
         assert titles(api, user) == ["At the replica"]
 
 
-def test_replica_without_the_tables_is_as_one_that_is_away(
-    primary: OwnPostgres, folder: Path
-) -> None:
+def test_replica_without_the_tables_is_as_one_that_is_away(primary: OwnPostgres, folder: Path):
     with_replica = {"DATABASE_REPLICA_URL": primary.url.replace("/tasks?", "/postgres?")}
     project = processes.copy_of_project(folder / "none")
     with gunicorn(project, primary.url, **with_replica) as api:

@@ -101,7 +101,7 @@ def refusal(folder: Path, **environment: object) -> str:
 # The first start
 
 
-def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path) -> None:
+def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path):
     with manage_run(fresh, measure=GREENLETS) as process:
         assert f"http://127.0.0.1:{process.port}/docs" in process.output()
         status, body = paste(curl_line(process))
@@ -137,9 +137,7 @@ def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_stop_lets_a_slow_request_finish_and_leaves_nothing(
-    project: Path, how: signal.Signals
-) -> None:
+def test_stop_lets_a_slow_request_finish_and_leaves_nothing(project: Path, how: signal.Signals):
     with (
         manage_run(project, BETTER_AUTH_SECRET=SECRET) as process,
         slow_toggle(process, project) as (lock, toggle),
@@ -159,13 +157,13 @@ def test_stop_lets_a_slow_request_finish_and_leaves_nothing(
         assert "Traceback" not in process.output()
 
 
-def test_command_migrate_starts_the_embedded_server_and_stops_it(project: Path) -> None:
+def test_command_migrate_starts_the_embedded_server_and_stops_it(project: Path):
     code, _ = processes.manage(project, "migrate")
     assert code == 0
     assert embedded.url_of_running(project / ".data" / "postgres") is None
 
 
-def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path) -> None:
+def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path):
     with manage_run(project, BETTER_AUTH_SECRET=SECRET) as process:
         task_id = process.create()
         family = process.family()
@@ -184,13 +182,13 @@ def hang_up_is_heard() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hang_up_is_heard")
-def test_closed_terminal_is_a_clean_stop(project: Path) -> None:
+def test_closed_terminal_is_a_clean_stop(project: Path):
     with manage_run(project) as process:
         process.popen.send_signal(signal.SIGHUP)
         assert process.wait() == 0
 
 
-def test_killed_database_ends_the_api_with_one_line(project: Path) -> None:
+def test_killed_database_ends_the_api_with_one_line(project: Path):
     with manage_run(project) as process:
         family = process.family()
         pid = pid_of_server(project / ".data/postgres")
@@ -204,7 +202,7 @@ def test_killed_database_ends_the_api_with_one_line(project: Path) -> None:
 # Refusals
 
 
-def test_second_start_on_one_folder_is_refused_and_the_first_goes_on(project: Path) -> None:
+def test_second_start_on_one_folder_is_refused_and_the_first_goes_on(project: Path):
     with manage_run(project, BETTER_AUTH_SECRET=SECRET) as first:
         task_id = first.create()
         assert "already running" in refusal(project)
@@ -214,7 +212,7 @@ def test_second_start_on_one_folder_is_refused_and_the_first_goes_on(project: Pa
         assert first.stop() == 0
 
 
-def test_taken_port_is_refused_with_its_name(fresh: Path) -> None:
+def test_taken_port_is_refused_with_its_name(fresh: Path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         line = refusal(fresh, API_PORT=port)
@@ -223,16 +221,14 @@ def test_taken_port_is_refused_with_its_name(fresh: Path) -> None:
     assert not (fresh / ".data").exists()
 
 
-def test_given_database_without_secret_or_issuer_is_refused(project: Path) -> None:
+def test_given_database_without_secret_or_issuer_is_refused(project: Path):
     line = refusal(project, DATABASE_URL="postgresql://localhost/tasks")
     assert "Set BETTER_AUTH_SECRET" in line
     assert "BETTER_AUTH_URL" in line
 
 
 @pytest.mark.parametrize("program", [["manage.py", "run"], ["-m", "gunicorn", "wsgi:application"]])
-def test_short_secret_is_refused_with_the_same_line_by_both(
-    project: Path, program: list[str]
-) -> None:
+def test_short_secret_is_refused_with_the_same_line_by_both(project: Path, program: list[str]):
     with processes.running(program, project, BETTER_AUTH_SECRET="short") as process:
         assert process.wait() == 1
         [line] = process.lines()
@@ -241,7 +237,7 @@ def test_short_secret_is_refused_with_the_same_line_by_both(
 
 def test_database_behind_the_code_is_refused_with_the_command_to_run(
     project: Path, postgresql: psycopg.Connection, database_url: str
-) -> None:
+):
     with postgresql.transaction():
         postgresql.execute("DROP TABLE tasks, schema_migrations")
     line = refusal(project, DATABASE_URL=as_url(database_url), BETTER_AUTH_SECRET=SECRET)
@@ -277,7 +273,7 @@ def given(
 
 def test_given_database_is_used_and_nothing_embedded_is_made(
     given: tuple[Process, Path, str],
-) -> None:
+):
     process, folder, url = given
     task_id = process.create("dora")
     with psycopg.connect(url) as connection:
@@ -286,17 +282,17 @@ def test_given_database_is_used_and_nothing_embedded_is_made(
     assert not (folder / ".data").exists()
 
 
-def test_curl_line_has_what_a_configured_issuer_asks_for(given: tuple[Process, Path, str]) -> None:
+def test_curl_line_has_what_a_configured_issuer_asks_for(given: tuple[Process, Path, str]):
     assert paste(curl_line(given[0]))[0] == 201
 
 
-def test_database_ahead_of_the_code_serves(given: tuple[Process, Path, str]) -> None:
+def test_database_ahead_of_the_code_serves(given: tuple[Process, Path, str]):
     assert given[0].ask("GET", "/readyz").status_code == 200
 
 
 def test_env_file_is_read_and_the_environment_outranks_it(
     given: tuple[Process, Path, str],
-) -> None:
+):
     headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "GET"}
     answer = given[0].ask("OPTIONS", "/api/alice/tasks", headers=headers)
     assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
@@ -306,7 +302,7 @@ def test_env_file_is_read_and_the_environment_outranks_it(
 # What is printed, and what is shared with production
 
 
-def test_address_of_ipv6_is_bound_in_brackets(project: Path) -> None:
+def test_address_of_ipv6_is_bound_in_brackets(project: Path):
     given = {"DATABASE_URL": "postgresql://localhost/tasks", "BETTER_AUTH_SECRET": SECRET}
     given |= {"API_HOST": "::1", "API_PORT": "8123"}
     program = "import runpy; print(runpy.run_path('gunicorn.conf.py')['bind'])"

@@ -33,7 +33,7 @@ def connection(api: Process) -> Iterator[HTTPConnection]:
 # Connections
 
 
-def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
+def test_connection_is_kept_after_an_error(connection: HTTPConnection):
     others, body = tasks_of("bob"), {"title": "x" * 60_000}
     answer = ask(connection, "POST", others, token=token_for("alice"), json=body)
     assert answer.status_code == 401
@@ -49,7 +49,7 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection) -> None:
 )
 def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
     connection: HTTPConnection, body: dict[str, Any]
-) -> None:
+):
     answer = ask(connection, "POST", tasks_of("bob"), token=token_for("alice"), **body)
     assert answer.status_code == 401
     assert answer.headers["Connection"] == "close"
@@ -92,7 +92,7 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
 )
 def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     api: Process, request_: bytes, status: int, error: str
-) -> None:
+):
     answer = parse(send_raw(api, request_))
     assert_error(answer, status, error)
     assert {(name, answer.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
@@ -109,7 +109,7 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     assert not re.search("Invalid request|garbage|bad header|zzz", api.output())
 
 
-def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path, url: str) -> None:
+def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path, url: str):
     folder = processes.copy_of_project(tmp_path)
     asked = "body = answer(environ, start)"
     fault = f'{asked} if environ["PATH_INFO"] == "/livez" else 1 / 0'
@@ -128,7 +128,7 @@ def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path
 # Bodies
 
 
-def test_large_body_is_413_for_http_client(api: Process) -> None:
+def test_large_body_is_413_for_http_client(api: Process):
     assert_error(api.call("POST", body=LARGE, headers=JSON), 413, "payload_too_large")
 
 
@@ -136,7 +136,7 @@ def test_large_body_is_413_for_http_client(api: Process) -> None:
 @pytest.mark.parametrize("length", ["known", "chunked"])
 def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
     api: Process, length: str, user: str
-) -> None:
+):
     coding, body = f"Content-Length: {len(LARGE)}", LARGE
     if length == "chunked":
         chunk = b"10000\r\n%s\r\n" % (b" " * 0x10000)
@@ -149,7 +149,7 @@ def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
     assert_error(parse(send_raw(api, head.encode() + body)), status, error)
 
 
-def test_search_by_as_many_tags_as_there_may_be_is_no_address_too_long(api: Process) -> None:
+def test_search_by_as_many_tags_as_there_may_be_is_no_address_too_long(api: Process):
     tags = urlencode([("tag", 50 * letter) for letter in "абвгдежзийклмнопрсту"])
     answer = api.ask("GET", f"{tasks_of('alice')}?{tags}", token=token_for("alice"))
     assert answer.status_code == 200
@@ -161,7 +161,7 @@ def test_search_by_as_many_tags_as_there_may_be_is_no_address_too_long(api: Proc
 )
 def test_body_that_breaks_off_is_400_and_nothing_is_done(
     api: Process, path: str, content_type: str, sent: bytes
-) -> None:
+):
     user = f"broken-{content_type}"
     head = (
         f"POST {tasks_of(user, path)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
@@ -178,7 +178,7 @@ def test_body_that_breaks_off_is_400_and_nothing_is_done(
     assert api.call("POST", path, user=user, **whole).status_code == 201
 
 
-def test_chunked_body_under_the_limit_is_taken_whole(api: Process) -> None:
+def test_chunked_body_under_the_limit_is_taken_whole(api: Process):
     body = json.dumps({"title": "Buy milk", "description": "x" * 5000}).encode()
     chunks = [body[start : start + 100] for start in range(0, len(body), 100)]
     answer = api.call("POST", body=iter(chunks), headers=JSON)
@@ -186,13 +186,13 @@ def test_chunked_body_under_the_limit_is_taken_whole(api: Process) -> None:
     assert len(answer.json["description"]) == 5000
 
 
-def test_chunked_body_over_the_limit_is_413_although_its_beginning_is_valid(api: Process) -> None:
+def test_chunked_body_over_the_limit_is_413_although_its_beginning_is_valid(api: Process):
     chunks = [b'{"title": "Buy milk"}', b" " * LIMIT, b" "]
     answer = api.call("POST", body=iter(chunks), headers=JSON)
     assert_error(answer, 413, "payload_too_large")
 
 
-def test_server_tells_no_version_and_each_header_once(api: Process) -> None:
+def test_server_tells_no_version_and_each_header_once(api: Process):
     answer = api.call("GET")
     assert answer.status_code == 200
     names = list(answer.headers.keys())
@@ -201,6 +201,6 @@ def test_server_tells_no_version_and_each_header_once(api: Process) -> None:
     assert "X-Powered-By" not in answer.headers
 
 
-def test_body_without_content_type_is_415(api: Process) -> None:
+def test_body_without_content_type_is_415(api: Process):
     answer = api.call("POST", body=b'{"title": "Buy milk"}')
     assert_error(answer, 415, "unsupported_media_type")

@@ -25,7 +25,7 @@ application.wsgi_app = spin
 
 def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
     server: SimpleNamespace, database_url: str, tmp_path: Path
-) -> None:
+):
     folder = processes.copy_of_project(tmp_path)
     (folder / "wsgi.py").write_text((folder / "wsgi.py").read_text() + SPIN)
     config = folder / "gunicorn.conf.py"
@@ -40,7 +40,7 @@ def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
         assert "WORKER TIMEOUT" in process.output()
 
 
-def test_nothing_connects_to_the_database_before_the_fork(api: Process) -> None:
+def test_nothing_connects_to_the_database_before_the_fork(api: Process):
     assert api.call("GET").status_code == 200
     master = psutil.Process(api.pid)
     [worker] = master.children()
@@ -48,7 +48,7 @@ def test_nothing_connects_to_the_database_before_the_fork(api: Process) -> None:
     assert [each.status for each in master.net_connections("all")] == [psutil.CONN_LISTEN]
 
 
-def test_toggles_at_once_in_two_servers_lose_none(api: Process, folder: Path, url: str) -> None:
+def test_toggles_at_once_in_two_servers_lose_none(api: Process, folder: Path, url: str):
     with gunicorn(folder, url) as other, ThreadPoolExecutor(20) as pool:
         path = f"{api.create()}/complete"
         toggles = [pool.submit(each.call, "PATCH", path) for each in (api, other) * 10]
@@ -56,7 +56,7 @@ def test_toggles_at_once_in_two_servers_lose_none(api: Process, folder: Path, ur
         assert sorted(completed) == [False] * 10 + [True] * 10
 
 
-def test_killed_worker_is_replaced(api: Process) -> None:
+def test_killed_worker_is_replaced(api: Process):
     [worker] = psutil.Process(api.pid).children()
     worker.kill()
     wait_until(lambda: worker not in psutil.Process(api.pid).children())
@@ -64,7 +64,7 @@ def test_killed_worker_is_replaced(api: Process) -> None:
     assert api.call("GET").status_code == 200
 
 
-def test_reload_under_load_loses_no_request(api: Process) -> None:
+def test_reload_under_load_loses_no_request(api: Process):
     done = Event()
     token, path = token_for("alice"), tasks_of("alice")
 
@@ -89,7 +89,7 @@ def test_reload_under_load_loses_no_request(api: Process) -> None:
     assert len(psutil.Process(api.pid).children()) == 1
 
 
-def test_reload_beside_a_wrong_setting_goes_on(folder: Path, api: Process) -> None:
+def test_reload_beside_a_wrong_setting_goes_on(folder: Path, api: Process):
     wrong = folder / ".env"
     wrong.write_text("LOG_LEVEL=loud\n")
     [before] = psutil.Process(api.pid).children()
@@ -102,7 +102,7 @@ def test_reload_beside_a_wrong_setting_goes_on(folder: Path, api: Process) -> No
 
 def test_worker_that_has_answered_its_share_is_replaced_and_no_request_fails(
     folder: Path, url: str
-) -> None:
+):
     with gunicorn(folder, url, GUNICORN_CMD_ARGS="--max-requests 3") as process:
         [before] = psutil.Process(process.pid).children()
         wait_until(

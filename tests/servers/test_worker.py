@@ -77,7 +77,7 @@ def begun_body() -> bytes:
 
 @pytest.mark.parametrize("begun", [b"GET /livez HT", begun_body()], ids=["head", "body"])
 @pytest.mark.parametrize("clients", [4, 40])
-def test_stalled_clients_do_not_keep_others_out(api: Process, begun: bytes, clients: int) -> None:
+def test_stalled_clients_do_not_keep_others_out(api: Process, begun: bytes, clients: int):
     with ExitStack() as stack:
         for _ in range(clients):
             stack.enter_context(connect(api)).sendall(begun)
@@ -92,7 +92,7 @@ UNENDING = {
 
 
 @pytest.mark.parametrize("kind", UNENDING)
-def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind: str) -> None:
+def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind: str):
     begun, more = UNENDING[kind]
     done = Event()
 
@@ -114,7 +114,7 @@ def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind
     assert sorted(waits)[5] < 4  # a starved worker took 30, and was then killed
 
 
-def test_body_that_stalls_is_400_and_the_connection_ends(api: Process) -> None:
+def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
     with connect(api) as client:
         client.sendall(begun_body())
         answer = b"".join(iter(lambda: client.recv(4096), b""))
@@ -122,7 +122,7 @@ def test_body_that_stalls_is_400_and_the_connection_ends(api: Process) -> None:
     assert b"did not arrive whole" in answer
 
 
-def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Process) -> None:
+def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Process):
     large = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\n\r\n"
     [worker] = psutil.Process(api.pid).children()
     with ExitStack() as stack:
@@ -171,16 +171,14 @@ def read_slowly(client: socket.socket, pause: float = 0.08) -> int:
     return received
 
 
-def test_client_that_reads_slowly_gets_all_of_it(api: Process, large_list: bytes) -> None:
+def test_client_that_reads_slowly_gets_all_of_it(api: Process, large_list: bytes):
     started = time.monotonic()
     with ask_slowly(api, large_list) as client:
         assert read_slowly(client) > LARGE_LIST
     assert time.monotonic() - started > 2 * PATIENCE_WITH_CLIENTS
 
 
-def test_answer_that_a_client_did_not_read_in_time_ends_in_a_reset(
-    api: Process, large_list: bytes
-) -> None:
+def test_answer_that_a_client_did_not_read_in_time_ends_in_a_reset(api: Process, large_list: bytes):
     with ask_slowly(api, large_list) as client:
         client.recv(1)
         time.sleep(3 * PATIENCE_WITH_CLIENTS)
@@ -188,9 +186,7 @@ def test_answer_that_a_client_did_not_read_in_time_ends_in_a_reset(
             read_slowly(client)
 
 
-def test_answer_that_a_stop_cuts_off_ends_in_a_reset(
-    folder: Path, url: str, large_list: bytes
-) -> None:
+def test_answer_that_a_stop_cuts_off_ends_in_a_reset(folder: Path, url: str, large_list: bytes):
     with (
         gunicorn(folder, url, GRACEFUL_TIMEOUT=1) as process,
         ThreadPoolExecutor() as pool,
@@ -203,7 +199,7 @@ def test_answer_that_a_stop_cuts_off_ends_in_a_reset(
             reading.result()
 
 
-def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -> None:
+def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process):
     with connect(api) as client:
         client.sendall(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
         while client.recv(1024):
@@ -216,7 +212,7 @@ def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process) -
 
 def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_waiting(
     api: Process, url: str
-) -> None:
+):
     task_id = api.create()
 
     def toggle() -> tuple[int, float]:
@@ -250,7 +246,7 @@ def flood(issuer: Issuer, connection: socket.socket) -> None:
 @pytest.mark.parametrize("behave", [hang, flood])
 def test_issuer_that_hangs_keeps_no_other_request_waiting(
     folder: Path, url: str, behave: Behaviour
-) -> None:
+):
     issuer = Issuer(make_key())
     issuer.behave = behave
     settings = {"BETTER_AUTH_URL": issuer.origin, "BETTER_AUTH_SECRET": SECRET}
@@ -264,7 +260,7 @@ def test_issuer_that_hangs_keeps_no_other_request_waiting(
     issuer.go_away()
 
 
-def test_application_is_served_without_gevent_too(folder: Path, url: str) -> None:
+def test_application_is_served_without_gevent_too(folder: Path, url: str):
     program = "import sys; sys.modules['gevent'] = None; import wsgi; print(wsgi.application.name)"
     given = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET}
     with processes.running(["-c", program], folder, **given) as process:
@@ -273,9 +269,7 @@ def test_application_is_served_without_gevent_too(folder: Path, url: str) -> Non
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /livez HT"], ids=["nothing", "half a head"])
-def test_connection_without_a_request_is_ended_in_its_time(
-    folder: Path, url: str, begun: bytes
-) -> None:
+def test_connection_without_a_request_is_ended_in_its_time(folder: Path, url: str, begun: bytes):
     with gunicorn(folder, url, GUNICORN_CMD_ARGS="--keep-alive 1") as process:
         with connect(process) as client:
             client.sendall(begun)
@@ -286,7 +280,7 @@ def test_connection_without_a_request_is_ended_in_its_time(
 # The stop
 
 
-def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url: str) -> None:
+def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url: str):
     options = {"measure": GREENLETS, "GRACEFUL_TIMEOUT": "60"}
     with gunicorn(folder, url, **options) as process, ExitStack() as stack:
         for sent in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\n\r\n") * 3:
@@ -297,9 +291,7 @@ def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url:
         assert CRASH not in process.output()
 
 
-def test_request_on_a_kept_connection_is_answered_while_the_server_stops(
-    folder: Path, url: str
-) -> None:
+def test_request_on_a_kept_connection_is_answered_while_the_server_stops(folder: Path, url: str):
     with gunicorn(folder, url) as process, ThreadPoolExecutor() as pool:
         task_id = process.create()
         kept = process.connect()

@@ -94,7 +94,7 @@ def caller(app: Flask, user_id: str, token: str) -> User:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_person_who_has_signed_up_creates_a_task_and_sees_no_others(
     database_url: str, algorithm: str
-) -> None:
+):
     with (
         better_auth(keyPairConfig={"alg": algorithm}) as port,
         api_behind(port, database_url) as app,
@@ -109,7 +109,7 @@ def test_person_who_has_signed_up_creates_a_task_and_sees_no_others(
 
 def test_token_of_a_new_key_is_good_and_so_is_one_of_the_key_before(
     database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
     with better_auth(rotationInterval=1) as port, api_behind(port, database_url) as app:
         session = Session(port)
@@ -123,7 +123,7 @@ def test_token_of_a_new_key_is_good_and_so_is_one_of_the_key_before(
 
 
 @pytest.mark.parametrize("cookie", ["better-auth.session_token", "better-auth.session_data"])
-def test_cookie_is_no_token_also_where_its_secret_is_shared(database_url: str, cookie: str) -> None:
+def test_cookie_is_no_token_also_where_its_secret_is_shared(database_url: str, cookie: str):
     with (
         better_auth() as port,
         api_behind(port, database_url, better_auth_secret=SECRET) as app,

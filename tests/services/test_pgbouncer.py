@@ -43,7 +43,7 @@ def app(pooler: PgBouncer) -> Iterator[Flask]:
     app.extensions["database"].close()
 
 
-def test_users_at_once_see_their_own_tasks_alone(app: Flask) -> None:
+def test_users_at_once_see_their_own_tasks_alone(app: Flask):
     def work(number: int) -> None:
         user = User(app.test_client(), f"user-{number}")
         for count in range(20):
@@ -57,7 +57,7 @@ def test_users_at_once_see_their_own_tasks_alone(app: Flask) -> None:
         list(pool.map(work, range(CLIENTS)))
 
 
-def test_write_under_an_idempotency_key_is_done_once(app: Flask) -> None:
+def test_write_under_an_idempotency_key_is_done_once(app: Flask):
     alice = User(app.test_client(), "alice")
     headers = {"Idempotency-Key": '"once"'}
     answers = [alice.call("POST", json={"title": "x"}, headers=headers) for _ in range(3)]
@@ -65,7 +65,7 @@ def test_write_under_an_idempotency_key_is_done_once(app: Flask) -> None:
     assert len(alice.all()) == 1
 
 
-def test_every_statement_has_our_settings(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_statement_has_our_settings(app: Flask, monkeypatch: pytest.MonkeyPatch):
     db: Database = app.extensions["database"]
     monkeypatch.setitem(QUERIES, "select_timeouts", SHOW)
     monkeypatch.setitem(QUERIES, "select_sleep", SLEEP)
@@ -77,7 +77,7 @@ def test_every_statement_has_our_settings(app: Flask, monkeypatch: pytest.Monkey
         db.fetch("select_sleep", user_id="alice")
 
 
-def test_our_timeouts_do_not_reach_other_clients(app: Flask, pooler: PgBouncer) -> None:
+def test_our_timeouts_do_not_reach_other_clients(app: Flask, pooler: PgBouncer):
     alice = User(app.test_client(), "alice")
     for _ in range(2 * POOL_SIZE):
         assert alice.call("GET").status_code == 200
@@ -93,7 +93,7 @@ def test_our_timeouts_do_not_reach_other_clients(app: Flask, pooler: PgBouncer) 
 
 def test_audit_is_written_and_the_start_checked(
     app: Flask, pooler: PgBouncer, pooled: OwnPostgres, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     settings = settings_for(pooler.url, database_prepare=False)
     count = "SELECT count(*) FROM audit_log WHERE action = 'refuse'"
     with psycopg.connect(pooled.url, autocommit=True) as owner:
@@ -104,7 +104,7 @@ def test_audit_is_written_and_the_start_checked(
     assert caplog.messages == []
 
 
-def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBouncer) -> None:
+def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBouncer):
     alice = User(app.test_client(), "alice")
     assert alice.call("GET").status_code == 200
     pooler.stop()
@@ -113,5 +113,5 @@ def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBounc
     assert alice.call("GET").status_code == 200
 
 
-def test_probe_is_ready(app: Flask) -> None:
+def test_probe_is_ready(app: Flask):
     assert app.test_client().get("/readyz").status_code == 200

@@ -13,7 +13,7 @@ def test_server_works_through_pgbouncer_and_counts_in_redis(
     pooler: PgBouncer,
     redis: RedisServer,
     tmp_path: Path,
-) -> None:
+):
     settings = {"DATABASE_PREPARE": "off", "REDIS_URL": redis.url, "RATE_LIMIT": "100/hour"}
     with gunicorn(copy_of_project(tmp_path), pooler.url, **settings) as process:
         assert process.ask("GET", "/readyz").status_code == 200
