@@ -236,17 +236,24 @@ def test_connections_at_hand_are_used_while_the_server_has_no_others(
         assert insert(db)
 
 
-def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_succeeds(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
-    attempts = []
-    monkeypatch.setattr("database.tell", attempts.append)
+@contextmanager
+def silent(own: OwnPostgres, db: Database, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Freeze the server, and have one request find that out."""
+    patch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     insert(db)
     db._suspect = True
     with own.frozen():
         with pytest.raises(DatabaseUnavailable, match="timeout"):
             insert(db)
+        yield
+
+
+def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_succeeds(
+    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+):
+    attempts = []
+    monkeypatch.setattr("database.tell", attempts.append)
+    with silent(own, db, monkeypatch):
         while len(attempts) < 3:  # the thread's, as no request waits for one
             with pytest.raises(DatabaseUnavailable, match="is being asked"):
                 insert(db)
@@ -263,12 +270,7 @@ def probers() -> list[threading.Thread]:
 def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
     db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
-    insert(db)
-    db._suspect = True
-    with own.frozen():
-        with pytest.raises(DatabaseUnavailable, match="timeout"):
-            insert(db)
+    with silent(own, db, monkeypatch):
         db.close()
         wait_until(lambda: not probers(), 10)
 
