@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MIGRATIONS_FOLDER = PROJECT / "migrations"
 DBMATE = Path(sys.executable).with_name("dbmate")
 LOCK_KEY = 0x7461736B73  # "tasks"
-LOCK_TIMEOUT = 300.0  # seconds to wait for another runner
+RUNNER_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
 
 
@@ -116,7 +116,7 @@ def only_runner(url: str) -> Iterator[Connection]:
 
     It is polled: dbmate's own lock waits, and deadlocks with CREATE INDEX CONCURRENTLY.
     """
-    deadline = time.monotonic() + LOCK_TIMEOUT
+    deadline = time.monotonic() + RUNNER_TIMEOUT
     try:
         with Connection.connect(url, **CONNECTION_OPTIONS) as connection:
             while connection.run("try_migration_lock", {"key": LOCK_KEY}).get_value(0, 0) != b"t":

@@ -112,7 +112,7 @@ def bound_files(app: Flask) -> None:
     answer = app.wsgi_app
     app.extensions["senders"] = Shares(1)
     app.extensions["receivers"] = Shares(LARGE_AT_ONCE)
-    app.extensions["import_turns"] = BoundedSemaphore(IMPORTS_AT_ONCE)
+    app.extensions["import_slots"] = BoundedSemaphore(IMPORTS_AT_ONCE)
 
     def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
         path: str = environ["PATH_INFO"]
@@ -147,7 +147,7 @@ def await_import(app: Flask, held: ExitStack) -> None:
     Raises:
         ApiError: 503 where there is none in time.
     """
-    slots: BoundedSemaphore = app.extensions["import_turns"]
+    slots: BoundedSemaphore = app.extensions["import_slots"]
     if not slots.acquire(timeout=PATIENCE):
         raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
     held.callback(slots.release)

@@ -6,6 +6,7 @@ import pytest
 from gunicorn.config import Config  # type: ignore[import-untyped]
 from gunicorn.http.errors import InvalidResponseHeader, NoMoreData, ParseException  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
+from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -147,6 +148,7 @@ def test_request_of_a_browser_is_plain_however_its_body_arrives(packets: tuple[b
         b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
         b"GET / HTTP/1.1\r\nA: b\nB: c\r\n\r\n",
         b"GET / HTTP/1.1\r\nA: %s\r\n\r\n" % (b"z" * 9000),
+        b"GET / HTTP/1.1\r\n%s: a\r\n\r\n" % (b"z" * 65),
         b"GET / HTTP/1.1\r\n%s\r\n" % b"".join(b"A%d: b\r\n" % number for number in range(101)),
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\nx",
@@ -158,6 +160,16 @@ def test_request_that_needs_judgement_is_left_to_gunicorn(data: bytes):
     parser = PlainParser(CONFIG, Client(data), PEER)
     assert parser.read_plain(data) is None
     assert_read_alike(data)
+
+
+@pytest.mark.parametrize("parser", [PlainParser, RequestParser])
+def test_what_still_arrives_after_the_end_is_no_request(
+    monkeypatch: pytest.MonkeyPatch, parser: type[Any]
+):
+    monkeypatch.setattr(SocketUnreader, "chunk", worker.read_chunk_in_turn)
+    [(_, body, *_)] = read_all(parser(CONFIG, Client(BROWSER + BODY[:3], b"", NEXT), PEER))
+    assert body == BODY[:3]
+    assert read_all(parser(CONFIG, Client(BROWSER, BODY, b"", NEXT), PEER))[1:] == []
 
 
 # Answers

@@ -117,6 +117,13 @@ def test_q_finds_tasks_with_every_word(alice: User):
         assert titles(alice, q=q) == expected, q
 
 
+@pytest.mark.parametrize("title", ["ΟΔΟΣ", "οδος", "οδοσ"])
+def test_q_finds_a_sigma_in_any_of_its_forms(alice: User, title: str):
+    alice.create(title)
+    for q in ("ΟΔΟΣ", "οδος", "οδοσ", "Σ", "ς", "δΟσ"):
+        assert titles(alice, q=q) == {title}, q
+
+
 # What is refused
 
 

@@ -296,15 +296,15 @@ def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
 
 
 def test_import_that_has_no_place_is_a_line_with_its_cause(app: Flask, alice: User, lines: Lines):
-    senders, turns = app.extensions["senders"], app.extensions["import_turns"]
+    senders, slots = app.extensions["senders"], app.extensions["import_slots"]
     sends = senders.take("alice", 0)
     alice.call("POST", "import", json=[])
     senders.give_back(sends)
     for _ in range(IMPORTS_AT_ONCE):
-        turns.acquire()
+        slots.acquire()
     alice.call("POST", "import", json=[])
     for _ in range(IMPORTS_AT_ONCE):
-        turns.release()
+        slots.release()
     assert [line["cause"] for line in lines()] == [
         "NoPlace: its user sends another file",
         "NoPlace: 4 other imports are being read",

@@ -191,7 +191,7 @@ def test_four_runners_at_once_end_well(
 def test_runner_gives_up_on_a_lock_that_is_never_free(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(migrate, "RUNNER_TIMEOUT", 0.2)
     with migrate.only_runner(empty_url), pytest.raises(CommandError, match="Another runner"):
         migrate.migrate(empty_url)
     migrate.migrate(empty_url)

@@ -116,11 +116,11 @@ def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice:
 
 
 def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flask, alice: User):
-    turns = app.extensions["import_turns"]
+    slots = app.extensions["import_slots"]
     with ExitStack() as others:
         for _ in range(IMPORTS_AT_ONCE):
-            turns.acquire()
-            others.callback(turns.release)
+            slots.acquire()
+            others.callback(slots.release)
         assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
         assert alice.call("GET").status_code == 200
     for _ in range(IMPORTS_AT_ONCE + 1):

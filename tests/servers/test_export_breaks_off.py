@@ -1,31 +1,59 @@
-"""Exports that break off when the database fails them on their way."""
+"""Exports that break off on their way: no client takes what it has for all of it."""
 
-from http.client import IncompleteRead
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from pathlib import Path
 
 import processes
 import psycopg
 import pytest
+from processes import Process
 from support import token_for
 from transfers import store
 
+EACH_VERSION = pytest.mark.parametrize(
+    "version", [(11, "HTTP/1.1"), (10, "HTTP/1.0")], ids=["1.1", "1.0"]
+)
 
-@pytest.mark.parametrize("version", [(11, "HTTP/1.1"), (10, "HTTP/1.0")], ids=["1.1", "1.0"])
-def test_export_that_fails_on_its_way_breaks_off(
-    database_url: str, owner_url: str, tmp_path: Path, version: tuple[int, str]
-):
+
+@pytest.fixture
+def api(database_url: str, owner_url: str, tmp_path: Path) -> Iterator[Process]:
     store(owner_url, 6000, 5000)
     folder = processes.copy_of_project(tmp_path)
-    with processes.gunicorn(folder, processes.as_url(database_url)) as api:
-        connection = api.connect()
-        connection._http_vsn, connection._http_vsn_str = version  # type: ignore[attr-defined]
-        headers = {"Authorization": f"Bearer {token_for('alice')}"}
-        connection.request("GET", processes.tasks_of("alice", "export"), headers=headers)
-        response = connection.getresponse()
-        assert response.status == 200
+    with processes.gunicorn(folder, processes.as_url(database_url)) as process:
+        yield process
+
+
+@contextmanager
+def begun_export(api: Process, version: tuple[int, str]) -> Iterator[HTTPResponse]:
+    connection: HTTPConnection = api.connect()
+    connection._http_vsn, connection._http_vsn_str = version  # type: ignore[attr-defined]
+    headers = {"Authorization": f"Bearer {token_for('alice')}"}
+    connection.request("GET", processes.tasks_of("alice", "export"), headers=headers)
+    response = connection.getresponse()
+    assert response.status == 200
+    yield response
+    connection.close()
+
+
+@EACH_VERSION
+def test_export_that_fails_on_its_way_breaks_off(
+    api: Process, owner_url: str, version: tuple[int, str]
+):
+    with begun_export(api, version) as response:
         with psycopg.connect(owner_url) as other:
             other.execute("ALTER TABLE tasks RENAME TO gone")
         with pytest.raises((IncompleteRead, ConnectionError)):
             response.read()
-        connection.close()
-        assert api.is_live()
+    assert api.is_live()
+
+
+@EACH_VERSION
+def test_export_that_a_stop_at_once_cuts_off_breaks_off(api: Process, version: tuple[int, str]):
+    with begun_export(api, version) as response:
+        api.popen.send_signal(signal.SIGQUIT)
+        assert api.wait() == 0
+        with pytest.raises((IncompleteRead, ConnectionError)):
+            response.read()

@@ -119,6 +119,7 @@ def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
         client.sendall(begun_body())
         answer = b"".join(iter(lambda: client.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nConnection: close\r\n" in answer
     assert b"did not arrive whole" in answer
 
 
