@@ -11,6 +11,9 @@ lower(title)
 -- fragment: key_of_priority
 priority
 
+-- fragment: key_of_due
+coalesce(due_at, {never_<order>})
+
 -- fragment: order_of_created
 -- The key is the id. If it were named twice, PostgreSQL 15 would sort once more.
 id <order>
@@ -74,6 +77,12 @@ id {beyond_<order>} {after_id}
 (
                 %(after_id)s::bigint IS NULL
                 OR (priority, id) {beyond_<order>} (%(after_key)s::task_priority, %(after_id)s)
+            )
+
+-- fragment: is_beyond_due
+(
+                %(after_id)s::bigint IS NULL
+                OR ({key_of_due}, id) {beyond_<order>} (%(after_key)s::timestamptz, %(after_id)s)
             )
 
 -- fragment: is_between_dues_asc

@@ -165,7 +165,39 @@ SELECT id, key
         ORDER BY key <order>, id <order>
         LIMIT %(limit)s::bigint + 1
 
--- fragment: first_<kind:listed|tagged|found>_by_due
+-- fragment: first_<kind:listed|tagged>_by_due
+{walk_<kind>_by_due}
+
+-- fragment: first_found_by_due
+-- If the words are common, a walk. Else a sort of all that match, as by title.
+WITH common AS MATERIALIZED (
+            SELECT FROM {sample}
+            WHERE {is_beyond_due} AND {passes_found}
+            OFFSET %(limit)s::bigint
+            LIMIT 1
+        )
+        (
+            SELECT id, key
+            FROM (
+                {walk_found_by_due}
+            ) AS walk
+            WHERE EXISTS (SELECT FROM common)
+        )
+        UNION ALL
+        (
+            SELECT id, key
+            FROM (
+                SELECT id, {key_of_due} AS key
+                FROM tasks
+                WHERE user_id = %(user_id)s AND {is_beyond_due} AND {passes_found}
+                ORDER BY id <order>
+                LIMIT CASE WHEN EXISTS (SELECT FROM common) THEN 0 END
+            ) AS found
+            ORDER BY key <order>, id <order>
+            LIMIT %(limit)s::bigint + 1
+        )
+
+-- fragment: walk_<kind:listed|tagged|found>_by_due
 -- A walk among the tasks with a due date, and one among those without, for the room that is left.
 WITH dated AS (
             SELECT id, due_at AS key
@@ -271,8 +303,8 @@ counted AS (
 {list_of_tasks};
 
 -- name: select_<kind:found>_tasks_by_<sort:created|updated|title|due|priority>_<order:asc|desc>
--- As above, for tasks with all the words and tags. Rows are read until the page is full; by title
--- and by priority, all of the user's are read where the words are not common.
+-- As above, for tasks with all the words and tags. Rows are read until the page is full; by title,
+-- priority and due date, all of the user's are read where the words are not common.
 {list_of_tasks};
 
 -- name: select_<kind:listed>_tasks_by_<sort:title>_<order:asc|desc>
