@@ -55,18 +55,7 @@ def measure_cpu(url: str, rounds: int, count: int) -> dict[str, Cpu]:
     """Measure in many short rounds, the candidates in turns, so that noise hits all alike."""
     with connect(url) as connection:
         connection.execute(query("never_wait_for_disk"))
-    settings = Settings.load(
-        {
-            "DATABASE_URL": api_url(url),
-            "BETTER_AUTH_SECRET": SECRET,
-            "CORS_ORIGINS": ORIGIN,
-            "RATE_LIMIT": RATE_LIMIT,
-        }
-    )
-    with redirect_stderr(Path(os.devnull).open("w")):
-        set_up_logging(settings)
-    ours = create_app(settings)
-    bare = bare_flask()
+    ours, bare = api_on(url), bare_flask()
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in OPERATIONS}
     with connect(url) as connection:
         fill(connection, USERS, TASKS_PER_USER, deletable=2 * count * (rounds + 1))
@@ -104,6 +93,20 @@ def on_one_core() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, cores)
+
+
+def api_on(url: str, **others: str) -> Flask:
+    """Make the API with every default feature, its log written to nowhere."""
+    given = {
+        "DATABASE_URL": api_url(url),
+        "BETTER_AUTH_SECRET": SECRET,
+        "CORS_ORIGINS": ORIGIN,
+        "RATE_LIMIT": RATE_LIMIT,
+    }
+    settings = Settings.load(given | others)
+    with redirect_stderr(Path(os.devnull).open("w")):
+        set_up_logging(settings)
+    return create_app(settings)
 
 
 def bare_flask() -> Flask:

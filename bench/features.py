@@ -15,12 +15,9 @@ from uuid import uuid4
 
 from flask import Flask
 
-from app import create_app
-from bench.cpu import Cost, Environ, environ, wsgi_cost
-from bench.postgres import Connection, api_url, connect, fill, query
-from bench.traffic import ORIGIN, RATE_LIMIT, SECRET, STATUSES, Traffic
-from config import Settings
-from logs import set_up_logging
+from bench.cpu import Cost, Environ, api_on, environ, wsgi_cost
+from bench.postgres import Connection, connect, fill, query
+from bench.traffic import ORIGIN, STATUSES, Traffic
 
 USERS = 1000
 TASKS_PER_USER = 20
@@ -84,20 +81,12 @@ def measure_features(url: str, rounds: int, count: int) -> list[Added]:
         connection.execute(query("never_wait_for_disk"))
         fill(connection, USERS, TASKS_PER_USER)
         traffic = Traffic(connection, USERS)
-        common = {
-            "DATABASE_URL": api_url(url),
-            "BETTER_AUTH_SECRET": SECRET,
-            "CORS_ORIGINS": ORIGIN,
-            "RATE_LIMIT": RATE_LIMIT,
-        }
-        set_up_logging(Settings.load(common))
         found = []
         for feature in FEATURES:
             given = dict(feature.settings_with)
             if OTLP in given:
                 given[OTLP] = endpoint
-            with_it = create_app(Settings.load(common | given))
-            without = create_app(Settings.load(common | feature.settings_without))
+            with_it, without = api_on(url, **given), api_on(url, **feature.settings_without)
             found.append(
                 measure(feature, with_it, without, connection, traffic, rounds=rounds, count=count)
             )

@@ -1,27 +1,29 @@
-"""What PostgreSQL does for the two reads at growing numbers of other people's tasks."""
+"""What the two reads cost at growing numbers of other people's tasks."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 from statistics import median
 
+from flask import Flask
 from psycopg import sql
 
-from bench.cpu import STATEMENTS, arguments
-from bench.postgres import Connection, connect, explained, fill, migrated_database
-from bench.traffic import READS, Request, Traffic
+from bench.cpu import STATEMENTS, api_on, arguments, environ, wsgi_cost
+from bench.postgres import Connection, connect, explained, fill, migrated_database, query
+from bench.traffic import READS, STATUSES, Request, Traffic
 from statements import QUERIES
 
 TASKS_PER_USER = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
-    microseconds: float
+class Cost:
+    request: float  # microseconds until the answer
+    statement: float  # microseconds, of which in PostgreSQL
     pages: float
 
 
-Growth = dict[str, dict[int, Execution]]  # by operation and number of tasks
+Growth = dict[str, dict[int, Cost]]  # by operation and number of tasks
 
 
 def measure_growth(server: str, sizes: tuple[int, ...], rounds: int, count: int) -> Growth:
@@ -31,26 +33,31 @@ def measure_growth(server: str, sizes: tuple[int, ...], rounds: int, count: int)
         for size in sizes:
             url = stack.enter_context(migrated_database(server, str(size)))
             connection = stack.enter_context(connect(url))
+            connection.execute(query("never_wait_for_disk"))
             fill(connection, size // TASKS_PER_USER, TASKS_PER_USER)
-            tables[size] = connection, Traffic(connection, size // TASKS_PER_USER)
-        runs: dict[tuple[str, int], list[Execution]] = {each: [] for each in product(READS, sizes)}
+            tables[size] = api_on(url), connection, Traffic(connection, size // TASKS_PER_USER)
+        runs: dict[tuple[str, int], list[Cost]] = {each: [] for each in product(READS, sizes)}
         for _ in range(rounds + 1):
-            for (operation, size), executions in runs.items():
-                connection, traffic = tables[size]
-                requests = traffic.requests(operation, count)
-                executions.append(middle([execution(connection, each) for each in requests]))
+            for (operation, size), costs in runs.items():
+                api, connection, traffic = tables[size]
+                costs.append(cost(api, connection, traffic.requests(operation, count)))
     # The first round warms up.
     return {read: {size: middle(runs[read, size][1:]) for size in sizes} for read in READS}
 
 
-def execution(connection: Connection, request: Request) -> Execution:
+def cost(api: Flask, connection: Connection, requests: list[Request]) -> Cost:
+    status = STATUSES[requests[0].operation]
+    whole = wsgi_cost(api, [environ(each) for each in requests], status).elapsed
+    return middle([Cost(whole, *execution(connection, each)) for each in requests])
+
+
+def execution(connection: Connection, request: Request) -> tuple[float, float]:
+    """Find the microseconds that PostgreSQL takes for a statement, and the pages it touches."""
     statement = QUERIES[STATEMENTS[request.operation]]
     values = arguments(request, statement.parameters)
     found = explained(connection, sql.SQL(statement.text), values)
-    return Execution(found.execution * 1000, found.pages)
+    return found.execution * 1000, found.pages
 
 
-def middle(executions: list[Execution]) -> Execution:
-    return Execution(
-        median(each.microseconds for each in executions), median(each.pages for each in executions)
-    )
+def middle(costs: list[Cost]) -> Cost:
+    return Cost(*(median(column) for column in zip(*map(astuple, costs), strict=True)))
