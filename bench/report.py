@@ -161,9 +161,8 @@ def growth_section(measured: Growth) -> str:
             )
     return (
         "## Growth with other people's tasks\n\n"
-        "Until the answer, in process: what a get or a list costs; and of that the statement's\n"
-        "execution in PostgreSQL (EXPLAIN ANALYZE), and the pages it touches. Each user has 20 tasks.\n"
-        "\n"
+        "What a get or a list costs until its answer, in process; of that the statement in\n"
+        "PostgreSQL (EXPLAIN ANALYZE), and the pages it touches. Each user has 20 tasks.\n\n"
         + table(
             (
                 "operation",
