@@ -1,19 +1,32 @@
 """HTTP as bytes."""
 
+import re
 import socket
 from email import message_from_bytes
 
 from processes import Answer, Process
 
 
+def head(method: str, path: str, *lines: str) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+
+
 def send_raw(api: Process, data: bytes) -> bytes:
     """Send everything before reading anything, as simple clients do; return the whole answer."""
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
         client.sendall(data)
-        answer = b""
-        while part := client.recv(64 * 1024):
-            answer += part
-        return answer
+        return read_to_end(client)
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    answer = b""
+    while part := client.recv(64 * 1024):
+        answer += part
+    return answer
+
+
+def statuses(answer: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", answer)]
 
 
 def parse(answer: bytes) -> Answer:

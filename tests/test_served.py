@@ -30,12 +30,14 @@ from processes import (
     wait_until,
     wait_until_gone,
 )
+from raw_http import head, send_raw, statuses
 from support import JSON, SECRET, assert_error, token_for
 
 import config
 import generated
 import serving
 from config import SETTINGS
+from worker import MOST_UNREAD
 
 
 def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path):
@@ -129,6 +131,24 @@ def test_six_operations_work_on_one_connection_that_is_kept(api: Process):
     assert_error(ask(connection, "GET", one, token=token), 404, "not_found")
     assert connection.sock is kept
     connection.close()
+
+
+@pytest.mark.parametrize("value", ["close", "Close", "TE, close", "keep-alive,close"])
+def test_connection_that_the_client_ends_is_closed(api: Process, value: str):
+    answer = send_raw(api, head("GET", "/livez", f"Connection: {value}") + head("GET", "/livez"))
+    assert statuses(answer) == [200]
+    assert b"Connection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("unread", [MOST_UNREAD - 1, MOST_UNREAD, MOST_UNREAD + 1])
+def test_body_left_unread_is_read_to_its_end_or_the_connection_is_said_to_end(
+    api: Process, unread: int
+):
+    begun = head("POST", "/nowhere", f"Content-Length: {unread}") + b"x" * unread
+    answer = send_raw(api, begun + head("GET", "/livez", "Connection: close"))
+    is_said_to_end = b"Connection: close" in answer.partition(b"\r\n\r\n")[0]
+    assert is_said_to_end == (unread >= MOST_UNREAD)
+    assert statuses(answer) == ([404] if is_said_to_end else [404, 200])
 
 
 def test_request_without_a_token_is_401(api: Process):
