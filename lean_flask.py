@@ -99,9 +99,12 @@ class LeanFlask(Flask):
         return func
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Bind no host, as no route looks at it: Flask would parse and check it each time."""
+        """Bind no host, as no route looks at it: Flask would parse and check it each time.
+
+        None outside a request: no URL is made there.
+        """
         if request is None:
-            return super().create_url_adapter(None)
+            return None
         path = request.path
         # werkzeug would drop leading slashes, with which the layers below Flask see the path.
         if request.environ["PATH_INFO"].startswith("//") or len(path) > LONGEST_PATH:

@@ -115,7 +115,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         finally:
             del self.waiting_since[client]
 
-    def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Answer a request, whose client has CLIENT_TIMEOUT for each step.
 
         Raises:
@@ -143,6 +143,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             raise StopIteration
         if req.unreader.buf.tell():  # the next request is here already: others first
             gevent.sleep(0)
+        elif not self.cfg.is_ssl:  # which may hold more than the socket
+            sock._wait(sock._read_event)  # to read at once would nearly always be in vain
 
     def answer(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> bool:
         """Have the application answer; return whether the connection is kept.
