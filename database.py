@@ -132,7 +132,6 @@ class Database:
                     connection.command(b"ROLLBACK")
                 raise
             connection.command(b"COMMIT")
-            self._answered_at = monotonic()
 
     def pool_stats(self) -> dict[str, int]:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
@@ -154,6 +153,8 @@ class Database:
         except psycopg.Error as error:
             self._note_failure(connection, error)
             raise
+        else:
+            self._answered_at = monotonic()
         finally:
             self._give_back(connection)
 

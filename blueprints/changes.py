@@ -44,10 +44,10 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     # Most clients have missed nothing, and reading one row shows it.
     [(version,)] = database().fetch("select_version", user_id=user_id)
     newest = int(version)
-    if position == (newest, LARGEST_ID):
-        return changes_response(b"[]", position, has_more=False)
     if position.version > newest:
         raise broken_rule({"since": ["Is ahead of what is stored; start again without it."]})
+    if not newest or position == (newest, LARGEST_ID):
+        return changes_response(b"[]", Position(newest, LARGEST_ID), has_more=False)
     [(changes, has_more, version, task_id)] = database().fetch(
         "select_changes",
         user_id=user_id,

@@ -34,6 +34,14 @@ def test_since_that_is_ahead_of_what_is_stored_is_422(alice: User, bob: User):
         assert_error(response, 422, "validation_error")
 
 
+@pytest.mark.parametrize("task_id", [0, 5, LARGEST])
+def test_since_the_beginning_is_what_a_new_user_gets_next(alice: User, task_id: int):
+    since = write_position(Position(0, task_id))
+    response = alice.call("GET", "changes", query_string={"since": since})
+    nothing = {"changes": [], "next": write_position(Position(0, LARGEST)), "more": False}
+    assert (response.status_code, response.json) == (200, nothing)
+
+
 @pytest.mark.parametrize(
     ("query", "name"),
     [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("cursor=x", "cursor")],

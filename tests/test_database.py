@@ -11,11 +11,12 @@ import pytest
 from own_postgres import Postgres
 from pools import THREADS, at_once, insert, toggle, wait_until_all_are_free
 from processes import wait_until
+from psycopg_pool import PoolTimeout
 from support import settings_for
 
 import database
 from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
-from database import Database, DatabaseUnavailable, status_of
+from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
 
 
@@ -33,6 +34,19 @@ def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.Mo
         options = connection.info.get_parameters()
     assert options.keys() >= {"connect_timeout", "tcp_user_timeout", "keepalives_idle"}
     assert connection.reply_timeout == 5 + database.REPLY_MARGIN
+
+
+def test_pool_that_is_used_up_is_busy_where_a_connection_has_just_answered(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    def give_none() -> None:
+        raise PoolTimeout
+
+    with db.connection() as connection:
+        connection.fetch("select_version", user_id="alice")
+    monkeypatch.setattr(db._pool, "getconn", give_none)
+    with pytest.raises(DatabaseBusy):
+        insert(db)
 
 
 def test_requests_on_a_suspect_server_await_the_answer_of_the_one_that_asks(
