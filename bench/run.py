@@ -57,7 +57,10 @@ QUICK = Effort(3, 100, 20, 2, 0.2, 1, 1, 3, 300, (10_000, 100_000), 20, 200_000)
 
 
 def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
-    """Measure the parts one after the other; print each section as soon as it is there."""
+    """Measure the parts one after the other; print each section as soon as it is there.
+
+    Each has a server of its own: what one has written, another would check points and vacuum for.
+    """
     sections: list[str] = []
 
     def keep(section: str) -> None:
@@ -77,24 +80,26 @@ def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
     if "batch" in parts:
         with running_server() as server, migrated_database(server, "batch") as url:
             keep(batch_section(measure_batch(url, effort.batch_rounds, effort.batch_seconds)))
-    with running_server() as server:
-        if "http" in parts:
-            with (
-                migrated_database(server, "http") as url,
-                migrated_database(server, "peer") as url_of_peer,
-            ):
-                rounds, seconds = effort.http_rounds, effort.http_seconds
-                throughput = measure_throughput(url, url_of_peer, rounds, seconds)
-            keep(throughput_section(throughput))
-            keep(memory_section(throughput.memory))
-            if folder:
-                draw_plot(folder / "requests_per_second.svg", throughput.speeds)
-        if "growth" in parts:
+    if "http" in parts:
+        with (
+            running_server() as server,
+            migrated_database(server, "http") as url,
+            migrated_database(server, "peer") as url_of_peer,
+        ):
+            rounds, seconds = effort.http_rounds, effort.http_seconds
+            throughput = measure_throughput(url, url_of_peer, rounds, seconds)
+        keep(throughput_section(throughput))
+        keep(memory_section(throughput.memory))
+        if folder:
+            draw_plot(folder / "requests_per_second.svg", throughput.speeds)
+    if "growth" in parts:
+        with running_server() as server:
             rounds, count = effort.growth_rounds, effort.growth_count
             keep(growth_section(measure_growth(server, effort.growth_sizes, rounds, count)))
-        if "lists" in parts:
+    if "lists" in parts:
+        with running_server() as server:
             listed = measure_lists(server, effort.list_tasks, effort.list_rounds)
-            keep(lists_section(listed, effort.list_tasks))
+        keep(lists_section(listed, effort.list_tasks))
     keep(noise_section(others_share(others, time.monotonic() - started)))
     if folder:
         write_page(folder / "results.md", sections)
