@@ -106,6 +106,7 @@ def test_write_that_is_refused_leaves_no_entry(alice: User, postgresql: psycopg.
 def test_refused_token_and_export_are_entered(
     app: Any, alice: User, client: FlaskClient, postgresql: psycopg.Connection
 ):
+    assert client.options("/api/alice/tasks/export", headers=ID).status_code == 200
     client.get("/api/alice/tasks", headers=ID)
     client.get("/api/bob/tasks", headers=alice.headers | ID)
     assert alice.call("GET", "export", headers=ID).data
