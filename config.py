@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from setting_parsers import (
     integer,
+    key_set_address,
     log_format,
     log_level,
     origin_of,
@@ -107,7 +108,7 @@ class Settings:
     )
     jwks_url: str = setting(
         "",
-        web_url,
+        key_set_address,
         "Where the issuer's public keys are, if this process reaches the issuer by another address",
         "`BETTER_AUTH_URL` + `/api/auth/jwks`",
     )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
+from jwt.algorithms import HMACAlgorithm
+from jwt.exceptions import InvalidKeyError
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
@@ -12,6 +14,7 @@ RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
     re.ASCII | re.IGNORECASE,
 )
+HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")  # no `*`, which no origin matches
 SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -48,8 +51,13 @@ def log_format(text: str) -> str:
 def secret(text: str) -> str:
     if len(text.encode()) < SHORTEST_SECRET:
         raise ValueError(f"{SHORTEST_SECRET} bytes or more (try: openssl rand -base64 32)")
-    if text.lstrip().startswith(("-----BEGIN", "{")):  # PyJWT refuses to use one as a secret
-        raise ValueError("a random secret, not a key pair's PEM or JWK")
+    no_secret = ValueError("a random secret, not a key pair's PEM, SSH key or JWK")
+    if text.lstrip().startswith(("-----BEGIN", "{")):
+        raise no_secret
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(text)  # else it would refuse each token
+    except InvalidKeyError:
+        raise no_secret from None
     return text
 
 
@@ -64,7 +72,15 @@ def web_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("an address that begins with http:// or https://")
+    if not HOST.fullmatch(parts.hostname) or parts.netloc.endswith(":") or re.search(r"\s", text):
+        raise ValueError("an address with the name of one host, in ASCII (punycode)")
     require_port(parts)
+    return text
+
+
+def key_set_address(text: str) -> str:
+    if "@" in urlsplit(web_url(text)).netloc:
+        raise ValueError("an address without a password, which would not be sent")
     return text
 
 
@@ -128,4 +144,10 @@ def redis_url(text: str) -> str:
     if not wanted.get(parts.scheme):
         raise ValueError("an address that begins with redis://, rediss:// or unix://")
     require_port(parts)
+    import redis  # only here: 5 MB that most do without
+
+    try:
+        redis.ConnectionPool.from_url(text).make_connection()  # connects to nothing
+    except (TypeError, ValueError, redis.RedisError):
+        raise ValueError("an address whose options redis-py knows") from None
     return text
