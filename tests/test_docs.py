@@ -121,6 +121,18 @@ def test_what_the_browser_has_is_not_sent_again(client: FlaskClient, path: str):
     assert first.status_code == 200
     assert again.status_code == 304
     assert not again.data
+    assert get(client, path, headers={"If-None-Match": "*"}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "header", [("If-Match", '"x"'), ("Range", "items=0-1"), ("Range", "bytes=0-1,3-4")]
+)
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/docs/assets/swagger-ui.css"])
+def test_condition_or_range_that_is_not_heeded_gets_the_whole(
+    client: FlaskClient, path: str, header: tuple[str, str]
+):
+    whole, answer = get(client, path), get(client, path, headers=dict([header]))
+    assert (answer.status_code, answer.data) == (200, whole.data)
 
 
 @pytest.mark.parametrize("name", FOLDER_OF_ASSET)

@@ -9,6 +9,8 @@ from listing import ask, cursor_of, listed, next_link, pages
 from support import User, assert_error
 from werkzeug.test import TestResponse
 
+from blueprints.lists import make_cursor
+
 # Links
 
 
@@ -111,6 +113,18 @@ def test_damaged_cursor_is_422(alice: User, cursor: str):
     for damaged in [cursor[:-1], cursor[1:], cursor + "A", cursor + "AAAA", cursor[:20]]:
         assert_refused(ask(alice, sort="title", cursor=damaged))
     assert_refused(ask(alice, sort="title", cursor=cursor + "="))
+
+
+@pytest.mark.parametrize(
+    "position",
+    [b"nope", b"5", b"[1]", b"[1, 2, 3]", b"[{}, 1]", b'["\\u0000", 1]', b'["\\ud800", 1]'],
+)
+def test_cursor_of_no_position_is_422_even_if_its_key_was_guessed(
+    app: Flask, alice: User, position: bytes
+):
+    with app.app_context():
+        forged = make_cursor("alice", {"sort": "title"}, position)
+    assert_refused(ask(alice, sort="title", cursor=forged))
 
 
 @pytest.mark.parametrize(
