@@ -249,7 +249,7 @@ def test_second_start_on_one_folder_is_refused_with_one_line(live: tuple[Path, s
 def test_server_that_holds_no_lock_of_ours_is_not_harmed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(embedded, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(embedded, "RETRY_TIMEOUT", 0.1)
     with running(folder, FAST) as url:
         folder.with_name("battered.lock").unlink()
         with pytest.raises(EmbeddedError, match="already running") as error, running(folder, FAST):
