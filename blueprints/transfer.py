@@ -243,9 +243,3 @@ def read_entries(form: ModuleType, body: bytes) -> Iterator[Any]:
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"
         raise ApiError(400, f"The request body is not valid {form.NAME}, {place}.") from None
-
-
-def too_many(most: int) -> ApiError:
-    return ApiError(
-        409, f"There can be {most} tasks at most; those you have and the trash count too."
-    )
