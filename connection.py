@@ -35,15 +35,16 @@ SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SY
 NOTHING = bytes(4)  # FIONREAD's answer is an int of C
 
 # What a parameter may be. All are sent as text; the statement determines the type.
-Value = str | int | bool | list[str] | list[int] | None
+Value = str | bytes | int | bool | list[str] | list[int] | None
 Row = tuple[bytes, ...]
 
 
 def encode(value: Value) -> bytes | None:
     if value is None:
         return None
-    text = array_of(value) if isinstance(value, list) else str(value)
-    data = text.encode()
+    if isinstance(value, list):
+        value = array_of(value)
+    data = value if isinstance(value, bytes) else str(value).encode()
     if b"\0" in data:  # libpq would silently cut the text off there
         raise psycopg.DataError("PostgreSQL text cannot hold NUL")
     return data

@@ -5,6 +5,7 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
+from functools import partial
 from io import BytesIO, StringIO, TextIOWrapper
 from typing import Any
 
@@ -85,17 +86,18 @@ def read(body: bytes) -> Iterator[Row]:
         ValidationError: the header has a wrong column.
     """
     lines = TextIOWrapper(BytesIO(body), "utf-8-sig", newline="")
-    header = lines.readline()
+    header = lines.readline(LONGEST_ROW)
     lines.seek(0)
+    parts = iter(partial(lines.readline, LONGEST_ROW + 1), "")  # whole lines, but one too long
     size = 0
 
     def bounded() -> Iterator[str]:
         nonlocal size
-        for line in in_turns(lines):
-            size += len(line)
+        for part in in_turns(parts):
+            size += len(part)
             if size > LONGEST_ROW:
                 raise ValueError("a row is too long")
-            yield line
+            yield part
 
     # Where the comma is the decimal mark, Excel writes semicolons.
     delimiter = ";" if header.count(";") > header.count(",") else ","

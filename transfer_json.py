@@ -64,7 +64,11 @@ def mark_at(body: bytes, at: int) -> tuple[bytes, int]:
 def read_element(body: bytes, at: int) -> tuple[Any, int]:
     """Return the element that begins at `at`, and where it ends."""
     for window in WINDOWS:
-        text, _ = utf_8_decode(body[at : at + window], "strict", False)
+        part = body[at : at + window]
+        try:
+            text, _ = utf_8_decode(part, "strict", False)
+        except UnicodeDecodeError as error:  # perhaps in a later element
+            text = part[: error.start].decode()
         try:
             element, length = DECODER.raw_decode(text)
         except RecursionError:

@@ -199,12 +199,12 @@ def sent_format() -> ModuleType:
         ApiError: 415 where it names none, or an encoding other than UTF-8.
     """
     charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if request.mimetype not in FORMATS or charset not in {"utf-8", "us-ascii"}:
+    if request.mimetype not in FORMATS or charset not in {"utf-8", "utf8", "us-ascii"}:
         raise ApiError(415, f"Send tasks as {LIST_OF_FORMATS}, in UTF-8.")
     return FORMATS[request.mimetype]
 
 
-def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[str]]:
+def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[bytes]]:
     """Check every entry; return their number, and the tasks in JSON arrays for a statement each.
 
     Raises:
@@ -212,7 +212,7 @@ def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[st
     """
     number = 0
     tasks: list[Any] = []
-    batches: list[str] = []
+    batches: list[bytes] = []
     faults: dict[str, Any] = {}
     for number, entry in enumerate(in_turns(read_entries(form, body)), 1):
         if number > most:
@@ -224,12 +224,17 @@ def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[st
             if max(len(faults), len(error.messages_dict)) >= MOST_FAULTS:
                 break
         if len(tasks) == STATEMENT_SIZE:
-            batches.append(json.dumps(tasks))
+            batches.append(to_json(tasks))
             tasks = []
     if faults:
         [first, *_] = faults.items()
         raise ApiError(422, f"entry {first[0]}: {first_fault(first[1])}", {"tasks": faults})
-    return number, [*batches, json.dumps(tasks)] if tasks else batches
+    return number, [*batches, to_json(tasks)] if tasks else batches
+
+
+def to_json(tasks: list[Any]) -> bytes:
+    """Write text as it is: escaped, or as a string of Python, it may be three times as large."""
+    return json.dumps(tasks, ensure_ascii=False).encode()
 
 
 def read_entries(form: ModuleType, body: bytes) -> Iterator[Any]:

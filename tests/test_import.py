@@ -153,6 +153,20 @@ def test_file_that_breaks_a_rule_is_422(alice: User):
     assert alice.all() == []
 
 
+@pytest.mark.parametrize("bad", [b'{"title":"\xff"}', b"\xff", b'{"title":}'])
+def test_malformed_file_is_refused_with_the_place(alice: User, bad: bytes):
+    body = b'[{"title":"a"},{"title":"b"},' + bad + b',{"title":"c"}]'
+    assert "after entry 2." in send(alice, body, "application/json").json["message"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", "us-ascii"])
+@EACH_FORMAT
+def test_file_in_utf_8_is_taken_by_any_of_its_names(alice: User, content_type: str, charset: str):
+    body = {"application/json": "[]", "text/csv": "title", "text/calendar": calendar("SUMMARY:x")}
+    sent = f"{content_type}; charset={charset}"
+    assert send(alice, body[content_type], sent).status_code == 201
+
+
 PIECES = {
     "application/json": ["[", "]", "{", "}", ",", ":", '"title"', '"x"', "null", "1", " "],
     "text/csv": ["title", "tags", "completed", ",", ";", "\r\n", "\n", "\r", '"', "'", "=", "x"],

@@ -1,6 +1,7 @@
 """Files however large and clients however slow keep nobody else waiting."""
 
 import json
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,11 @@ from flask import Flask
 from support import User, assert_error, settings_for
 from transfers import EACH_FORMAT, bring, export, send, store, written
 
+import transfer_csv
+import transfer_json
 import turns
 from app import create_app
+from blueprints.transfer import load_entries
 from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
 
 
@@ -75,6 +79,27 @@ def test_export_takes_no_memory_for_the_whole(
     tracemalloc.stop()
     assert size > 500 * count
     assert peak < 3_000_000
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("line", [b"title,%s", b"title\n%s", b'title\n"%s'])
+def test_line_of_csv_that_never_ends_takes_no_memory(line: bytes):
+    body = line % ("😀".encode() * 1_000_000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="too long"):
+        list(transfer_csv.read(body))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.parametrize("character", ["x", "é", "あ", "😀"])
+def test_what_is_kept_of_an_import_is_no_larger_than_its_file(character: str):
+    tasks = [{"title": "x", "description": character * 5000} for _ in range(600)]
+    body = json.dumps(tasks, ensure_ascii=False).encode()
+    number, batches = load_entries(transfer_json, body, 1000)
+    assert number == 600
+    assert sum(map(sys.getsizeof, batches)) < 1.01 * len(body)
 
 
 class SlowFile(BytesIO):
