@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
+# `make token USER_ID=...` reaches the shell as it is.
+export USER_ID
+
 # Without its caches Python recompiles pytest's plugins in every process: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -16,7 +19,7 @@ run: .venv/run ## Serve the API on http://127.0.0.1:8000, with a PostgreSQL of i
 	@exec $(BIN)/python manage.py run
 
 token: .venv/run ## Print a token, for the user demo or for USER_ID=name
-	@$(BIN)/python manage.py token $(if $(USER_ID),'$(USER_ID)')
+	@$(BIN)/python manage.py token $${USER_ID:+"$$USER_ID"}
 
 migrate: .venv/run ## Apply the pending migrations
 	@$(BIN)/python manage.py migrate

@@ -132,6 +132,8 @@ def token(user: str) -> None:
         secret = environ.get("BETTER_AUTH_SECRET") or kept_secret()
         environ |= {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret}
     settings = Settings.load(environ)
+    if not user:
+        raise CommandError("A token is for a user: their id has one character at least.")
     if not settings.better_auth_secret:
         raise CommandError("Set BETTER_AUTH_SECRET: only its tokens can be made here.")
     click.echo(make_token(settings, user))
@@ -211,8 +213,12 @@ def schema() -> None:
 @commands.command()
 def docs() -> None:
     """Write openapi.json, .env.example and the README's table of settings."""
-    import generated  # only here: it builds the whole application
-
+    try:
+        import generated  # only here: it builds the whole application
+    except ModuleNotFoundError as error:
+        if error.name != "generated":
+            raise
+        raise CommandError("The image has no files to generate: run it in the sources.") from None
     for path, text in generated.files().items():
         path.write_text(text)
 

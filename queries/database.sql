@@ -57,7 +57,7 @@ SELECT
 -- the tables' schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
 SELECT statement
 FROM
-    (SELECT %(role)s::text AS role) AS given,
+    (SELECT %(role)s::name::text AS role) AS given,  -- cut short as a name is
     LATERAL (
         VALUES
             (1, true, format('CREATE ROLE %I LOGIN PASSWORD %L', role, %(verifier)s::text)),

@@ -140,9 +140,9 @@ def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone
 
 
 @pytest.fixture
-def new_role(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
+def new_role(server: SimpleNamespace, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """The addresses of an empty database: its owner's, and one with a role that does not exist."""
-    role = f"api_{os.getpid()}"
+    role = f"api_{os.getpid()}".ljust(getattr(request, "param", 0), "_")
     with database_on(server, f"roles {os.getpid()}") as owner_url:
         yield owner_url, f"{owner_url}&{urlencode({'user': role, 'password': 'secret'})}"
         with psycopg.connect(owner_url, autocommit=True) as connection:
@@ -150,6 +150,7 @@ def new_role(server: SimpleNamespace) -> Iterator[tuple[str, str]]:
             connection.execute(f'DROP ROLE "{role}"')
 
 
+@pytest.mark.parametrize("new_role", [0, 70], ids=["short", "cut short"], indirect=True)
 def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
     new_role: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -218,6 +218,22 @@ def test_command_token_without_a_secret_is_refused(tmp_path: Path, monkeypatch: 
     assert line.startswith("Error: Set BETTER_AUTH_SECRET: ")
 
 
+def test_command_token_for_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+    code, [line] = manage_here(monkeypatch, tmp_path, "token", "", **given)
+    assert code == 1
+    assert line.startswith("Error: ")
+
+
+def test_command_docs_says_that_the_image_has_no_files_to_generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "generated", None)
+    code, [line] = manage_here(monkeypatch, tmp_path, "docs")
+    assert code == 1
+    assert line.startswith("Error: ")
+
+
 def test_command_docs_writes_the_generated_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     written = {tmp_path / file.name: text for file, text in generated.files().items()}
     assert len(written) == 3
