@@ -21,6 +21,7 @@ import gunicorn.util  # type: ignore[import-untyped]
 
 import metrics_server
 import plain_requests
+import responses
 import worker
 from config import ConfigError
 from cors import cors_headers
@@ -129,7 +130,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
     finish(trail, reports)
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-        f"Date: {worker.http_date()}\r\nConnection: close\r\n"
+        f"Date: {responses.http_date()}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         + "".join(f"{name}: {value}\r\n" for name, value in headers)
         + "\r\n"
@@ -138,10 +139,10 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
 
 
 gunicorn.util.close = worker.close
-gunicorn.util.http_date = worker.http_date
+gunicorn.util.http_date = responses.http_date
 gunicorn.http.get_parser = plain_requests.get_parser
 gunicorn.http.message.Message.max_buffer_headers = worker.longest_head
 gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
-gunicorn.http.wsgi.Response = worker.Response
+gunicorn.http.wsgi.Response = responses.Response
 gunicorn.http.wsgi.create = plain_requests.create

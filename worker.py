@@ -4,10 +4,9 @@ import re
 import socket
 import struct
 from contextlib import AbstractContextManager, nullcontext, suppress
-from email.utils import formatdate
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from math import inf
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
@@ -15,29 +14,24 @@ from gevent import GreenletExit
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
-from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-untyped]
 from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
-from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 from config import Settings
+from responses import MOST_UNREAD
 from turns import PAUSE, TURN
 
 TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
 CLIENT_TIMEOUT = 10.0  # seconds that a client may neither send its body nor read its answer
-PIECE = 64 * 1024  # bytes of an answer that it has this time to read
 SEND_BUFFER = 256 * 1024  # bytes; a client is seen to read only once a third of it is free
 LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the audit's entries
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
 LONGEST_HEAD = 32 * 1024  # bytes of headers, or of trailers; gunicorn's own limit is 800 KB
-MOST_UNREAD = 64 * 1024  # bytes of a body left unread; beyond that, its connection is closed
-# RFC 9112, section 5
-HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
 ANSWERED, ENDED = inf, -inf  # in place of the moment since when a client is waited for
@@ -204,54 +198,6 @@ def reset_at_close(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
-class Response(wsgi.Response):  # type: ignore[misc]
-    """Sends the head of an answer with its first bytes: one system call and one packet for most."""
-
-    head = b""
-    headers_sent: bool
-
-    def should_close(self) -> bool:
-        """Close, and say so, where the rest of the body is too long to be read (RFC 9112, 9.6)."""
-        reader = self.req.body.reader
-        left: int = getattr(reader, "length", 0)
-        is_in_chunks = getattr(reader, "parser", None) is not None  # each may be one byte
-        has_failed: bool = self.req.body.failed
-        return left >= MOST_UNREAD or is_in_chunks or has_failed or super().should_close()
-
-    def process_headers(self, headers: list[tuple[str, str]]) -> None:
-        """Keep what is not the server's to say; `send_headers` checks it, all at once."""
-        for name, value in headers:
-            lower = name.lower()
-            if lower == "content-length":
-                self.response_length = int(value)
-            if lower not in hop_headers:
-                self.headers.append((name, value))
-
-    def send_headers(self) -> None:
-        if self.headers_sent:
-            return
-        lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
-        if lines.count("\n") != len(self.headers) or not HEADER_LINES.fullmatch(lines):
-            raise InvalidResponseHeader(", ".join(name for name, _ in self.headers))
-        self.headers_sent = True
-        self.head = f"{''.join(self.default_headers())}{lines}\r\n".encode("latin-1")
-
-    def _emit_body(self, data: bytes) -> None:
-        self._send(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)
-
-    def close(self) -> None:
-        self.send_headers()
-        self._send(b"0\r\n\r\n" if self.chunked else b"")
-
-    def _send(self, data: bytes) -> None:
-        """Send piece by piece: the timeout is for each piece, however long the answer is."""
-        first, self.head = self.head + data[:PIECE], b""
-        if first and (sent := self.sock.send(first)) < len(first):
-            self.sock.sendall(first[sent:])  # which asks for the size of the socket's buffer
-        for start in range(PIECE, len(data), PIECE):
-            self.sock.sendall(data[start : start + PIECE])
-
-
 # gunicorn's own, before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
 # In place of an attribute that gunicorn computes and sets, to 800 KB.
@@ -281,16 +227,6 @@ def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
         gevent.sleep(PAUSE)
         unreader.turn_began = monotonic()
     return data
-
-
-def http_date(timestamp: float | None = None) -> str:
-    """Write a moment for the header Date, formatted once a second."""
-    return date_of_second(int(time() if timestamp is None else timestamp))
-
-
-@lru_cache(maxsize=1)
-def date_of_second(second: int) -> str:
-    return formatdate(second, usegmt=True)
 
 
 def close(client: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""HTTP as worker.py and plain_requests.py read and write it, beside gunicorn's own reading."""
+"""HTTP as plain_requests.py reads it, beside gunicorn's own reading, and responses.py writes it."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import plain_requests
+import responses
 import worker
 from plain_requests import PlainParser, PlainRequest
 
@@ -180,7 +181,7 @@ def test_what_still_arrives_after_the_end_is_no_request(
 )
 def test_header_that_would_begin_another_is_never_sent(name: str, value: str):
     request = next(PlainParser(CONFIG, Client(NEXT), PEER))
-    response = worker.Response(request, None, CONFIG)
+    response = responses.Response(request, None, CONFIG)
     response.start_response("200 OK", [("Content-Length", "0"), (name, value)])
     with pytest.raises(InvalidResponseHeader):
         response.close()

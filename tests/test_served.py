@@ -37,7 +37,7 @@ import config
 import generated
 import serving
 from config import SETTINGS
-from worker import MOST_UNREAD
+from responses import MOST_UNREAD
 
 
 def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path):
