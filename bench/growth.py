@@ -17,13 +17,13 @@ TASKS_PER_USER = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class ReadCost:
     request: float  # microseconds until the answer
     statement: float  # microseconds, of which in PostgreSQL
     pages: float
 
 
-Growth = dict[str, dict[int, Cost]]  # by operation and number of tasks
+Growth = dict[str, dict[int, ReadCost]]  # by operation and number of tasks
 
 
 def measure_growth(server: str, sizes: tuple[int, ...], rounds: int, count: int) -> Growth:
@@ -36,7 +36,7 @@ def measure_growth(server: str, sizes: tuple[int, ...], rounds: int, count: int)
             connection.execute(query("never_wait_for_disk"))
             fill(connection, size // TASKS_PER_USER, TASKS_PER_USER)
             tables[size] = api_on(url), connection, Traffic(connection, size // TASKS_PER_USER)
-        runs: dict[tuple[str, int], list[Cost]] = {each: [] for each in product(READS, sizes)}
+        runs: dict[tuple[str, int], list[ReadCost]] = {each: [] for each in product(READS, sizes)}
         for _ in range(rounds + 1):
             for (operation, size), costs in runs.items():
                 api, connection, traffic = tables[size]
@@ -45,10 +45,10 @@ def measure_growth(server: str, sizes: tuple[int, ...], rounds: int, count: int)
     return {read: {size: middle(runs[read, size][1:]) for size in sizes} for read in READS}
 
 
-def cost(api: Flask, connection: Connection, requests: list[Request]) -> Cost:
+def cost(api: Flask, connection: Connection, requests: list[Request]) -> ReadCost:
     status = STATUSES[requests[0].operation]
     whole = wsgi_cost(api, [environ(each) for each in requests], status).elapsed
-    return middle([Cost(whole, *execution(connection, each)) for each in requests])
+    return middle([ReadCost(whole, *execution(connection, each)) for each in requests])
 
 
 def execution(connection: Connection, request: Request) -> tuple[float, float]:
@@ -59,5 +59,5 @@ def execution(connection: Connection, request: Request) -> tuple[float, float]:
     return found.execution * 1000, found.pages
 
 
-def middle(costs: list[Cost]) -> Cost:
-    return Cost(*(median(column) for column in zip(*map(astuple, costs), strict=True)))
+def middle(costs: list[ReadCost]) -> ReadCost:
+    return ReadCost(*(median(column) for column in zip(*map(astuple, costs), strict=True)))

@@ -59,7 +59,7 @@ QUICK = Effort(3, 100, 20, 2, 0.2, 1, 1, 3, 300, (10_000, 100_000), 20, 200_000)
 def measure(parts: list[str], effort: Effort, folder: Path | None) -> None:
     """Measure the parts one after the other; print each section as soon as it is there.
 
-    Each has a server of its own: what one has written, another would check points and vacuum for.
+    Each has a server of its own, so that none waits for the checkpoints of another's writes.
     """
     sections: list[str] = []
 
