@@ -3,6 +3,7 @@
 Headers: draft-ietf-httpapi-ratelimit-headers-10. 429: RFC 6585, section 4.
 """
 
+import re
 import time
 from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
@@ -15,6 +16,8 @@ from trail import CURRENT, tell
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
 HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
+# As some proxies write an address, with the client's port, which is another for each connection.
+WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
 
 class RateLimits:
@@ -109,6 +112,8 @@ class Counts:
 def caller_at(environ: dict[str, Any]) -> str:
     """Name the client's address, or for IPv6 its network: each client has 2^64 addresses there."""
     text: str = environ.get("REMOTE_ADDR", "")
+    if found := WITH_PORT.fullmatch(text):
+        text = found[1] or found[2]
     try:
         address = ip_address(text)
     except ValueError:  # the peer at a Unix socket has none

@@ -220,11 +220,14 @@ def test_invented_addresses_before_the_proxys_own_gain_nothing():
         ("::ffff:192.0.2.1", "192.0.2.1"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("192.0.2.1:54321", "192.0.2.1"),
+        ("[2001:db8:1:2:3:4:5:6]:54321", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2:3:4:5:6]", "2001:db8:1:2::/64"),
         ("", ""),
         ("unix:", "unix:"),
     ],
 )
-def test_callers_of_ipv6_are_told_apart_by_network(address: str, caller: str):
+def test_callers_are_told_apart_by_address_or_network_and_never_by_port(address: str, caller: str):
     assert caller_at({"REMOTE_ADDR": address}) == caller
 
 
