@@ -40,7 +40,7 @@ ENCODED = re.compile(rf"%|{UNSAFE.pattern}")
 ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
 MICROSECOND = "X-TASKS-MICROSECOND"
 
-PROPERTY_NAME = re.compile(rb"[A-Za-z0-9-]+")
+PROPERTY_NAME = re.compile(rb"[\w.-]+(?=[:;])")
 TASK = ["VCALENDAR", "VTODO"]
 DEEPEST = 8  # nested components
 LONGEST = 128 * 1024  # bytes of what is read of a task
@@ -262,7 +262,7 @@ def zone_of(tzid: str) -> ZoneInfo:
 
 @cache
 def zone_names() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones() - {"localtime"})  # which is the server's own
 
 
 CONVERTERS: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {

@@ -89,6 +89,7 @@ MALFORMED = [
     ("text/calendar", calendar(f"SUMMARY:{'x' * 10_000_000}")),
     ("text/calendar", calendar(*["SUMMARY:x"] * 100_000)),
     ("text/calendar", calendar("SUMMARY:x", *[" x"] * 200_000)),
+    ("text/calendar", calendar("SUMMARY:x", "DESCRIPTION:lost", "if its fold is lost")),
 ]
 NO_TEXT = [b"PK\x03\x04\x14\x00\xff", b"\xff\xfet\x00", '[{"title": "café"}]'.encode("latin-1")]
 UNFIT = [
@@ -122,6 +123,7 @@ UNFIT = [
         for due in (
             ":20261120T093000",
             ";TZID=Mars/Olympus:20261120T093000",
+            ";TZID=localtime:20261120T093000",
             f";TZID={'../' * 1000}etc/passwd:20261120T093000",
             f";TZID={'/a' * 10_000}:20261120T093000",
             ":20260230",

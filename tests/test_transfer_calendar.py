@@ -70,7 +70,7 @@ def test_calendar_folded_within_a_character_is_imported(alice: User):
         ("COMPLETED:20261120T093000Z\r\nSTATUS:NEEDS-ACTION", {"completed": False}),
         ("CATEGORIES:a,b\\,c,a,\r\ncategories:A", {"tags": ["a", "b,c", "A"]}),
         ("DESCRIPTION;LANGUAGE=en:one\\ntwo\\, th\r\n ree", {"description": "one\ntwo, three"}),
-        ("DTSTART:whenever\r\nRRULE:FREQ=DAILY\r\nX-FOO:bar\r\nATTENDEE", {}),
+        ("DTSTART:whenever\r\nRRULE:FREQ=DAILY\r\nX_FOO:bar\r\nATTENDEE:", {}),
         ("BEGIN:VALARM\r\nDESCRIPTION:Ring\r\nEND:VALARM", {}),
         ("END:VTODO\r\nBEGIN:VEVENT\r\nSUMMARY:" + "x" * 200_000 + "\r\nEND:VEVENT"
          "\r\nBEGIN:VTIMEZONE\r\nTZID:Mars\r\nEND:VTIMEZONE\r\nBEGIN:VTODO\r\nSUMMARY:y", {}),

@@ -183,7 +183,7 @@ def test_user_receives_few_large_answers_at_once(alice: User, bob: User, owner_u
 LONG_FILES = {
     "application/json": json.dumps([{"title": "x"}] * 1000),
     "text/csv": "title" + "\n" * 1000,
-    "text/calendar": "BEGIN:VCALENDAR\r" + "A\r" * 1000,
+    "text/calendar": "BEGIN:VCALENDAR\r" + "A:\r" * 1000,
 }
 
 
