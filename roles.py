@@ -44,7 +44,8 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
                 return
             run_grants(connection, values)  # another database's runner has just made the role
         except psycopg.Error as error:
-            raise CommandError(f"The role {name} cannot be given its rights: {error}") from None
+            reason = error.diag.message_primary or error  # not LINE: it quotes the verifier
+            raise CommandError(f"The role {name} cannot be given its rights: {reason}") from None
 
 
 def run_grants(connection: Connection, values: dict[str, Value]) -> None:

@@ -220,3 +220,12 @@ def test_start_with_an_address_that_no_waiting_makes_right_is_refused(
 def test_owner_that_may_make_no_role_is_told_so_in_one_line(database_url: str):
     with pytest.raises(CommandError, match="another"):
         roles.grant(database_url, psycopg.conninfo.make_conninfo(database_url, user="another"))
+
+
+def test_refusal_of_a_role_quotes_nothing_of_its_password(owner_url: str):
+    reserved = psycopg.conninfo.make_conninfo(owner_url, user="pg_tasks", password="a b c d e f")
+    with pytest.raises(CommandError) as raised:
+        roles.grant(owner_url, reserved)
+    assert str(raised.value) == (
+        'The role pg_tasks cannot be given its rights: role name "pg_tasks" is reserved'
+    )
