@@ -70,7 +70,9 @@ def require_migrated(settings: Settings) -> None:
     except psycopg.Error as error:
         is_one = "multiple connection attempts" not in str(error)  # else another host may come up
         if is_one and (wrong := WRONG_ADDRESS.search(str(error))):
-            raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.") from None
+            is_role = wrong[0].startswith(("role", "password"))
+            hint = " If the role is missing, `make migrate` creates it." if is_role else ""
+            raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.{hint}") from None
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
         return
     if pending:

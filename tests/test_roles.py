@@ -204,7 +204,7 @@ def test_start_in_a_role_without_rights_is_refused(
     ("wrong", "told"),
     [
         ("dbname=nowhere", 'database "nowhere" does not exist'),
-        ("user=nobody", 'role "nobody" does not exist'),
+        ("user=nobody", 'role "nobody" does not exist.+`make migrate` creates it'),
         ("sslmode=perhaps", 'invalid sslmode value: "perhaps"'),
         ("port=99999", 'invalid port number: "99999"'),
         ("options='-c nonsense=1'", 'unrecognized configuration parameter "nonsense"'),
