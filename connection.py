@@ -33,6 +33,7 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 
 SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 NOTHING = bytes(4)  # FIONREAD's answer is an int of C
+READ = 1  # EV_READ, the libev event to watch for
 
 # What a parameter may be. All are sent as text; the statement determines the type.
 Value = str | bytes | int | bool | list[str] | list[int] | None
@@ -61,9 +62,6 @@ def rows_of(result: PGresult) -> list[Row]:
     return [
         tuple([value(row, column) or b"" for column in columns]) for row in range(result.ntuples)
     ]
-
-
-READ = 1  # EV_READ, the libev event to watch for
 
 
 def waiter(descriptor: int) -> Callable[[float], bool]:
@@ -133,7 +131,8 @@ class Connection(psycopg.Connection[Any]):
     def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         deadline = monotonic() + self.reply_timeout
         if (user_id := values.get("user_id")) is None:
-            self._send(*self._prepare(names[0], values))
+            [name] = names  # only a user's statements run together
+            self._send(*self._prepare(name, values))
             return [self._checked(self._results(deadline)[0])]
         # One round trip and one transaction, even through a pooler: the owner is unset at its end.
         trail = CURRENT.get()
@@ -175,9 +174,15 @@ class Connection(psycopg.Connection[Any]):
         return rows_of(self.run(name, values))
 
     def command(self, command: bytes) -> None:
-        """Run BEGIN, COMMIT or ROLLBACK; psycopg's own `transaction` may wait for ever."""
+        """Run BEGIN, COMMIT or ROLLBACK; psycopg's own `transaction` may wait for ever.
+
+        Raises:
+            psycopg.Error: it failed, or was answered by a rollback, as a statement had failed.
+        """
         self.pgconn.send_query(command)
-        self._checked(self._results(monotonic() + self.reply_timeout)[0])
+        result = self._checked(self._results(monotonic() + self.reply_timeout)[0])
+        if result.command_status != command:
+            raise psycopg.errors.InFailedSqlTransaction("a failed transaction was to be committed")
 
     def _results(self, deadline: float, *, until_sync: bool = False) -> list[PGresult]:
         """Await a command's or a pipeline's results to a deadline: a hung server keeps no timeout.

@@ -103,17 +103,8 @@ class Database:
             DatabaseUnavailable: no connection could be had.
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
-        connection = self._take()
-        try:
-            rows = connection.fetch(name, **values)
-        except psycopg.Error as error:
-            self._note_failure(connection, error)
-            raise
-        else:
-            self._answered_at = monotonic()
-            return rows
-        finally:
-            self._give_back(connection)
+        with self.connection() as connection:
+            return connection.fetch(name, **values)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -108,6 +109,17 @@ def test_connection_comes_back_after_every_kind_of_failure(db: Database):
         with pytest.raises(KeyError):
             db.fetch("insert_task")
     wait_until_all_are_free(db)
+
+
+def test_transaction_with_a_failed_statement_is_never_taken_for_committed(db: Database):
+    def insert_and_pass_over_an_error() -> None:
+        with db.transaction() as connection:
+            connection.fetch("select_version", user_id="alice")
+            with suppress(psycopg.DataError):
+                connection.fetch("select_task", user_id="alice", task_id="x")
+
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        insert_and_pass_over_an_error()
 
 
 def test_lock_that_is_not_had_in_time_is_503(own: Postgres, monkeypatch: pytest.MonkeyPatch):
