@@ -9,7 +9,6 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -105,13 +104,16 @@ class LineHandler(logging.Handler):
 
     def write(self, line: str) -> None:
         data = f"{line}\n".encode()
-        with suppress(OSError):  # a disk that is full, or a reader that has gone
+        try:
             for start in range(0, len(data), self._piece):
                 if not self._select([], [self.descriptor], [], 0)[1]:
                     self.lost += 1
                     return
                 # No greenlet runs in between and mixes lines; in a pipe, very long ones mix anyway.
                 os.write(self.descriptor, data[start : start + self._piece])
+        except OSError:  # a disk that is full, or a reader that has gone
+            self.lost += 1
+            return
         if self.lost:
             lost, self.lost = self.lost, 0
             log.warning("the log had no room for %d lines", lost)

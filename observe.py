@@ -44,7 +44,7 @@ def observe(app: Flask, settings: Settings) -> None:
             if rule := getattr(request, "url_rule", None):
                 trail.route = route_of(rule.rule)
             for name, value in headers:
-                if name == "Content-Length":
+                if name == "Content-Length" and environ["REQUEST_METHOD"] != "HEAD":
                     trail.size = int(value)
             headers.append(("X-Request-Id", trail.request_id))
             if timing:
@@ -52,10 +52,8 @@ def observe(app: Flask, settings: Settings) -> None:
             return start_response(status, headers, exc_info)
 
         body = answer(environ, start)
-        if trail.size is None and body:
+        if trail.size is None:  # a stream, or nothing: to HEAD, or a 204 or 304
             return streamed(body, trail, reports)
-        if not body:  # to HEAD, or a 204 or 304
-            trail.size = 0
         finish(trail, reports)
         return body
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -110,6 +111,19 @@ def test_lines_that_there_is_no_room_for_are_lost_and_counted(caplog: pytest.Log
         assert re.fullmatch("the log had no room for [0-9]+ lines", caplog.messages[0])
         assert handler.lost == 0
         os.close(reader)
+
+
+def test_lines_that_a_full_disk_refuses_are_counted():
+    with Path("/dev/full").open("w") as stream:
+        handler = LineHandler(stream)
+        handler.write("one")
+        handler.write("two")
+    assert handler.lost == 2
+
+
+def test_bytes_of_an_answer_to_head_are_none(alice: User, lines: Lines):
+    assert alice.call("HEAD").headers["Content-Length"] == "2"
+    assert lines()[0]["bytes"] == 0
 
 
 def test_probe_that_succeeds_is_no_line_at_info(app: Flask, lines: Lines):
