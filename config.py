@@ -225,8 +225,8 @@ class Settings:
             ConfigError: a value is wrong, or one that is needed is missing.
         """
         environ = read_environ() if environ is None else environ
-        given = {name: environ.get(name.upper(), "").strip() for name in SETTINGS}
-        settings = cls(**{name: parse(name, text) for name, text in given.items() if text})
+        given = {name: environ.get(name.upper(), "") for name in SETTINGS}
+        settings = cls(**{name: parse(name, text) for name, text in given.items() if text.strip()})
         require_complete(settings)
         return settings
 
@@ -237,7 +237,7 @@ SETTINGS = {each.name: each for each in fields(Settings)}
 def parse(name: str, text: str) -> Any:
     """Check one setting's text and return its value; a ConfigError says what it must be."""
     try:
-        return SETTINGS[name].metadata["parse"](text)
+        return SETTINGS[name].metadata["parse"](text.strip())
     except ValueError as error:
         raise ConfigError(f"{name.upper()} must be {error}.") from None
 

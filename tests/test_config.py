@@ -8,7 +8,7 @@ from support import SECRET
 
 import config
 import setting_parsers as parsers
-from config import ConfigError, Settings
+from config import ConfigError, Settings, parse
 
 DATABASE = {"DATABASE_URL": "postgresql://localhost/tasks"}
 ENOUGH = DATABASE | {"BETTER_AUTH_SECRET": SECRET}
@@ -151,6 +151,12 @@ def test_database_url_loses_its_driver_and_keeps_all_else(scheme: str, driver: s
     rest = "me:p%40ss@db.example/tasks?sslmode=require&channel_binding=require"
     settings = Settings.load(ENOUGH | {"DATABASE_URL": f"{scheme}{driver}://{rest}"})
     assert settings.database_url == f"{scheme}://{rest}"
+
+
+def test_white_space_around_a_value_is_no_part_of_it():
+    url = " postgresql://me@localhost/tasks\n"
+    assert Settings.load(ENOUGH | {"DATABASE_URL": url}).database_url == url.strip()
+    assert parse("database_url", url) == url.strip()
 
 
 def test_ssl_of_asyncpg_is_sslmode_of_libpq():
