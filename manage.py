@@ -84,10 +84,11 @@ def kept_secret() -> str:
     """Read the secret that goes with the embedded server, made at the first call."""
     if not SECRET_FILE.exists():
         DATA_FOLDER.mkdir(mode=0o711, exist_ok=True)  # PostgreSQL's own folder in it is closed
-        new = SECRET_FILE.with_suffix(".new")
-        new.touch(mode=0o600)
-        new.write_text(secrets.token_urlsafe(48))
-        new.rename(SECRET_FILE)
+        with tempfile.NamedTemporaryFile("w", dir=DATA_FOLDER) as new:  # for its owner alone
+            new.write(secrets.token_urlsafe(48))
+            new.flush()
+            with suppress(FileExistsError):  # another process was first
+                SECRET_FILE.hardlink_to(new.name)
     return SECRET_FILE.read_text()
 
 
@@ -104,8 +105,7 @@ def run() -> None:
         settings = Settings.load(environ)
         require_free_port(settings.api_host, settings.api_port, "API")
         sys.exit(serve(settings, environ))
-    # Faults in the settings are reported before anything starts; the secret is made once this
-    # process holds the folder.
+    # Faults in the settings are reported before anything starts or is made.
     stand_in = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret or "-" * 32}
     settings = Settings.load(environ | stand_in)
     require_free_port(settings.api_host, settings.api_port, "API")
