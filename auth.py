@@ -13,6 +13,7 @@ from flask.globals import request_ctx
 from config import Settings
 from converters import LONGEST_USER_ID
 from errors import MESSAGE_OF_STATUS, ApiError
+from field_types import UNSTORABLE
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from rate_limits import RateLimits, caller_at
 from strict_json import parse_json
@@ -36,8 +37,6 @@ LAST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 333
 REMEMBERED_TOKENS = 4096
 
 COMPACT_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
-# Any characters that PostgreSQL can store: no NUL, no halves of surrogate pairs.
-SUBJECT = re.compile(rf"[^\x00\ud800-\udfff]{{1,{LONGEST_USER_ID}}}")
 
 # The closed set of reasons: a name for logs and metrics, a sentence for the client.
 MESSAGE_OF_REFUSAL = {
@@ -101,7 +100,7 @@ def note_refusal(reason: str) -> None:
         trail.refused = reason
 
 
-def token_verifier(settings: Settings, admit: Callable[[], None] = lambda: None) -> Verify:
+def token_verifier(settings: Settings, admit: Callable[[], None]) -> Verify:
     """Make the function that turns a token into its `sub`; it calls `admit` for one not cached.
 
     It raises TokenRefused for a bad token, and KeysUnavailable where no key can be had to check it.
@@ -195,7 +194,9 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def check_claims(claims: dict[str, Any]) -> None:
     """Refuse what PyJWT lets through: an unusable `sub`, an `exp` that is not whole seconds."""
     subject, expiry = claims["sub"], claims["exp"]
-    if not isinstance(subject, str) or not SUBJECT.fullmatch(subject):
+    if not isinstance(subject, str) or UNSTORABLE.search(subject):
+        raise TokenRefused("subject")
+    if not 1 <= len(subject) <= LONGEST_USER_ID:
         raise TokenRefused("subject")
     if type(expiry) is not int or expiry > LAST_EXPIRY:
         raise TokenRefused("expiry")

@@ -156,6 +156,7 @@ def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:
                 yield (kid, algorithm), PyJWK(entry, algorithm).key
             except (PyJWTError, UnsupportedAlgorithm) as error:
                 log.warning("the issuer's key %r cannot be used: %s", kid, error)
+                return
 
 
 class KeySet:

@@ -191,8 +191,6 @@ def load_query(schema: Schema, query: bytes) -> Mapping[str, Any]:
 class BodyParser(FlaskParser):
     """webargs' parser, strict about what is JSON, and what was sent as JSON."""
 
-    DEFAULT_VALIDATION_STATUS = 422
-
     def load_json(self, req: Request, schema: Schema) -> Any:
         body = read_body(req)
         if not body:

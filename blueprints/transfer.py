@@ -227,8 +227,8 @@ def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[by
             batches.append(to_json(tasks))
             tasks = []
     if faults:
-        [first, *_] = faults.items()
-        raise ApiError(422, f"entry {first[0]}: {first_fault(first[1])}", {"tasks": faults})
+        entry, fault = next(iter(faults.items()))
+        raise ApiError(422, f"entry {entry}: {first_fault(fault)}", {"tasks": faults})
     return number, [*batches, to_json(tasks)] if tasks else batches
 
 

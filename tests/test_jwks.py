@@ -164,6 +164,12 @@ def test_key_set_survives_an_entry_that_is_no_key_of_ours(entry: Any):
         assert list(keys) == [(good.kid, "EdDSA")]
 
 
+def test_key_that_is_good_for_two_algorithms_is_told_to_be_broken_once(caplog: Any):
+    entry = entry_of("RS256", n="") | {"alg": None}
+    assert jwks.parse_key_set(json.dumps({"keys": [entry]}).encode()) == {}
+    assert len(caplog.records) == 1
+
+
 def test_key_that_is_too_short_is_refused(issuer: Issuer, gate: Flask):
     short = Key("RS256", rsa.generate_private_key(65537, 1024), "short")  # noqa: S505
     issuer.keys = [short]
