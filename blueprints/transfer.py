@@ -145,7 +145,7 @@ def import_tasks(user_id: str) -> Response:
     """Import tasks
 
     Creates the tasks of a file, all or none, in its order. Fields that only the server writes are
-    ignored: the tasks are new ones. If entries are wrong, the answer names the first twenty;
+    ignored: the tasks are new ones. If entries are wrong, the answer names the first 20;
     entries are counted from 1, without the header of a CSV file.
     """
     form = sent_format()

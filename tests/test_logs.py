@@ -3,11 +3,9 @@
 import io
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +15,7 @@ from flask.testing import FlaskClient
 from support import PARENT, TRACE, User, app_for, assert_error, settings_for, token_for
 
 from app import create_app
-from logs import LineFormatter, LineHandler
+from logs import LineFormatter
 from observe import BrokenOff, fields_of, line_of_success, request_log
 from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
 from trail import Run, Trail
@@ -84,41 +82,6 @@ def test_line_of_a_success_tells_what_every_line_tells():
         line = json.loads(line_of_success(one))
         assert line.keys() - fields_of(one).keys() == {"time", "level"}
         assert line | fields_of(one) == line
-
-
-def test_log_that_nobody_reads_any_more_fails_no_request():
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as stream:
-        handler = LineHandler(stream)
-        handler.write("one")
-        assert os.read(reader, 10) == b"one\n"
-        os.close(reader)
-        handler.write("two")
-
-
-def test_lines_that_there_is_no_room_for_are_lost_and_counted(caplog: pytest.LogCaptureFixture):
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as stream:
-        handler = LineHandler(stream)
-        for _ in range(100):
-            handler.write("x" * 999)
-            handler.emit(logging.LogRecord("", logging.INFO, "", 0, "y" * 9999, (), None))
-        assert handler.lost > 0
-        assert caplog.messages == []
-        os.read(reader, 1_000_000)
-        handler.write("z")
-        assert os.read(reader, 10) == b"z\n"
-        assert re.fullmatch("the log had no room for [0-9]+ lines", caplog.messages[0])
-        assert handler.lost == 0
-        os.close(reader)
-
-
-def test_lines_that_a_full_disk_refuses_are_counted():
-    with Path("/dev/full").open("w") as stream:
-        handler = LineHandler(stream)
-        handler.write("one")
-        handler.write("two")
-    assert handler.lost == 2
 
 
 def test_bytes_of_an_answer_to_head_are_none(alice: User, lines: Lines):

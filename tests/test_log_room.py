@@ -1,0 +1,45 @@
+"""Where a log has no room, its lines are lost and counted, and nobody waits."""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from logs import LineHandler
+
+
+def test_log_that_nobody_reads_any_more_fails_no_request():
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        handler = LineHandler(stream)
+        handler.write("one")
+        assert os.read(reader, 10) == b"one\n"
+        os.close(reader)
+        handler.write("two")
+
+
+def test_lines_that_there_is_no_room_for_are_lost_and_counted(caplog: pytest.LogCaptureFixture):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        handler = LineHandler(stream)
+        for _ in range(100):
+            handler.write("x" * 999)
+            handler.emit(logging.LogRecord("", logging.INFO, "", 0, "y" * 9999, (), None))
+        assert handler.lost > 0
+        assert caplog.messages == []
+        os.read(reader, 1_000_000)
+        handler.write("z")
+        assert os.read(reader, 10) == b"z\n"
+        assert re.fullmatch("the log had no room for [0-9]+ lines", caplog.messages[0])
+        assert handler.lost == 0
+        os.close(reader)
+
+
+def test_lines_that_a_full_disk_refuses_are_counted():
+    with Path("/dev/full").open("w") as stream:
+        handler = LineHandler(stream)
+        handler.write("one")
+        handler.write("two")
+    assert handler.lost == 2
