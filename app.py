@@ -14,7 +14,7 @@ from idempotency import keep_answers
 from lean_flask import LeanFlask
 from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
-from overload import bound_files, keep_in_line
+from overload import bound_files, queue_requests
 from rate_limits import RateLimits
 from replicas import Reader
 
@@ -31,7 +31,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["rate_limits"] = RateLimits(settings)
     app.extensions["readiness"] = health.Readiness()
 
-    keep_in_line(app)
+    queue_requests(app)
     bound_files(app)
     add_headers(app, settings)
     observe(app, settings)

@@ -33,7 +33,7 @@ def entry_of(trail: Trail) -> Entry | None:
     """Make a request's entry in the audit; None for most."""
     if trail.is_first_over_limit:
         action, detail = "limit", trail.route or ""
-    elif trail.refused and trail.status == HTTPStatus.UNAUTHORIZED:  # else it was not judged
+    elif trail.refused and trail.status == HTTPStatus.UNAUTHORIZED:  # not a 429 or 503
         action, detail = "refuse", trail.refused
     elif trail.route == EXPORT and trail.status == HTTPStatus.OK and trail.runs:  # no preflight
         action, detail = "export", ""

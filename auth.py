@@ -48,9 +48,9 @@ MESSAGE_OF_REFUSAL = {
     "immature": "The token is not valid yet.",
     "invalid": "The token is not valid.",
     "issuer": "The token is from another issuer.",
-    "key_unknown": "The token is signed with a key that its issuer lacks.",
+    "key_unknown": "The token is signed with a key that its issuer does not publish.",
     "key_unnamed": "The token does not name its key.",
-    "keys_unavailable": "The keys of the token's issuer cannot be had right now.",
+    "keys_unavailable": "The keys of the token's issuer are not available right now.",
     "malformed": "The token is not a JWT.",
     "missing": "Send a token in the header Authorization: Bearer.",
     "over_limit": MESSAGE_OF_STATUS[429],
@@ -232,7 +232,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
         """Stop an address that keeps guessing; cached tokens from it are still accepted."""
         environ = request_ctx.request.environ
         try:
-            limits.auth_failures.require_rest(environ, caller_at(environ))
+            limits.auth_failures.require_remaining(environ, caller_at(environ))
         except ApiError:
             note_refusal("over_limit")
             raise

@@ -56,7 +56,7 @@ def compress_answers(app: Flask) -> None:
         is_long = length >= LONG and not is_asset
         algorithms = STREAMING_ALGORITHMS if response.is_streamed or is_long else ALGORITHMS
         if algorithm := asked.accept_encodings.best_match([*algorithms, "identity"]):
-            asked.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 for a yes
+            asked.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 as a yes
             if close := getattr(response.response, "close", None):
                 response.call_on_close(close)  # even if nobody reads it to its end
             if is_long and algorithm != "identity":

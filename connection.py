@@ -185,7 +185,7 @@ class Connection(psycopg.Connection[Any]):
             raise psycopg.errors.InFailedSqlTransaction("a failed transaction was to be committed")
 
     def _results(self, deadline: float, *, until_sync: bool = False) -> list[PGresult]:
-        """Await a command's or a pipeline's results to a deadline: a hung server keeps no timeout.
+        """Await a command's or a pipeline's results: a server that hangs keeps no timeout itself.
 
         Raises:
             psycopg.OperationalError: the server does not reply, or has gone.

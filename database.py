@@ -50,7 +50,7 @@ class DatabaseUnavailable(Exception):
 
 
 class DatabaseBusy(DatabaseUnavailable):
-    """It answers, but all connections are in use, or the user has as many as one may have."""
+    """It answers, but all connections are in use, or this user holds as many as one user may."""
 
 
 def status_of(error: psycopg.Error) -> int:
@@ -163,7 +163,7 @@ class Database:
             return self._take_any()
         place = self._shares.take(user, POOL_TIMEOUT)
         if place is None:
-            raise DatabaseBusy("its user has as many connections as one may have")
+            raise DatabaseBusy("its user holds as many connections as one user may")
         try:
             connection = self._take_any()
         except BaseException:

@@ -46,7 +46,7 @@ RETRY_AFTER = "1"  # seconds
 
 
 class ErrorSchema(Schema):
-    """What every error answers."""
+    """The body of every error."""
 
     error = fields.String(required=True, metadata={"description": "A code for programs."})
     message = fields.String(required=True, metadata={"description": "A sentence for a person."})

@@ -99,8 +99,8 @@ def moment_of(due: str) -> str:
     return due if "T" in due else f"{due}T00:00:00Z"
 
 
-class ShortList(fields.List[Any]):
-    """A list whose length is checked before its items are, of which there may be very many."""
+class BoundedList(fields.List[Any]):
+    """A list whose length is checked before its items: there may be very many."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if isinstance(value, list):
@@ -109,7 +109,7 @@ class ShortList(fields.List[Any]):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class Tags(ShortList):
+class Tags(BoundedList):
     """A list without doubles, in the client's order."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:

@@ -120,7 +120,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
     trail = CURRENT.get() or Trail(UNREAD)
     CURRENT.set(trail)
     trail.status = status
-    trail.begun = trail.seconds = perf_counter() - trail.started
+    trail.seconds_to_answer = trail.seconds = perf_counter() - trail.started
     error: Any = sys.exc_info()[1]
     # For a client's fault, only the error's type: its text quotes what was sent.
     trail.error = error if status == 500 else ApiError(status, type(error).__name__)

@@ -89,8 +89,8 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
     """Claim a key until the transaction ends.
 
     Raises:
-        Replay: it has been done.
-        ApiError: 409, 422.
+        Replay: the request was done before; it has the answer.
+        ApiError: 409 while another request holds the key, 422 where a different one had it.
     """
     [(claimed, same, status, headers, body)] = db.fetch("try_idempotency_key", **key)
     if status and same != b"t":

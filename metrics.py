@@ -32,7 +32,7 @@ CHECKS_FAILED = Counter(
     ["check"],
 )
 RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["limit"])
-REDIS_LEFT = Counter("tasks_redis_left_total", "Times that Redis was found to be away")
+REDIS_OUTAGES = Counter("tasks_redis_outages_total", "Outages of Redis that were noticed")
 JWT_REFUSED = Counter("tasks_jwt_refused_total", "Tokens refused", ["reason"])
 JWKS_FETCHES = Counter("tasks_jwks_fetches_total", "Fetches of the issuer's keys", ["result"])
 # The time, not the age: it stays right while nobody writes it, even after its process ended.
@@ -66,7 +66,7 @@ def count_request(trail: Trail) -> None:
     method: str = trail.environ["REQUEST_METHOD"]
     route = trail.route or "none"  # an unknown path is no label: there is no end of them
     known = method if method in METHODS else "other"
-    requests_of(route, known, f"{trail.status // 100}xx").observe(trail.begun)
+    requests_of(route, known, f"{trail.status // 100}xx").observe(trail.seconds_to_answer)
     for run in trail.runs:
         runs_of(run.statement).observe(run.seconds)
     if trail.refused:
@@ -84,8 +84,8 @@ def count_event(event: Event, label: str, count: int) -> None:
             JWKS_FETCHED.set_to_current_time()
         case "rate_limited":
             RATE_LIMITED.labels(label).inc(count)
-        case "redis_left":
-            REDIS_LEFT.inc(count)
+        case "redis_lost":
+            REDIS_OUTAGES.inc(count)
         case "tasks_created":
             TASKS_CREATED.inc(count)
         case "tasks_completed":

@@ -38,7 +38,7 @@ def observe(app: Flask, settings: Settings) -> None:
         CURRENT.set(trail)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            trail.begun = trail.seconds = perf_counter() - trail.started
+            trail.seconds_to_answer = trail.seconds = perf_counter() - trail.started
             trail.status = int(status[:3])
             request = environ.get("werkzeug.request")  # none, or not Flask's, if not let in
             if rule := getattr(request, "url_rule", None):

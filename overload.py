@@ -41,7 +41,7 @@ def has_gone(environ: dict[str, Any]) -> bool:
     return False
 
 
-def keep_in_line(app: Flask) -> None:
+def queue_requests(app: Flask) -> None:
     """Let requests below /api/ in one by one, as long as few wait for a connection to PostgreSQL.
 
     Only the first in the queue looks for room, then the next: a waiting request costs nothing, and
@@ -49,18 +49,18 @@ def keep_in_line(app: Flask) -> None:
     being answered, and be refused together a second later.
     """
     answer = app.wsgi_app
-    line: deque[SimpleQueue[None]] = deque()
+    queue: deque[SimpleQueue[None]] = deque()
     refusals = cycle(REFUSALS)
 
     def is_let_in(environ: dict[str, Any]) -> bool:
         is_crowded = app.extensions["database"].is_crowded
-        if not line and not is_crowded():
+        if not queue and not is_crowded():
             return True
         deadline = monotonic() + PATIENCE
         my_turn: SimpleQueue[None] = SimpleQueue()  # lighter than an Event
-        line.append(my_turn)
+        queue.append(my_turn)
         try:
-            if line[0] is not my_turn:
+            if queue[0] is not my_turn:
                 my_turn.get()
             while is_crowded():
                 sleep(PAUSE)
@@ -70,9 +70,9 @@ def keep_in_line(app: Flask) -> None:
                 return False
             return monotonic() < deadline or not next(refusals)
         finally:
-            line.remove(my_turn)
+            queue.remove(my_turn)
             with suppress(IndexError):  # none is left, even if several threads leave at once
-                line[0].put(None)
+                queue[0].put(None)
 
     logged_at = monotonic() - LOG_PAUSE
     refused = 0
@@ -81,7 +81,7 @@ def keep_in_line(app: Flask) -> None:
         nonlocal logged_at, refused
         refused += 1
         if monotonic() > logged_at + LOG_PAUSE:
-            log.warning("overloaded: %d refused, %d in line", refused, len(line))
+            log.warning("overloaded: %d refused, %d queued", refused, len(queue))
             logged_at, refused = monotonic(), 0
 
     def answer_in_turn(environ: dict[str, Any], start_response: Any) -> Any:

@@ -1,7 +1,7 @@
 """Requests as nearly all clients send them, read in a fraction of the time of gunicorn's parser.
 
-Whatever is not exactly of this form is left to gunicorn's parser, byte for byte, and so is the
-judgement of what is no HTTP. tests/test_http.py requires both to read the same.
+Whatever is not exactly of this form is left to gunicorn's parser, byte for byte, which also decides
+what is not HTTP. tests/test_http.py requires both to read the same.
 """
 
 import os
@@ -16,8 +16,8 @@ from gunicorn.http.body import Body, LengthReader  # type: ignore[import-untyped
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
 
-# A path, no other form of target; names without what CGI cannot tell apart, and short, as they are
-# remembered; no line is folded.
+# A path, no other form of target; names without underscores, which CGI cannot tell from hyphens,
+# and short, as they are cached; no folded lines.
 PLAIN_HEAD = re.compile(
     r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-.0-~][!\"$-~]*|/) HTTP/1\.1"
     r"((?:\r\n[A-Za-z0-9-]{1,64}:[\t -~\x80-\xff]*)*)"

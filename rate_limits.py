@@ -1,4 +1,4 @@
-"""How much one caller may ask for, in windows of time that begin for all callers at once.
+"""How many requests a caller may send, in fixed windows that begin for all callers at once.
 
 Headers: draft-ietf-httpapi-ratelimit-headers-10. 429: RFC 6585, section 4.
 """
@@ -16,7 +16,7 @@ from trail import CURRENT, tell
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
 HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
-# As some proxies write an address, with the client's port, which is another for each connection.
+# Some proxies append the client's port, which differs for each connection.
 WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
 
@@ -55,8 +55,8 @@ class Limit:
         """
         self._take(environ, caller, 1)
 
-    def require_rest(self, environ: dict[str, Any], caller: str) -> None:
-        """Do as `count` does, without counting."""
+    def require_remaining(self, environ: dict[str, Any], caller: str) -> None:
+        """Refuse as `count` does, without counting."""
         self._take(environ, caller, 0)
 
     def _take(self, environ: dict[str, Any], caller: str, amount: int) -> None:
@@ -68,10 +68,11 @@ class Limit:
             used = self._shared.add(f"{self.name}/{window}/{caller}", self._seconds, amount)
         if used is None:
             used = self._own.add(window, caller, amount)
-        rest, wait = max(self._quota - used, 0), self._seconds - elapsed
+        remaining, wait = max(self._quota - used, 0), self._seconds - elapsed
         is_over = used - amount >= self._quota
         if amount or is_over:
-            environ[HEADERS_KEY] = [self._policy, ("RateLimit", f'"{self.name}";r={rest};t={wait}')]
+            left = ("RateLimit", f'"{self.name}";r={remaining};t={wait}')
+            environ[HEADERS_KEY] = [self._policy, left]
         if is_over:
             tell("rate_limited", self.name)
             if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):

@@ -80,7 +80,7 @@ def web_url(text: str) -> str:
 
 def key_set_address(text: str) -> str:
     if "@" in urlsplit(web_url(text)).netloc:
-        raise ValueError("an address without a password, which would not be sent")
+        raise ValueError("an address without user and password, which would not be sent")
     return text
 
 

@@ -71,7 +71,7 @@ class SharedCounts:
             if self.is_away or asked_at < self._back_at:  # the failure is of an outage that is over
                 return
             self.is_away = True
-        tell("redis_left")
+        tell("redis_lost")
         log.warning("Redis is away, so each process counts for itself: %s", error)
         Thread(target=self._await_return, name="redis", daemon=True).start()
 

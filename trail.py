@@ -29,7 +29,6 @@ class Trail:
 
     __slots__ = (
         "backend",
-        "begun",
         "environ",
         "error",
         "is_first_over_limit",
@@ -38,6 +37,7 @@ class Trail:
         "route",
         "runs",
         "seconds",
+        "seconds_to_answer",
         "size",
         "started",
         "status",
@@ -47,8 +47,8 @@ class Trail:
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
-        self.begun = 0.0  # seconds until the answer began
-        self.seconds = 0.0  # and until it was made, which is later where it is streamed
+        self.seconds_to_answer = 0.0  # until the answer began
+        self.seconds = 0.0  # until it was made, which is later where it is streamed
         self.environ = environ
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and SANE_ID.fullmatch(given) else os.urandom(16).hex()
@@ -92,7 +92,7 @@ Event = Literal[
     "jwks_fetched",
     "probe_failed",
     "rate_limited",
-    "redis_left",
+    "redis_lost",
     "tasks_completed",
     "tasks_created",
 ]

@@ -197,7 +197,7 @@ def fields_of(todo: Todo) -> dict[str, Any]:
     for name, (field, convert) in CONVERTERS.items():
         lines = todo.get(name, [])
         if len(lines) > 1 and name != "CATEGORIES":
-            raise ValidationError({field: [f"{name} must not stand there twice."]})
+            raise ValidationError({field: [f"{name} must not appear more than once."]})
         try:
             if lines:
                 fields[field] = convert(lines)
@@ -244,7 +244,7 @@ def due_of(lines: list[Contentline]) -> str:
     zone = zone_of(params["TZID"]) if "TZID" in params and not value.endswith("Z") else None
     moment = vDatetime.from_ical(value, zone)
     if moment.tzinfo is None:
-        message = "Give DUE a TZID, or end it with Z: a time without its zone is no moment."
+        message = "Give DUE a TZID, or end it with Z: a local time without a zone is ambiguous."
         raise ValidationError({"due_at": [message]})
     microsecond = int(params.get(MICROSECOND, 0))
     return str(moment.astimezone(UTC).replace(microsecond=microsecond).isoformat())

@@ -117,7 +117,8 @@ def check_header(names: list[str]) -> list[str]:
     given = [name for name in names if name]
     wrong = sorted({*given} - {*WRITABLE, *SERVER_FIELDS})
     if wrong or "title" not in given or len({*given}) < len(given):
-        message = f"{wrong[0]}: unknown column." if wrong else "Must have title, and none twice."
+        rule = "Must have a title column, and no column twice."
+        message = f"{wrong[0]}: unknown column." if wrong else rule
         raise ValidationError({"header": [message]})
     return names
 
@@ -153,6 +154,6 @@ def tags_of(cell: str) -> list[str]:
     try:
         [tags] = csv.reader([cell], strict=True, skipinitialspace=True)
     except csv.Error:
-        message = "Must be tags with commas between, quoted as CSV quotes them."
+        message = "Must be tags separated by commas, quoted as in CSV."
         raise ValidationError({"tags": [message]}) from None
     return tags

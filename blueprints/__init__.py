@@ -148,7 +148,7 @@ def read_part(req: Request, size: int) -> bytes:
 
 
 def broken_off() -> ApiError:
-    return ApiError(400, "The request body did not arrive whole.")
+    return ApiError(400, "The request body is incomplete.")
 
 
 def refuse_other_types(req: Request) -> None:
@@ -255,7 +255,7 @@ def refuse_what_is_not_heeded() -> None:
     if "query" not in heeded and asked.args and asked.method != "OPTIONS":
         raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
     if asked.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:
-        raise ApiError(412, "There is no version here for If-Match to name.")
+        raise ApiError(412, "Nothing here has a version that If-Match could match.")
 
 
 class UserBlueprint(Blueprint):  # type: ignore[misc]

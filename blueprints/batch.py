@@ -19,7 +19,7 @@ from blueprints.tasks import COMPLETED_NOW, missing_task, too_many_tasks
 from connection import Connection
 from converters import LARGEST_ID
 from errors import ApiError
-from field_types import Choice, ShortList, StrictBoolean, StrictSchema
+from field_types import BoundedList, Choice, StrictBoolean, StrictSchema
 from schemas import Task, TaskCreate, TaskPatch
 from trail import tell
 
@@ -92,7 +92,7 @@ class DeleteOperation(Change):
 class Batch(StrictSchema):
     """Operations that are done together."""
 
-    operations = ShortList(
+    operations = BoundedList(
         Choice(
             "op",
             {

@@ -222,4 +222,4 @@ def open_cursor(user_id: str, asked: Mapping[str, Any]) -> tuple[Value, int | No
     match found:  # without a secret, the key that signs can be guessed
         case [str() | int() as key, int() as task_id] if not UNSTORABLE.search(str(key)):
             return key, task_id
-    raise broken_rule({"cursor": ["Is not from the Link of a list with these parameters."]})
+    raise broken_rule({"cursor": ["Must come from the Link of a list with the same parameters."]})

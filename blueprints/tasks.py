@@ -60,7 +60,7 @@ def missing_task(task_id: int) -> ApiError:
 
 
 def too_many_tasks(most: int) -> ApiError:
-    message = f"You would have more than {most} tasks, the most there can be; the trash counts too."
+    message = f"You may have {most} tasks at most, including those in the trash."
     return ApiError(409, message)
 
 
@@ -84,7 +84,7 @@ def write_task(
         if not found:
             raise missing_task(task_id)
         if is_fresh(found[0][0].decode()):
-            raise ApiError(412, "If-None-Match rules out the task as it is.")
+            raise ApiError(412, "The task still has a version that If-None-Match names.")
     versions = expected_versions()
     rows = database().fetch(
         statement, user_id=user_id, task_id=task_id, versions=versions, **values

@@ -2,7 +2,7 @@
 SET LOCAL lock_timeout = '2s';
 SET LOCAL statement_timeout = '1h';
 
--- Fails where somebody has made a title blank past the API, and finds no other. Those are, to be mended first:
+-- Fails if a title was made blank by SQL, not by the API. Mend these tasks first:
 -- SELECT user_id, id FROM tasks WHERE title !~ '[^[:space:]]';
 ALTER TABLE tasks VALIDATE CONSTRAINT tasks_title_not_blank;
 

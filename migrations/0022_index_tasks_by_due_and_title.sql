@@ -1,7 +1,8 @@
 -- migrate:up transaction:false
 -- Takes the place of tasks_due, and holds what lists by title are sorted by: an index-only scan
 -- takes lower(title) from here, if the index has the title, too.
--- Fails where a broken run has left an INVALID index: DROP INDEX CONCURRENTLY tasks_due_title; first.
+-- Fails where a broken run has left an INVALID index. Drop it first:
+-- DROP INDEX CONCURRENTLY tasks_due_title;
 -- squawk-ignore require-lock-timeout, require-statement-timeout, prefer-robust-stmts
 CREATE INDEX CONCURRENTLY tasks_due_title ON tasks (user_id, due_at, id, lower(title))
 INCLUDE (completed, priority, tag_bits, title) WHERE deleted_at IS NULL;

@@ -7,7 +7,8 @@ FROM jsonb_to_recordset(%(entries)s) AS given (
 );
 
 -- name: delete_audit_entries
--- Deletes up to max_rows entries that are older than some days, and returns how many.
+-- Deletes up to max_rows entries that are older than some days, and returns how many. In no order:
+-- the BRIN index has none, and to sort would read all of them each time.
 WITH deleted AS (
     DELETE FROM audit_log
     WHERE ctid = ANY (

@@ -1,5 +1,6 @@
 -- fragment: key_of_created
--- What lists are sorted by, and then by id. No key is null, so that any two rows compare.
+-- This and the fragments below are what lists are sorted by, and then by id. No key is null, so
+-- that any two rows compare.
 id
 
 -- fragment: key_of_updated

@@ -155,7 +155,7 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS ta
 
 -- name: update_tasks
 -- Does to each task of a JSON array what update_task does to one, with its own fields and expected
--- version; ids has all of theirs. Returns id and JSON object of those that it changed.
+-- version; task_ids has the ids of all. Returns id and JSON object of those that it changed.
 WITH counter AS (
     {counted_change}
 ),

@@ -29,7 +29,7 @@ from observe import observe
 from rate_limits import RateLimits
 
 JWKS_PATH = "/api/auth/jwks"
-LACKS_KEY = "The token is signed with a key that its issuer lacks."
+LACKS_KEY = "The token is signed with a key that its issuer does not publish."
 NOT_ACCEPTED = "The token is signed with an algorithm that is not accepted."
 BAD_SIGNATURE = "The signature of the token is not valid."
 MAKE_PRIVATE_KEY: dict[str, Callable[[], Any]] = {

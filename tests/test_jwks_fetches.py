@@ -199,7 +199,7 @@ def test_issuer_that_is_gone_is_503_until_it_comes_back(
         ask(gate, issuer.token()),
         503,
         "unavailable",
-        "The keys of the token's issuer cannot be had right now.",
+        "The keys of the token's issuer are not available right now.",
     )
     assert f"could not be fetched from {issuer.origin}{JWKS_PATH}" in caplog.text
     issuer.come_back()

@@ -1,4 +1,4 @@
-"""Requests beyond what the pool can serve stand in line, and are refused where it is too long."""
+"""Requests beyond what the pool can serve queue, and are refused where the queue is too long."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -172,7 +172,7 @@ def test_body_that_breaks_off_is_400_and_nothing_is_done(
         client.sendall(head + sent)
         client.shutdown(socket.SHUT_WR)
         answer = parse(b"".join(iter(lambda: client.recv(4096), b"")))
-    assert_error(answer, 400, "bad_request", "The request body did not arrive whole.")
+    assert_error(answer, 400, "bad_request", "The request body is incomplete.")
     whole = {"body": sent, "headers": {"Content-Type": content_type, "Idempotency-Key": "once"}}
     assert api.call("GET", user=user).json == []
     assert api.call("POST", path, user=user, **whole).status_code == 201

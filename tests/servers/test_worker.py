@@ -120,7 +120,7 @@ def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
         answer = b"".join(iter(lambda: client.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"\r\nConnection: close\r\n" in answer
-    assert b"did not arrive whole" in answer
+    assert b"is incomplete" in answer
 
 
 def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Process):
