@@ -35,7 +35,7 @@ def entry_of(trail: Trail) -> Entry | None:
         action, detail = "limit", trail.route or ""
     elif trail.refused and trail.status == HTTPStatus.UNAUTHORIZED:  # not a 429 or 503
         action, detail = "refuse", trail.refused
-    elif trail.route == EXPORT and trail.status == HTTPStatus.OK and trail.runs:  # no preflight
+    elif trail.route == EXPORT and trail.status == HTTPStatus.OK and trail.runs:  # no OPTIONS
         action, detail = "export", ""
     else:
         return None

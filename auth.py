@@ -243,7 +243,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
         asked = request_ctx.request
         if asked.endpoint is None or asked.endpoint in PUBLIC_ENDPOINTS:
             return
-        if asked.method == "OPTIONS":  # a preflight carries no token
+        if asked.method == "OPTIONS":  # an answer to it tells nothing of anybody
             return
         try:
             subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))

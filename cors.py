@@ -26,16 +26,19 @@ def cors_headers(origins: tuple[str, ...]) -> Callable[[dict[str, Any]], Headers
 
     def headers_of(environ: dict[str, Any]) -> Headers:
         headers = headers_of_origin.get(environ.get("HTTP_ORIGIN", ""), nothing)
-        if headers and environ["REQUEST_METHOD"] == "OPTIONS":
+        if headers and is_preflight(environ):
             return headers + preflight_headers(environ)
         return headers
 
     return headers_of
 
 
+def is_preflight(environ: dict[str, Any]) -> bool:
+    is_options: bool = environ["REQUEST_METHOD"] == "OPTIONS"
+    return is_options and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+
+
 def preflight_headers(environ: dict[str, Any]) -> Headers:
-    if "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in environ:
-        return []
     headers = [
         ("Access-Control-Allow-Methods", METHODS),
         ("Access-Control-Max-Age", PREFLIGHT_MAX_AGE),

@@ -9,7 +9,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from cors import cors_headers
+from cors import cors_headers, is_preflight
 from rate_limits import HEADERS_KEY
 
 COMMON = [
@@ -50,6 +50,10 @@ def add_headers(app: Flask, settings: Settings) -> None:
                 headers.append(PRIVATE if is_private else NOT_KEPT)
             return start_response(status, headers, exc_info)
 
+        if is_preflight(environ) and allowed(environ):
+            # Whatever the path: to a page whose preflight fails, even the 404 itself is hidden.
+            start("200 OK", [("Content-Length", "0")])
+            return []
         return answer(environ, start)
 
     app.wsgi_app = answer_with_headers  # type: ignore[method-assign]

@@ -85,9 +85,7 @@ def queue_requests(app: Flask) -> None:
             logged_at, refused = monotonic(), 0
 
     def answer_in_turn(environ: dict[str, Any], start_response: Any) -> Any:
-        is_preflight = environ["REQUEST_METHOD"] == "OPTIONS"  # the page would not see the 503
-        needs_database = environ["PATH_INFO"].startswith("/api/") and not is_preflight
-        if not needs_database or is_let_in(environ):
+        if not environ["PATH_INFO"].startswith("/api/") or is_let_in(environ):
             return answer(environ, start_response)
         log_refusal()
         return refuse(start_response)

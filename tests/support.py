@@ -19,6 +19,11 @@ API_ROLE = {"user": "tasks_api", "password": "only for tests"}
 JSON = {"Content-Type": "application/json"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
+FRONT_END = {"Origin": "http://localhost:3000"}
+PREFLIGHT = FRONT_END | {
+    "Access-Control-Request-Method": "PUT",
+    "Access-Control-Request-Headers": "authorization,content-type",
+}
 PARENT = f"00-{TRACE}-{CALLER}-01"
 
 # Limits that are counted and announced, but never reached.
