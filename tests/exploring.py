@@ -61,7 +61,8 @@ for name, (head, entry, tail) in FILES.items():
 class Client(werkzeug.Client):
     """Drops options for a network, which schemathesis gives to werkzeug as well.
 
-    It replaces each valid Idempotency-Key by a new one: to use one for two requests is a 422.
+    It replaces each valid Idempotency-Key by a new one: to use one for two requests is a 422. So is
+    one task in two operations of a batch, which no schema can forbid.
     """
 
     numbers = count()
@@ -73,7 +74,19 @@ class Client(werkzeug.Client):
         headers.pop("Accept-Encoding", None)  # only from a network does it decompress
         if KEY.fullmatch(headers.get("Idempotency-Key", "")):
             headers["Idempotency-Key"] = f'"{next(self.numbers)}"'
+        match kwargs.get("json"):
+            case {"operations": list(operations)}:
+                name_each_task_once(operations)
         return super().open(*args, **kwargs)
+
+
+def name_each_task_once(operations: list[Any]) -> None:
+    ids: set[float] = set()
+    for operation in operations:
+        task_id = operation.get("id") if isinstance(operation, dict) else None
+        if type(task_id) in {int, float}:
+            operation["id"] = task_id if task_id not in ids else max(ids) + 1
+            ids.add(operation["id"])
 
 
 @dataclass
