@@ -22,7 +22,7 @@ from trail import telling_at_the_end
 KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
 HEADER = "HTTP_IDEMPOTENCY_KEY"
 # A string of RFC 9651, section 3.3.3, or, as many clients send it, the same without its quotes.
-KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\]){1,255})"|([!#-~]{1,255})')
+KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-~]{1,255})')
 ESCAPED = re.compile(r'\\(["\\])')
 
 
@@ -117,7 +117,9 @@ def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
 def parse_key(header: str) -> str:
     found = KEY.fullmatch(header)
     if not found:
-        raise ApiError(400, "Idempotency-Key must be 1 to 255 visible ASCII characters.")
+        raise ApiError(
+            400, "Idempotency-Key must be 1 to 255 visible ASCII characters, or a quoted string."
+        )
     quoted, bare = found.groups()
     return bare or ESCAPED.sub(r"\1", quoted)
 

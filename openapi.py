@@ -8,7 +8,7 @@ from flask_smorest import Api
 from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
-from blueprints import ACCEPTED_PATCHES, WRITES
+from blueprints import ACCEPTED_PATCHES, MERGE_PATCH, WRITES
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
 from field_types import Choice
 from idempotency import KEY, KEYED_METHODS
@@ -174,16 +174,19 @@ class SharedDescription(BasePlugin):
             if rule.endpoint in STATUS_OF_ENDPOINT:
                 statuses |= {STATUS_OF_ENDPOINT[rule.endpoint]}
             if "requestBody" in operation:
-                statuses |= {400, 413, 415}
+                statuses |= {400, 415}
+                content = operation["requestBody"]["content"]
+                if MERGE_PATCH in content:  # either type is read as a patch
+                    content["application/json"] = content[MERGE_PATCH]
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
             for header in filter(heeded.__contains__, CONDITIONS):
                 operation.setdefault("parameters", []).append(CONDITIONS[header])
             if method.upper() in WRITES:
-                statuses |= {412}
+                statuses |= {412, 413}
             if method.upper() in KEYED_METHODS:
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
                 add_headers(operation, REPLAYED, below=300)
-                statuses |= {400, 409, 413, 415}  # its body is read, whatever the view does
+                statuses |= {400, 409, 415}  # its body is read, whatever the view does
             for status in sorted(statuses):
                 operation["responses"][str(status)] = self.error_response(status)
 

@@ -65,6 +65,7 @@ def transaction() -> Iterator[Connection]:
 
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+LONGEST_NAME = 100  # characters, in a message; the details have all of an unknown field's name
 NO_QUERY: Mapping[str, Any] = MappingProxyType({})
 MERGE_PATCH = "application/merge-patch+json"
 ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
@@ -119,14 +120,24 @@ def read_body(req: Request) -> bytes:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
     """
     refuse_encoded(req)
+    refuse_large(req)
     limit, length = req.max_content_length or 0, req.content_length or 0
-    if length <= limit:
-        body = read_part(req, limit + 1)
-        if len(body) < length:
-            raise broken_off()
-        if len(body) <= limit:
-            return body
-    raise ApiError(413, f"The request body is larger than {limit} bytes.")
+    body = read_part(req, limit + 1)
+    if len(body) < length:
+        raise broken_off()
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
+
+
+def refuse_large(req: Request) -> None:
+    limit = req.max_content_length or 0
+    if (req.content_length or 0) > limit:
+        raise too_large(limit)
+
+
+def too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The request body is larger than {limit} bytes.")
 
 
 def refuse_encoded(req: Request) -> None:
@@ -227,13 +238,13 @@ def first_fault(details: Any) -> str:
     while isinstance(details, dict):
         key, details = next(iter(details.items()))
         if key != SCHEMA:  # which is a fault of the object itself
-            path.append(str(key))
+            path.append(str(key)[:LONGEST_NAME])
     place = f"{'.'.join(path)}: " if path else ""
     return place + str(details[0])
 
 
 def heeds(*what: str) -> Callable[[Any], Any]:
-    """Mark a view that heeds conditions (If-Match, If-None-Match), or the query string."""
+    """Mark a view that heeds conditions (If-Match, If-None-Match), the query string, or a file."""
 
     def mark(view: Any) -> Any:
         view.heeds = getattr(view, "heeds", frozenset()) | set(what)
@@ -243,15 +254,18 @@ def heeds(*what: str) -> Callable[[Any], Any]:
 
 
 def refuse_what_is_not_heeded() -> None:
-    """Refuse a query parameter or an If-Match that the view does not heed.
+    """Refuse a query parameter, an If-Match or a large body, if the view would pass over it.
 
     Raises:
-        ApiError: 422; or 412, as no version can match where there is none (RFC 9110, 13.1.1).
+        ApiError: 422; 413; or 412, as no version can match where there is none (RFC 9110, 13.1.1).
     """
     asked = request_ctx.request
-    if not asked.query_string and "HTTP_IF_MATCH" not in asked.environ:
+    environ = asked.environ
+    if not (asked.query_string or "HTTP_IF_MATCH" in environ or "CONTENT_LENGTH" in environ):
         return
     heeded = getattr(current_app.view_functions[asked.endpoint or ""], "heeds", ())
+    if asked.method in WRITES and "file" not in heeded:
+        refuse_large(asked)
     if "query" not in heeded and asked.args and asked.method != "OPTIONS":
         raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
     if asked.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:

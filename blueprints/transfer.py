@@ -18,6 +18,7 @@ from blueprints import (
     broken_rule,
     database,
     first_fault,
+    heeds,
     json_response,
     read_body,
     read_part,
@@ -141,6 +142,7 @@ def export_tasks(user_id: str) -> Response:
 @blueprint.post("/import")
 @blueprint.response(201, Imported)
 @blueprint.doc(requestBody=FILE)
+@heeds("file")
 def import_tasks(user_id: str) -> Response:
     """Import tasks
 

@@ -202,6 +202,24 @@ def test_chunked_body_is_taken_up_to_the_limit_and_413_beyond(
         assert_error(response, 413, "payload_too_large")
 
 
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "1/complete"), ("DELETE", "1")])
+def test_large_body_that_nothing_would_read_is_413_too(small: FlaskClient, method: str, path: str):
+    user = User(small, "alice")
+    assert_error(user.call(method, path, data=body_of(101)), 413, "payload_too_large")
+    assert_error(user.call(method, path, data=body_of(100)), 404, "not_found")
+
+
+def test_unknown_field_is_named_in_a_sentence_however_long_its_name_is(alice: User):
+    response = alice.call("POST", json={"title": "x", "y" * 100_000: 1})
+    assert_error(response, 422, "validation_error", f"{'y' * 100}: Unknown field.")
+
+
+def test_one_of_very_many_unknown_parameters_is_named(alice: User):
+    query = {f"x{number}": "1" for number in range(51)}
+    response = alice.call("GET", query_string=query)
+    assert assert_error(response, 422, "validation_error") == {"x0": ["Unknown parameter."]}
+
+
 class BrokenStream(BytesIO):
     def read(self, *_: object) -> bytes:
         raise OSError("the client is gone")
