@@ -54,6 +54,7 @@ def settings_table() -> str:
 def env_example() -> str:
     lines = ["# Copy to .env and uncomment what you set. The process's own environment wins."]
     for name, setting in SETTINGS.items():
-        text = setting.metadata["text"].replace("`", "")
-        lines += ["", f"# {text}.", f"#{name.upper()}={literal_default(name)}"]
+        text, derived = setting.metadata["text"], setting.metadata["derived"]
+        note = f"{text}. Default: {derived}." if derived else f"{text}."
+        lines += ["", f"# {note}".replace("`", ""), f"#{name.upper()}={literal_default(name)}"]
     return "\n".join(lines) + "\n"

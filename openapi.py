@@ -78,7 +78,7 @@ CONDITIONS = {
         "in": "header",
         "name": "If-None-Match",
         "description": (
-            "The ETag of what you have: if it has not changed, a GET gets a 304, a write a 412."
+            "The ETag of what you have: while it is current, a GET gets a 304 and a write a 412."
         ),
         "schema": {"type": "string", "examples": ['"57"']},
     },

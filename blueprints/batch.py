@@ -165,8 +165,8 @@ blueprint = BatchBlueprint(
 def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     """Do many operations on tasks, all or none
 
-    If any cannot be done, none is, and the error is that of the first of them and names it, counted
-    from 0; if there would be too many tasks, all creations. A `patch` is a JSON merge patch;
+    If any cannot be done, none is, and the error is the first one's and names that operation,
+    counted from 0; with too many tasks it names every creation. A `patch` is a JSON merge patch;
     `version` does what If-Match does for a single task.
     """
     operations: list[Operation] = body["operations"]

@@ -62,7 +62,7 @@ class ListArguments(PageArguments):
     q = TrimmedText(
         validate=Length(1, LONGEST_SEARCH),
         metadata={
-            "description": "Words that must all be in title or description; case is ignored.",
+            "description": "Words, each of which must be in title or description, in any case.",
             "pattern": NOT_BLANK_PATTERN,
             "examples": ["milk"],
         },

@@ -181,7 +181,8 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Change some fields of a task
 
-    A JSON merge patch: a field that is left out stays, null clears it, a list is replaced.
+    A JSON merge patch: a field that is left out stays, null clears one that may be empty, a list
+    is replaced.
     """
     return write_fields(user_id, task_id, body)
 

@@ -49,6 +49,7 @@ MOST_FAULTS = 20  # faulty entries that one answer names; an entry with as many 
 
 ENTRY = TaskImport()
 
+IMPORTED = [{"title": "Buy milk", "priority": "high", "due_at": "2026-12-01"}]
 CSV_EXAMPLE = """\
 title,description,priority,due_at,tags,completed\r
 Buy milk,Two bottles,high,2026-12-01,"home,shop",false\r
@@ -69,13 +70,29 @@ STATUS:NEEDS-ACTION\r
 END:VTODO\r
 END:VCALENDAR\r
 """
-TEXTS = {
-    "text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
-    "text/calendar": {"schema": {"type": "string"}, "example": CALENDAR_EXAMPLE},
+EXPORTED = b"""{
+    "id": 12, "user_id": "demo", "title": "Buy milk", "description": "Two bottles",
+    "priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "completed": false,
+    "created_at": "2026-11-20T09:30:00.123456+00:00",
+    "updated_at": "2026-11-20T09:30:00.123456+00:00", "completed_at": null, "version": 2
+}"""
+
+
+def text_like(example: str) -> dict[str, Any]:
+    return {"schema": {"type": "string"}, "example": example}
+
+
+EXPORTS = {
+    name: text_like(b"".join(FORMATS[name].write([EXPORTED], "demo")).decode())
+    for name in ("text/csv", "text/calendar")
 }
 FILE = {
     "required": True,
-    "content": {"application/json": {"schema": TaskImport(many=True)}, **TEXTS},
+    "content": {
+        "application/json": {"schema": TaskImport(many=True), "example": IMPORTED},
+        "text/csv": text_like(CSV_EXAMPLE),
+        "text/calendar": text_like(CALENDAR_EXAMPLE),
+    },
 }
 DISPOSITION = {
     "Content-Disposition": {
@@ -119,7 +136,7 @@ class Imported(Schema):
 
 @blueprint.get("/export")
 @blueprint.response(200, Task(many=True), headers=DISPOSITION)
-@blueprint.doc(responses={200: {"content": TEXTS}})
+@blueprint.doc(responses={200: {"content": EXPORTS}})
 def export_tasks(user_id: str) -> Response:
     """Export all tasks
 
