@@ -103,6 +103,11 @@ def child_exit(_server, ended):  # type: ignore[no-untyped-def]
         mark_process_dead(ended.pid)  # type: ignore[no-untyped-call]
 
 
+def on_reload(server):  # type: ignore[no-untyped-def]
+    """Take back the handler that gunicorn adds at a reload: it waits for room in a full pipe."""
+    server.log.error_log.handlers.clear()
+
+
 def on_exit(server):  # type: ignore[no-untyped-def]
     if settings.metrics_port:
         metrics_server.stop(server.metrics_server)

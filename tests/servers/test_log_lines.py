@@ -2,12 +2,14 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from http.client import IncompleteRead
 from pathlib import Path
 
 import processes
+import psutil
 import pytest
 from processes import wait_until
 
@@ -46,6 +48,18 @@ def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
     assert [line["status"] for line in lines if line["event"] == "request"] == [201, 404, 400]
     assert any("Listening at" in line["event"] for line in lines)
     assert "eyJ" not in json.dumps(lines)
+
+
+def test_every_line_is_json_after_a_reload_too(tmp_path: Path, url: str):
+    """gunicorn's own handler, which it adds again, would also wait for room in a full pipe."""
+    with processes.gunicorn(processes.copy_of_project(tmp_path), url) as api:
+        for _ in range(2):
+            [before] = psutil.Process(api.pid).children()
+            api.popen.send_signal(signal.SIGHUP)
+            wait_until(lambda old=before: old not in psutil.Process(api.pid).children())
+        assert api.stop() == 0
+        events = [json.loads(line)["event"] for line in api.lines()]
+    assert len([event for event in events if "Booting worker" in event]) == 3
 
 
 def test_export_that_postgresql_ends_is_one_line_with_what_it_said(tmp_path: Path, url: str):
