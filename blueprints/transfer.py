@@ -121,9 +121,12 @@ def take_file() -> None:
     refuse_encoded(request)
     await_sender(current_app, held, request.view_args["user_id"])  # type: ignore[index]
     file = held.enter_context(SpooledTemporaryFile(KEPT_IN_MEMORY))  # noqa: SIM115 - it is one
-    while file.tell() <= limit and (part := read_part(request, PART)):
-        file.write(part)
-    file.seek(0)
+    try:
+        while file.tell() <= limit and (part := read_part(request, PART)):
+            file.write(part)
+        file.seek(0)
+    except OSError as error:  # the disk is full
+        raise ApiError(503) from error
     request.environ["wsgi.input"] = file
     await_import(current_app, held)
 
