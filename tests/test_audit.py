@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from issuer import Issuer, make_key
 from processes import as_url, manage_here, wait_until
 from support import User, assert_error, audit_entries, settings_for
 
@@ -146,6 +147,7 @@ def test_entries_wait_for_a_database_that_is_away(
     auditor.url = database_url
     auditor.close(10)
     assert len(audit_entries(postgresql)) == 1
+    assert caplog.text.count("the audit waits for the database") == 1
 
 
 def test_entries_beyond_those_that_may_wait_fail_no_request(
@@ -194,3 +196,26 @@ def test_test_without_a_database_leaves_no_entry_to_the_next_that_has_one(
 ):
     assert_error(client.get("/api/alice/tasks"), 401, "unauthorized")
     assert application.extensions["auditor"]._writer is None
+
+
+def test_token_that_nobody_could_judge_is_not_entered(app: Any, postgresql: psycopg.Connection):
+    issuer = Issuer(make_key())
+    token = issuer.token()
+    issuer.go_away()
+    waiting = create_app(settings_for(app.extensions["auditor"].url, better_auth_url=issuer.origin))
+    client = waiting.test_client()
+    judged = {"Authorization": f"Bearer {token}"} | ID
+    assert_error(client.get("/api/alice/tasks", headers=judged), 503, "unavailable")
+    assert_error(client.get("/api/alice/tasks", headers=ID), 401, "unauthorized")
+    waiting.extensions["auditor"].close(10)
+    assert audit_entries(postgresql) == [("", "refuse", [], "missing", "the-request")]
+    waiting.extensions["database"].close()
+
+
+def test_entry_has_the_address_of_the_client(
+    app: Flask, client: FlaskClient, postgresql: psycopg.Connection
+):
+    client.get("/api/alice/tasks", environ_base={"REMOTE_ADDR": "192.0.2.1"})
+    app.extensions["auditor"].close(10)
+    entered = postgresql.execute("SELECT action, address FROM audit_log").fetchall()
+    assert entered == [("refuse", "192.0.2.1")]

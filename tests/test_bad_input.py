@@ -194,9 +194,8 @@ def test_body_is_taken_up_to_the_limit_and_413_beyond(small: FlaskClient, size: 
 def test_chunked_body_is_taken_up_to_the_limit_and_413_beyond(
     small: FlaskClient, size: int, status: int
 ):
-    stream = BytesIO(body_of(size))
-    options = {"input_stream": stream, "environ_overrides": {"wsgi.input_terminated": True}}
-    response = User(small, "alice").call("POST", headers=JSON, **options)
+    sent = {"wsgi.input": BytesIO(body_of(size)), "wsgi.input_terminated": True}
+    response = User(small, "alice").call("POST", headers=JSON, environ_overrides=sent)
     assert response.status_code == status
     if status == 413:
         assert_error(response, 413, "payload_too_large")

@@ -270,3 +270,19 @@ def test_batch_and_single_writes_at_once_lose_nothing(app: Flask, alice: User):
         assert set(threads.map(write, range(50))) == {200}
     assert all(task["completed"] for task in alice.all())
     assert {task["title"] for task in alice.all()} == {"x"}
+
+
+def test_id_is_a_whole_number_as_json_has_them(alice: User):
+    task = alice.create()
+    for no_number in (True, str(task["id"]), task["id"] + 0.5):
+        assert_error(batch(alice, {"op": "delete", "id": no_number}), 422, "validation_error")
+    assert alice.all() == [task]
+    assert done(alice, {"op": "delete", "id": float(task["id"])}) == [None]
+
+
+def test_first_batch_of_a_user_past_the_quota_is_409_and_nothing_is_done(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(alice.client.application.config, "MAX_TASKS_PER_USER", 1)
+    assert_error(batch(alice, CREATE, CREATE), 409, "conflict")
+    assert alice.all() == []

@@ -249,3 +249,10 @@ def test_stream_that_nobody_reads_to_its_end_is_closed(method: str):
     response.close()
     assert export.made < 50_000
     assert export.closed
+
+
+def test_last_bytes_of_a_file_are_sent_alone(alice: User):
+    path = "/docs/assets/swagger-ui.css"
+    part = alice.call("GET", path, headers={"Range": "bytes=-100"}, buffered=True)
+    whole = alice.call("GET", path, buffered=True).data
+    assert (part.status_code, part.data) == (206, whole[-100:])

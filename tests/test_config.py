@@ -48,6 +48,7 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("BETTER_AUTH_URL", "http://localhost:x"),
         ("BETTER_AUTH_URL", "https://ex\u00e4mple.com"),
         ("BETTER_AUTH_URL", "http://localhost:"),
+        ("BETTER_AUTH_URL", "http://localhost/a b"),
         ("JWKS_URL", "file:///etc/passwd"),
         ("JWKS_URL", "https://me:password@localhost/jwks"),
         ("API_PORT", "0"),

@@ -80,3 +80,8 @@ def test_several_origins_are_each_allowed_by_name():
     for origin in ["http://a", "http://b"]:
         response = app.test_client().get("/health", headers={"Origin": origin})
         assert response.headers["Access-Control-Allow-Origin"] == origin
+
+
+def test_preflight_is_remembered_for_as_long_as_browsers_do(client: FlaskClient):
+    response = client.options("/api/alice/tasks", headers=PREFLIGHT)
+    assert response.headers["Access-Control-Max-Age"] == "7200"

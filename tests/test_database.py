@@ -1,5 +1,6 @@
 """The pool by itself: what it waits for, what it replaces, and SQLSTATE as HTTP."""
 
+import os
 import socket
 import threading
 import time
@@ -188,3 +189,44 @@ def test_every_sqlstate_has_its_status(status: int, codes: str):
 def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame():
     assert status_of(psycopg.OperationalError("the connection is lost")) == 503
     assert status_of(psycopg.ProgrammingError("a mistake of ours")) == 500
+
+
+def test_connection_that_ended_without_a_word_is_replaced_and_told(
+    own: Postgres, monkeypatch: pytest.MonkeyPatch
+):
+    heard: list[str] = []
+    monkeypatch.setattr("trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    db = Database(settings_for(own.url, database_pool_size=1))
+    with (
+        db.connection() as connection,
+        socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
+    ):
+        twin.shutdown(socket.SHUT_RDWR)
+    assert insert(db)
+    assert heard == ["connection_stale"]
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_stale"), [("read-write", True), ("primary", True), ("any", False)]
+)
+def test_server_that_takes_no_writes_any_more_is_left_by_who_wants_one_that_does(
+    own: Postgres, wanted: str, is_stale: bool
+):
+    options = CONNECTION_OPTIONS | {"target_session_attrs": wanted}
+    with Connection.connect(own.url, **options) as connection:
+        assert not connection.is_stale()
+        connection.execute("SET default_transaction_read_only = on")
+        assert connection.is_stale() is is_stale
+
+
+def test_text_is_utf_8_whatever_the_environment_says(
+    own: Postgres, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    db = Database(settings_for(own.url))
+    task_id = insert(db, "Grüße 🐄")
+    db.close()
+    with own.connect() as connection:
+        length = connection.execute("SELECT length(title) FROM tasks WHERE id = %s", [task_id])
+        assert length.fetchone() == (len("Grüße 🐄"),)

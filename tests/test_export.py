@@ -2,11 +2,14 @@
 
 import csv
 import json
+from codecs import BOM_UTF8
 from io import StringIO
 
 import pytest
 from support import User, assert_error
 from transfers import DEFAULTS, EACH_FORMAT, LONG, bring, export, send
+
+import transfer_csv
 
 
 def test_export_is_in_the_order_of_creation_over_many_pages(alice: User):
@@ -81,3 +84,20 @@ def test_task_that_was_there_is_exported_once_whatever_is_written_meanwhile(alic
     exported = {task["id"]: task for task in json.loads(begun + b"".join(parts))}
     assert list(exported) == [*ids[:-2], ids[-1], last]
     assert exported[ids[-1]]["title"] == "changed"
+
+
+def test_export_goes_on_over_many_pages(alice: User):
+    titles = [f"task {number}" for number in range(1001)]
+    bring(alice, [{"title": title} for title in titles])
+    rows = csv.DictReader(StringIO(export(alice, "text/csv").decode("utf-8-sig")))
+    assert [row["title"] for row in rows] == titles
+    assert [task["title"] for task in json.loads(export(alice, "application/json"))] == titles
+
+
+def test_csv_begins_with_the_mark_by_which_a_spreadsheet_knows_utf_8(alice: User):
+    assert export(alice, "text/csv").startswith(BOM_UTF8 + b"title,")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\ufeff"])
+def test_formula_behind_blanks_is_defused_too(blank: str):
+    assert transfer_csv.defuse(f"{blank}=1+1") == f"'{blank}=1+1"

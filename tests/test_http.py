@@ -1,5 +1,10 @@
 """HTTP as plain_requests.py reads it, beside gunicorn's own reading, and responses.py writes it."""
 
+import socket
+import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,6 +178,40 @@ def test_what_still_arrives_after_the_end_is_no_request(
     assert read_all(parser(CONFIG, Client(BROWSER, BODY, b"", NEXT), PEER))[1:] == []
 
 
+# Ends of connections
+
+
+class Ending(worker.Worker):
+    """A worker whose application keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.waiting_since: dict[Any, float] = {}
+        self.asked: list[Any] = []
+
+    def answer(self, _name: Any, req: Any, _sock: Any, _addr: Any) -> bool:
+        self.asked.append(req)
+        return True
+
+
+@pytest.mark.parametrize(("arrived", "is_answered"), [(BODY[:3], False), (BODY, True)])
+@pytest.mark.parametrize("parser", [PlainParser, RequestParser])
+def test_request_on_an_ended_connection_is_the_last_and_answered_only_if_it_is_whole(
+    parser: type[Any], arrived: bytes, is_answered: bool
+):
+    ending, (here, there) = Ending(), socket.socketpair()
+    with here, there:
+        there.sendall(BROWSER + arrived)
+        ending.waiting_since[here] = 0.0
+        ending.end_idle_connections(1)
+        assert ending.waiting_since[here] == worker.ENDED
+        request = next(parser(CONFIG, here, PEER))
+        ending.cfg = SimpleNamespace(is_ssl=True)
+        with suppress(StopIteration):
+            ending.handle_request(HERE, request, here, PEER)
+        assert ending.asked == [request] * is_answered
+        assert not is_answered or request.should_close()
+
+
 # Answers
 
 
@@ -186,3 +225,35 @@ def test_header_that_would_begin_another_is_never_sent(name: str, value: str):
     with pytest.raises(InvalidResponseHeader):
         response.close()
     assert not response.headers_sent
+
+
+class Narrow:
+    """A connection whose buffers have no room for more than a few bytes at once."""
+
+    def __init__(self) -> None:
+        self.received = b""
+
+    def send(self, data: bytes) -> int:
+        self.received += data[:100]
+        return len(data[:100])
+
+    def sendall(self, data: bytes) -> None:
+        self.received += data
+
+
+@pytest.mark.parametrize("size", [0, 1, responses.PIECE, responses.PIECE + 1, 3 * responses.PIECE])
+def test_answer_is_sent_whole_however_little_room_there_is(size: int):
+    body = b"x" * size
+    for headers in ([("Content-Length", str(size))], []):
+        client = Narrow()
+        request = next(PlainParser(CONFIG, Client(NEXT), PEER))
+        response = responses.Response(request, client, CONFIG)
+        response.start_response("200 OK", headers)
+        response.write(body)
+        response.close()
+        expected = body if headers else (b"%X\r\n%b\r\n" % (size, body)) * bool(size) + b"0\r\n\r\n"
+        assert client.received.partition(b"\r\n\r\n")[2] == expected
+
+
+def test_date_of_an_answer_is_now():
+    assert abs(parsedate_to_datetime(responses.http_date()).timestamp() - time.time()) < 5

@@ -1,14 +1,17 @@
 """Idempotency-Keys: their form, whose they are, which request they stand for, and their end."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 from flask import Flask
 from idempotent import KEY, MILK, assert_replayed, post
+from processes import as_url, manage_here
 from psycopg.conninfo import make_conninfo
 from support import User, assert_error, settings_for
 
+import idempotency
 import purge
 from database import Database
 
@@ -34,8 +37,9 @@ def test_malformed_key_is_400_and_nothing_is_done(alice: User, key: str):
 
 
 def test_quoted_and_bare_key_are_one(alice: User):
-    first = post(alice, {"Idempotency-Key": '"a-1"'})
-    assert_replayed(post(alice, {"Idempotency-Key": "a-1"}), first)
+    for quoted, bare in [('"a-1"', "a-1"), (r'"a\\1"', r"a\1")]:
+        first = post(alice, {"Idempotency-Key": quoted})
+        assert_replayed(post(alice, {"Idempotency-Key": bare}), first)
 
 
 def test_keys_of_two_users_do_not_meet(alice: User, bob: User):
@@ -118,3 +122,41 @@ def test_purge_deletes_the_expired_keys_of_all_users_in_steps(
     assert purge.purge_idempotency_keys(owner) == 0
     assert_replayed(post(alice), first)
     assert len(bob.all()) == 3
+
+
+def test_key_of_the_same_change_to_another_task_is_422_and_nothing_is_done(alice: User):
+    first, second = (alice.create()["id"] for _ in range(2))
+    assert alice.call("PATCH", f"{first}/complete", headers=KEY).status_code == 200
+    other = alice.call("PATCH", f"{second}/complete", headers=KEY)
+    assert "Idempotency-Key" in assert_error(other, 422, "validation_error")
+    assert alice.call("GET", second).json["completed"] is False
+
+
+def test_key_that_was_used_since_it_was_claimed_is_409_and_nothing_is_done(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    first = post(alice)
+    monkeypatch.setattr("idempotency.claim", lambda *_: None)  # it saw no answer yet
+    assert_error(post(alice), 409, "conflict")
+    assert alice.all() == [first.json]
+
+
+def test_key_in_use_by_one_user_is_free_for_another(app: Flask, bob: User):
+    key = {"user_id": "alice", "key": KEY["Idempotency-Key"].strip('"'), "fingerprint": "\\x00"}
+    with app.extensions["database"].transaction() as connection:
+        idempotency.claim(connection, key)
+        assert post(bob).status_code == 201
+
+
+def test_command_purge_deletes_expired_keys(
+    alice: User,
+    postgresql: psycopg.Connection,
+    owner_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    post(alice)
+    expire(postgresql)
+    code, lines = manage_here(monkeypatch, tmp_path, "purge", DATABASE_URL=as_url(owner_url))
+    assert code == 0, lines
+    assert postgresql.execute("SELECT count(*) FROM idempotency_keys").fetchone() == (0,)

@@ -1,6 +1,7 @@
 """Imports: all of a file or nothing of it, whoever wrote it."""
 
 import json
+from codecs import BOM_UTF8
 from itertools import product
 
 import pytest
@@ -8,7 +9,17 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 from support import JSON, User, assert_error
-from transfers import DEFAULTS, EACH_FORMAT, FORMATS, bring, calendar, examples, send, written
+from transfers import (
+    DEFAULTS,
+    EACH_FORMAT,
+    FORMATS,
+    bring,
+    calendar,
+    examples,
+    export,
+    send,
+    written,
+)
 
 
 @pytest.mark.parametrize(
@@ -211,3 +222,19 @@ def test_csv_of_a_spreadsheet_is_understood(alice: User):
         DEFAULTS | {"title": "x", "priority": "high"},
         DEFAULTS | {"title": "y"},
     ]
+
+
+@EACH_FORMAT
+def test_file_much_longer_than_any_of_its_entries_is_imported(alice: User, content_type: str):
+    bring(alice, [{"title": "x", "description": "x" * 500}] * 600)
+    file = export(alice, content_type)
+    assert len(file) > 300_000
+    response = send(alice, file, content_type)
+    assert (response.status_code, response.json) == (201, {"imported": 600})
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", "text/calendar"])
+def test_byte_order_mark_is_no_part_of_the_file(alice: User, content_type: str):
+    body = {"text/csv": "title\r\nx", "text/calendar": calendar("SUMMARY:x")}[content_type]
+    assert send(alice, BOM_UTF8 + body.encode(), content_type).status_code == 201
+    assert [task["title"] for task in alice.all()] == ["x"]

@@ -1,5 +1,6 @@
 """When the issuer's keys are fetched, how often, and what holds while that fails."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -273,3 +274,29 @@ def test_while_the_issuer_hangs_one_request_waits_for_it(
     assert eventually(lambda: all(thread.name != "jwks" for thread in threading.enumerate()))
     _, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(8)])
     assert len([each for each in seconds if each > 0.4]) <= 4
+
+
+def test_failed_fetch_is_told(issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch):
+    heard: list[str] = []
+    monkeypatch.setattr("trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    issuer.behave = answer_with(b"", "500 Internal Server Error")
+    assert ask(gate, issuer.token()).status_code == 503
+    assert heard == ["jwks_failed"]
+
+
+def test_after_a_failure_all_wait_for_the_next_fetch_again(
+    issuer: Issuer, gate: Flask, eager: None
+):
+    issuer.behave = answer_with(b"", "500 Internal Server Error")
+    assert ask(gate, issuer.token()).status_code == 503
+    issuer.behave = answer_keys
+    assert ask(gate, issuer.token()).status_code == 200
+
+    def answer_late(issuer: Issuer, connection: socket.socket) -> None:
+        time.sleep(0.3)
+        answer_keys(issuer, connection)
+
+    issuer.behave = answer_late
+    issuer.keys.append(make_key())
+    answers, _ = ask_at_once(gate, [issuer.token(issuer.keys[1], jti=str(n)) for n in range(4)])
+    assert [answer.status_code for answer in answers] == [200] * 4

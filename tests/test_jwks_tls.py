@@ -118,3 +118,12 @@ def test_certificate_that_nobody_vouches_for_is_refused(
     assert_error(ask(gate_of(tls_issuer), tls_issuer.token()), 503, "unavailable")
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
     assert tls_issuer.requests == []
+
+
+def test_certificate_of_another_host_is_refused(
+    tls_issuer: Issuer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        jwks.fetch(f"https://127.0.0.1:{tls_issuer.port}")
+    assert tls_issuer.requests == []

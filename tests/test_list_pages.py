@@ -167,3 +167,10 @@ def test_etag_from_before_another_secret_is_200_with_a_link_that_leads_on(
     link = next_link(response)
     assert link
     assert alice.call("GET", link).status_code == 200
+
+
+def test_page_that_only_the_trash_follows_is_the_last(alice: User):
+    last, *_ = [alice.create() for _ in range(3)]
+    alice.call("DELETE", last["id"])
+    response = ask(alice, limit=2)
+    assert (len(response.json), "Link" in response.headers) == (2, False)

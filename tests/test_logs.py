@@ -12,13 +12,14 @@ import psycopg
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
+from issuer import Issuer, answer_with, ask
 from support import PARENT, TRACE, User, app_for, assert_error, settings_for, token_for
 
 from app import create_app
 from logs import LineFormatter
-from observe import BrokenOff, fields_of, line_of_success, request_log
+from observe import BrokenOff, cause_of, fields_of, line_of_success, request_log
 from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
-from trail import Run, Trail
+from trail import CURRENT, Run, Trail
 
 SECRETS = ["Buy milk", "private=1", "Bearer", "eyJ"]
 
@@ -286,3 +287,61 @@ def test_import_that_has_no_place_is_a_line_with_its_cause(app: Flask, alice: Us
         "NoPlace: its user sends another file",
         "NoPlace: 4 other imports are being read",
     ]
+
+
+def test_row_does_not_reach_the_log_where_the_role_is_the_tables_owner(
+    owner_url: str, postgresql: psycopg.Connection, lines: Lines
+):
+    """PostgreSQL tells such a role the whole row, as row-level security does not hold it."""
+    postgresql.execute("ALTER TABLE tasks ALTER COLUMN description SET NOT NULL")
+    postgresql.commit()
+    app = create_app(settings_for(owner_url))
+    alice = User(app.test_client(), "alice")
+    assert alice.call("POST", json={"title": "Buy bread"}).status_code == 500
+    [line] = lines()
+    assert line["sqlstate"] == "23502"
+    assert "Buy" not in json.dumps(line)
+    app.extensions["database"].close()
+
+
+def test_token_that_nobody_can_judge_is_logged_with_the_reason(
+    issuer: Issuer, gate: Flask, lines: Lines
+):
+    issuer.behave = answer_with(b"", "500 Internal Server Error")
+    assert ask(gate, issuer.token()).status_code == 503
+    assert lines()[-1]["refused"] == "keys_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("status", "fault", "is_short"),
+    [
+        (200, {}, True),
+        (200, {"error": BrokenOff("it left")}, False),
+        (401, {"refused": "expired"}, False),
+    ],
+)
+def test_line_that_tells_more_than_a_success_is_not_written_the_short_way(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, status: int, fault: Any, is_short: bool
+):
+    written: list[str] = []
+    monkeypatch.setattr("observe.line_writer", lambda: written.append)
+    trail = Trail({"REQUEST_METHOD": "GET"})
+    trail.status, trail.route, trail.size = status, "/livezz", 0
+    for name, value in fault.items():
+        setattr(trail, name, value)
+    request_log()(trail)
+    assert (len(written), len(lines())) == ((1, 0) if is_short else (0, 1))
+
+
+def test_line_of_a_library_names_the_request_during_which_it_was_written(lines: Lines):
+    token = CURRENT.set(Trail({"HTTP_X_REQUEST_ID": "the-request"}))
+    logging.getLogger("x").warning("said")
+    CURRENT.reset(token)
+    logging.getLogger("x").warning("said")
+    assert [line.get("request_id") for line in lines()] == ["the-request", None]
+
+
+def test_value_that_postgresql_refuses_is_not_quoted_in_the_log():
+    error = psycopg.errors.InvalidTextRepresentation('invalid input: "Buy milk"')
+    assert cause_of(error, is_ours=False) == {"sqlstate": "22P02"}
+    assert "Buy milk" in cause_of(error, is_ours=True)["cause"]

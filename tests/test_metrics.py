@@ -1,15 +1,19 @@
 """Metrics of all workers in one place, on a port of their own, under the names in use."""
 
 import json
+import os
 import re
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
 import yaml
 from flask import Flask
+from processes import free_port
 from support import SECRET, User, assert_error
 
+import metrics_server
 import trail
 from config import PROJECT, ConfigError, Settings
 from database import DatabaseUnavailable
@@ -147,3 +151,29 @@ def test_alert_has_its_section_in_the_runbook(rule: dict):
 def test_runbook_has_no_section_of_an_alert_that_is_gone():
     section = OPERATIONS.partition("## Alerts\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^### (\w+)", section, re.MULTILINE)) == {r["alert"] for r in RULES}
+
+
+def test_folder_of_the_numbers_is_emptied_at_a_start_and_kept_at_a_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(metrics_server, "Path", lambda _: tmp_path)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    settings = Settings(metrics_port=free_port())
+    metrics_server.prepare(settings)
+    numbers = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], "counter_1.db")
+    numbers.touch()
+    metrics_server.prepare(settings)
+    assert numbers.exists()
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
+    metrics_server.prepare(settings)
+    assert not numbers.exists()
+
+
+def test_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metrics_server, "Path", lambda _: tmp_path)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    port = free_port()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / f"tasks-metrics-{os.geteuid()}-{port}").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigError, match="not this user's"):
+        metrics_server.prepare(Settings(metrics_port=port))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import cycle
 
 import pytest
 from flask import Flask
@@ -52,3 +53,21 @@ def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.Monk
         assert preflight.status_code == 200  # a page whose preflight fails does not see the 503
         assert 503 in [answer.result() for answer in answers]
     assert ask(narrow, 0) == 200
+
+
+def test_of_those_whose_turn_comes_too_late_one_in_four_is_refused(
+    narrow: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("overload.PATIENCE", 0)
+    crowded = cycle([True, False])  # when a request comes, and when it is its turn
+    monkeypatch.setattr(narrow.extensions["database"], "is_crowded", crowded.__next__)
+    assert [ask(narrow, number) for number in range(8)] == [503, 200, 200, 200] * 2
+
+
+def test_refusals_of_one_second_are_one_line_in_the_log(
+    narrow: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("overload.PATIENCE", 0)
+    monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
+    assert [ask(narrow, number) for number in range(3)] == [503] * 3
+    assert len([line for line in caplog.messages if "overloaded" in line]) == 1

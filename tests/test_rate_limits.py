@@ -14,7 +14,8 @@ from support import User, app_for, assert_error, token_for
 from werkzeug.test import TestResponse
 
 import rate_limits
-from rate_limits import Counts, caller_at
+from errors import ApiError
+from rate_limits import HEADERS_KEY, Counts, Limit, caller_at
 
 OFF = {"rate_limit": "off", "auth_failure_limit": "off"}
 RATE_LIMIT = re.compile(r'"([a-z-]+)";r=(\d+);t=(\d+)')
@@ -240,3 +241,21 @@ def test_counts_take_no_more_memory_than_stated(monkeypatch: pytest.MonkeyPatch)
         assert len(counts._used) + len(counts._refused) <= 10
     counts.add(2, "192.0.2.1", 1)
     assert counts._used == {"192.0.2.1": 1}
+
+
+def test_refusal_tells_how_much_is_left_of_the_window(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("time.time", lambda: 130.9)
+    limit, environ = Limit("default", "1/minute", None), {}
+    limit.count(environ, "alice")
+    with pytest.raises(ApiError) as refused:
+        limit.count(environ, "alice")
+    assert environ[HEADERS_KEY][1] == ("RateLimit", '"default";r=0;t=50')
+    assert refused.value.headers == {"Retry-After": "50"}
+
+
+def test_refusal_of_a_token_that_is_not_looked_at_tells_the_limit():
+    app = limited_api(auth_failure_limit="1/day")
+    guess(app.test_client(), "127.0.0.1")
+    response = ask(app, token_for("bob"), "bob")
+    assert_error(response, 429, "rate_limited")
+    assert rest_of(response)[:2] == ("auth-failures", 0)

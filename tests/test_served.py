@@ -6,7 +6,10 @@ All else that is done to servers, tests/servers does.
 import json
 import re
 import shlex
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +40,9 @@ import config
 import generated
 import serving
 from config import SETTINGS
+from overload import LARGE, LARGE_AT_ONCE
 from responses import MOST_UNREAD
+from worker import LINGER_TIMEOUT
 
 
 def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path):
@@ -259,3 +264,41 @@ def test_without_a_secret_no_curl_line_is_printed():
     text = serving.banner(settings)
     assert "http://[::1]:8000/docs" in text
     assert "curl" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [(['USER_ID=o\'neil; echo "`id`"'], '3 o\'neil; echo "`id`"'), ([], "2")],
+)
+def test_make_token_passes_any_user_id_on_as_it_is(tmp_path: Path, given: list[str], passed: str):
+    python = tmp_path / "python"
+    python.write_text("""#!/bin/sh\necho "$#" "$3"\n""")
+    python.chmod(0o755)
+    command = ["make", "-s", "-o", ".venv/run", "token", f"BIN={tmp_path}", *given]
+    done = subprocess.run(command, cwd=config.PROJECT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == passed
+
+
+def test_large_lists_one_after_another_are_all_answered(api: Process, own: OwnPostgres):
+    own.execute(
+        "INSERT INTO tasks (user_id, title, description, version)"
+        " SELECT 'reader', 'x', repeat('x', 5000), 2 FROM generate_series(1, 300)"
+    )
+    for _ in range(LARGE_AT_ONCE + 1):
+        answer = api.call("GET", user="reader")
+        assert (answer.status_code, len(answer.data) > LARGE) == (200, True)
+
+
+def test_end_of_a_connection_is_told_at_once(api: Process):
+    started = time.monotonic()
+    send_raw(api, head("GET", "/livez", "Connection: close"))
+    assert time.monotonic() - started < LINGER_TIMEOUT
+
+
+def test_run_on_a_port_that_is_taken_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given["API_PORT"] = taken.getsockname()[1]
+        code, lines = manage_here(monkeypatch, tmp_path, "run", **given)
+    assert code == 1
+    assert [line.partition(" 127")[0] for line in lines] == ["Error: Cannot listen on"]

@@ -12,6 +12,7 @@ from issuer import api_for, ask
 from processes import wait_until
 from support import assert_error, token_for
 
+from rate_limits import Limit
 from shared_counts import SharedCounts
 
 
@@ -97,3 +98,24 @@ def test_a_failure_that_comes_after_the_return_is_of_the_outage_before(
         assert late.result(10) is None
     assert not counts.is_away
     assert counts.add("whole", 60, 1) == 1
+
+
+def test_counters_are_told_apart_by_limit_window_and_caller(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("time.time", lambda: 130.9)
+    Limit("default", "4/minute", SharedCounts(redis.url)).count({}, "alice")
+    assert redis.counts == {b"tasks:default/2/alice": 1}
+
+
+def test_connection_is_used_again(redis: Speaker):
+    counts = SharedCounts(f"{redis.url}&max_connections=1")
+    assert [counts.add("x", 60, 1) for _ in range(3)] == [1, 2, 3]
+
+
+def test_outage_is_told_once(monkeypatch: pytest.MonkeyPatch):
+    heard: list[str] = []
+    monkeypatch.setattr("trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    counts = SharedCounts("redis://127.0.0.1:1")
+    assert [counts.add("x", 60, 1) for _ in range(2)] == [None, None]
+    assert heard == ["redis_lost"]

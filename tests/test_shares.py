@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import pytest
 from processes import wait_until
@@ -88,3 +89,15 @@ def test_users_whose_hashes_meet_have_a_share_each(monkeypatch: pytest.MonkeyPat
         assert shares.take("bob", 0)
         shares.give_back(first)
         assert waiting.result()
+
+
+def test_place_that_became_free_before_the_wait_is_taken_at_once(monkeypatch: pytest.MonkeyPatch):
+    shares = Shares(1)
+    first = shares.take("alice", 0)
+
+    def make_queue() -> SimpleQueue[None]:
+        shares.give_back(first)  # nobody is awaited yet, so nobody is woken
+        return SimpleQueue()
+
+    monkeypatch.setattr("shares.SimpleQueue", make_queue)
+    assert shares.take("alice", 0)

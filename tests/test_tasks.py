@@ -177,3 +177,11 @@ def test_head_answers_as_get_without_a_body(alice: User):
     response = alice.call("HEAD", task["id"])
     assert (response.status_code, response.data) == (200, b"")
     assert response.content_length == len(alice.call("GET", task["id"]).data)
+
+
+def test_create_whose_commit_fails_is_no_success(alice: User, postgresql: psycopg.Connection):
+    postgresql.execute("ALTER TABLE tasks ADD UNIQUE (title) DEFERRABLE INITIALLY DEFERRED")
+    postgresql.commit()
+    task = alice.create()
+    assert_error(alice.call("POST", json={"title": task["title"]}), 409, "conflict")
+    assert alice.all() == [task]

@@ -51,6 +51,7 @@ def test_calendar_folded_within_a_character_is_imported(alice: User):
     [
         ("DUE;VALUE=DATE:20261120", {"due_at": "2026-11-20"}),
         ("DUE:20261120T093000Z", {"due_at": "2026-11-20T09:30:00+00:00"}),
+        ("DUE;TZID=Europe/Berlin:20261120T093000Z", {"due_at": "2026-11-20T09:30:00+00:00"}),
         ("DUE;TZID=Europe/Berlin:20260720T093000", {"due_at": "2026-07-20T07:30:00+00:00"}),
         (
             'DUE;TZID="W. Europe Standard Time":20260720T093000',

@@ -12,7 +12,7 @@ from threading import Event, Semaphore
 
 import pytest
 from flask import Flask
-from support import User, assert_error, settings_for
+from support import JSON, User, assert_error, settings_for
 from transfers import EACH_FORMAT, bring, export, send, store, written
 
 import transfer_csv
@@ -20,7 +20,7 @@ import transfer_json
 import turns
 from app import create_app
 from blueprints.transfer import load_entries
-from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+from overload import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
 
 
 @pytest.fixture
@@ -201,3 +201,56 @@ def test_long_file_gives_others_their_turn_whatever_it_holds(
     if content_type != "application/json":  # PostgreSQL's own text, page by page
         export(alice, content_type)
         assert len(pauses) >= 9
+
+
+def test_turn_begins_anew_after_each_pause(monkeypatch: pytest.MonkeyPatch):
+    now, pauses = 0.0, []
+    monkeypatch.setattr(turns, "monotonic", lambda: now)
+    monkeypatch.setattr(turns, "sleep", pauses.append)
+    for _ in turns.in_turns(range(9)):
+        now += 0.4 * turns.TURN
+    assert len(pauses) == 3
+
+
+def test_large_answer_to_a_write_is_sent_however_many_its_user_receives(
+    alice: User,
+):
+    bring(alice, [{"title": "x", "description": "😀" * 5000}] * 100)
+    tasks = alice.all()
+    held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
+    operations = [{"op": "complete", "id": task["id"]} for task in tasks]
+    answer = alice.call("POST", "batch", json={"operations": operations})
+    assert (answer.status_code, len(answer.data) > LARGE) == (200, True)
+    for each in held:
+        each.close()
+
+
+class Endless(BytesIO):
+    """A body that never ends, up to what a disk holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert self.sent < 10_000_000
+        self.sent += size or 0
+        return b" " * (size or 0)
+
+
+def test_file_that_never_ends_is_413_and_not_received(narrow: User):
+    endless = Endless()
+    sent = {"wsgi.input": endless, "wsgi.input_terminated": True}
+    response = narrow.call("POST", "import", headers=JSON, environ_overrides=sent)
+    assert_error(response, 413, "payload_too_large")
+    assert endless.sent < 1_000_000
+
+
+def test_file_for_which_the_disk_has_no_room_is_503_and_its_user_may_try_again(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    body = json.dumps([{"title": "x" * 200}] * 2000)
+    with monkeypatch.context() as full:
+        full.setattr("tempfile.tempdir", "/dev/full")
+        assert_error(send(alice, body, "application/json"), 503, "unavailable")
+    assert send(alice, body, "application/json").status_code == 201

@@ -186,3 +186,9 @@ def test_writes_of_the_old_code_are_counted(
         (task["id"], 5)
     ]
     assert alice.create()["version"] == 6
+
+
+@pytest.mark.parametrize("path", ["", "{id}", "changes", "export"])
+def test_if_match_of_a_get_is_not_heeded(alice: User, task: dict, path: str):
+    answer = alice.call("GET", path.format(**task), headers={"If-Match": '"999"'})
+    assert answer.status_code == 200

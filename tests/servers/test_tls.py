@@ -1,0 +1,88 @@
+"""HTTPS by gunicorn itself, where no proxy in front brings it."""
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import processes
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from issuer import one_key
+from processes import Process, running, wait_until
+from raw_http import head, read_to_end, statuses
+from support import SECRET
+
+PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
+CHUNK = 8192  # bytes that gunicorn reads at once
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    private = one_key("ES256").private
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now, day = datetime.now(UTC), timedelta(days=1)
+    builder = x509.CertificateBuilder(
+        name, name, private.public_key(), x509.random_serial_number(), now - day, now + day
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    path.write_bytes(
+        builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM)
+        + private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def api(url: str, certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("tls"))
+    worker = folder / "worker.py"
+    shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
+    worker.write_text(re.sub(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text()))
+    port = processes.free_port()
+    given = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET, "API_PORT": port}
+    given |= {"GUNICORN_CMD_ARGS": f"--certfile {certificate} --keyfile {certificate}"}
+    arguments = ["-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:application"]
+    with running(arguments, folder, port, WEB_CONCURRENCY=1, **given) as process:
+        wait_until(lambda: is_open(port))
+        yield process
+        assert "Traceback" not in process.output()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def connect(api: Process) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", api.port), timeout=10))
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03", b"GET / HTTP/1.1\r\n\r\n"])
+def test_handshake_that_stalls_or_fails_ends_in_its_time(api: Process, sent: bytes):
+    with socket.create_connection(("127.0.0.1", api.port), timeout=5) as client:
+        client.sendall(sent)
+        with suppress(ConnectionResetError):
+            read_to_end(client)
+    with connect(api) as client:
+        client.sendall(head("GET", "/livez", "Connection: close"))
+        answer = read_to_end(client)
+    assert statuses(answer) == [200]
+    assert b"\r\nStrict-Transport-Security: " in answer
+
+
+def test_request_that_was_received_with_the_one_before_is_answered_too(api: Process):
+    rest = CHUNK - len(head("GET", "/livez", "Padding-1: ", "Padding-2: "))
+    first = head("GET", "/livez", f"Padding-1: {'x' * 4000}", f"Padding-2: {'x' * (rest - 4000)}")
+    assert len(first) == CHUNK
+    with connect(api) as client:
+        client.sendall(first + head("GET", "/livez", "Connection: close"))
+        assert statuses(read_to_end(client)) == [200, 200]
