@@ -232,17 +232,6 @@ def test_streamed_answer_that_its_client_leaves_is_no_error_and_says_so(
     assert line["cause"] == "BrokenOff: its connection ended before it did"
 
 
-def test_cause_is_not_lost_where_a_success_is_written_the_short_way(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    written: list[str] = []
-    monkeypatch.setattr("observe.line_writer", lambda: written.append)
-    left = Trail({"REQUEST_METHOD": "GET"})
-    left.status, left.route, left.error = 200, "/whole", BrokenOff("it left")
-    request_log()(left)
-    assert written == []
-
-
 def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
     lines: Lines, app: Flask, database_url: str, postgresql: psycopg.Connection
 ):
