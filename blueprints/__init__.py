@@ -120,20 +120,14 @@ def read_body(req: Request) -> bytes:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
     """
     refuse_encoded(req)
-    refuse_large(req)
     limit, length = req.max_content_length or 0, req.content_length or 0
-    body = read_part(req, limit + 1)
-    if len(body) < length:
-        raise broken_off()
-    if len(body) > limit:
-        raise too_large(limit)
-    return body
-
-
-def refuse_large(req: Request) -> None:
-    limit = req.max_content_length or 0
-    if (req.content_length or 0) > limit:
-        raise too_large(limit)
+    if length <= limit:
+        body = read_part(req, limit + 1)
+        if len(body) < length:
+            raise broken_off()
+        if len(body) <= limit:
+            return body
+    raise too_large(limit)
 
 
 def too_large(limit: int) -> ApiError:
@@ -244,7 +238,7 @@ def first_fault(details: Any) -> str:
 
 
 def heeds(*what: str) -> Callable[[Any], Any]:
-    """Mark a view that heeds conditions (If-Match, If-None-Match), the query string, or a file."""
+    """Mark a view that heeds conditions (If-Match, If-None-Match), the query string, or a body."""
 
     def mark(view: Any) -> Any:
         view.heeds = getattr(view, "heeds", frozenset()) | set(what)
@@ -264,16 +258,18 @@ def refuse_what_is_not_heeded() -> None:
     if not (asked.query_string or "HTTP_IF_MATCH" in environ or "CONTENT_LENGTH" in environ):
         return
     heeded = getattr(current_app.view_functions[asked.endpoint or ""], "heeds", ())
-    if asked.method in WRITES and "file" not in heeded:
-        refuse_large(asked)
-    if "query" not in heeded and asked.args and asked.method != "OPTIONS":
+    if asked.method in WRITES and "body" not in heeded:
+        limit = asked.max_content_length or 0
+        if (asked.content_length or 0) > limit:
+            raise too_large(limit)
+    if asked.query_string and "query" not in heeded and asked.args and asked.method != "OPTIONS":
         raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
     if asked.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:
         raise ApiError(412, "Nothing here has a version that If-Match could match.")
 
 
 class UserBlueprint(Blueprint):  # type: ignore[misc]
-    """Routes below /api/{user_id}: a query or an If-Match that a view does not heed is refused."""
+    """Routes below /api/{user_id}, which refuse what their views do not heed."""
 
     ARGUMENTS_PARSER = BodyParser()
 
@@ -282,6 +278,7 @@ class UserBlueprint(Blueprint):  # type: ignore[misc]
         self.before_request(refuse_what_is_not_heeded)
 
     def arguments(self, schema: StrictSchema, *, location: str = "json", **options: Any) -> Any:
-        """Do what flask-smorest does, and mark a view that takes a query string as heeding it."""
+        """Do what flask-smorest does, and mark the view as heeding what it takes."""
         decorate = super().arguments(schema, location=location, **options)
-        return decorate if location == "json" else lambda view: heeds(location)(decorate(view))
+        heeded = "body" if location == "json" else location
+        return lambda view: heeds(heeded)(decorate(view))

@@ -162,7 +162,7 @@ def export_tasks(user_id: str) -> Response:
 @blueprint.post("/import")
 @blueprint.response(201, Imported)
 @blueprint.doc(requestBody=FILE)
-@heeds("file")
+@heeds("body")
 def import_tasks(user_id: str) -> Response:
     """Import tasks
 
