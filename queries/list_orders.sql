@@ -74,6 +74,12 @@ id {beyond_<order>} {after_id}
                 OR ({key_of_title}, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
             )
 
+-- fragment: is_beyond_key
+(
+            %(after_id)s::bigint IS NULL
+            OR (key, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
+        )
+
 -- fragment: is_beyond_priority
 (
                 %(after_id)s::bigint IS NULL

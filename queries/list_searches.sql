@@ -10,15 +10,28 @@
                     LIMIT 200
                 ) AS tasks
 
+-- fragment: sample_of_titles
+-- More of them, as this reads the index alone.
+(
+                    SELECT id, {key_of_title} AS key, completed, priority, due_at, tag_bits
+                    FROM tasks
+                    WHERE user_id = %(user_id)s AND deleted_at IS NULL
+                    ORDER BY due_at, id
+                    LIMIT 500
+                ) AS tasks
+
 -- fragment: first_tagged_by_title
 -- Sorted from the index alone, as far as the page can reach, then checked until enough have the
 -- tags.
 WITH reach AS MATERIALIZED (
-            SELECT {key_of_title} AS key
-            FROM {sample}
-            WHERE {is_beyond_title}
-                AND deleted_at IS NULL
-                AND coalesce({passes_filters} AND tags @> {tags}, false)
+            SELECT key
+            FROM (
+                SELECT id, key
+                FROM {sample_of_titles}
+                WHERE coalesce({passes_filters} AND {may_have_tags} AND {is_beyond_key}, false)
+                ORDER BY key <order>
+            ) AS candidate
+            WHERE {candidate_has_tags}
             ORDER BY key <order>
             OFFSET %(limit)s::bigint
             LIMIT 1

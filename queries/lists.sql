@@ -152,9 +152,17 @@ counted AS (
 {list_of_tasks};
 
 -- name: select_<kind:listed>_tasks_by_<sort:title>_<order:asc|desc>
--- As the other lists without tags and words, but all of the user's index entries are read and
--- sorted; only once if they are counted, too.
-WITH passing AS MATERIALIZED (
+-- As the other lists without tags and words, but all of the user's index entries are read, and only
+-- once if they are counted, too. Those that the page can reach, as a sample tells, are sorted.
+WITH reach AS MATERIALIZED (
+    SELECT key
+    FROM {sample_of_titles}
+    WHERE {is_beyond_key} AND {passes_filters}
+    ORDER BY key <order>
+    OFFSET %(limit)s::bigint
+    LIMIT 1
+),
+passing AS MATERIALIZED (
     SELECT id, {key_of_title} AS key
     FROM tasks
     WHERE user_id = %(user_id)s AND %(count)s::boolean AND {passes_listed}
@@ -164,8 +172,7 @@ page AS (
     FROM (
         SELECT id, key
         FROM passing
-        WHERE %(after_id)s::bigint IS NULL
-            OR (key, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
+        WHERE {is_beyond_key}
         UNION ALL
         SELECT id, {key_of_title}
         FROM tasks
@@ -173,6 +180,7 @@ page AS (
             AND NOT %(count)s
             AND {is_beyond_title}
             AND {passes_listed}
+            AND coalesce({key_of_title} {up_to_<order>} (SELECT key FROM reach), true)
         ORDER BY key <order>, id <order>
         LIMIT %(limit)s::bigint + 1
     ) AS first

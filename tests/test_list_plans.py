@@ -82,8 +82,8 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
 filled = factories.postgresql_noproc(depends_on="template", load=[fill])
 
 
-def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
-    """Run a statement; return how many buffer pages it read, and its plan's nodes and indexes."""
+def run(connection: psycopg.Connection, name: str, **values: Any) -> dict[str, Any]:
+    """Run a statement; return its plan, with what each node did."""
     query = QUERIES[name]
     connection.execute("DEALLOCATE ALL")
     connection.execute(f"PREPARE list AS {query.text}")
@@ -91,7 +91,12 @@ def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[i
     statement = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE list ({})")
     row = connection.execute(statement.format(sql.SQL(", ").join(arguments))).fetchone()
     assert row
-    plan = row[0][0]["Plan"]
+    return row[0][0]["Plan"]
+
+
+def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
+    """Run a statement; return how many buffer pages it read, and its plan's nodes and indexes."""
+    plan = run(connection, name, **values)
     ran = [node for node in nodes(plan) if node["Actual Loops"]]
     kinds = {node[name] for node in ran for name in ("Node Type", "Index Name") if name in node}
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], kinds
@@ -164,6 +169,25 @@ def test_list_by_title_takes_the_folded_titles_from_the_index(planned: psycopg.C
     for order in ["asc", "desc"]:
         _, ran = explain(planned, f"select_listed_tasks_by_title_{order}")
         assert {"Index Only Scan", "tasks_due_title"} <= ran
+
+
+@pytest.mark.parametrize("tags", [[], ["common"]])
+def test_list_by_title_sorts_little_more_than_the_page_can_reach(
+    planned: psycopg.Connection, tags: list[str]
+):
+    kind = "tagged" if tags else "listed"
+    for order in ["asc", "desc"]:
+        name = f"select_{kind}_tasks_by_title_{order}"
+        for values in positions(name):
+            plan = run(planned, name, tags=json.dumps(tags), **values)
+            [scanned] = [
+                node["Actual Rows"]
+                for node in nodes(plan)
+                if node.get("Index Name") == "tasks_due_title"
+                and "Filter" in node
+                and node["Actual Loops"]
+            ]
+            assert LIMIT < scanned < TASKS // 4, (name, values)
 
 
 @pytest.mark.parametrize("tag", ["rare", "common", "missing"])
