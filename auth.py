@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import jwt
 from flask import Flask
-from flask.globals import request_ctx
 
 from config import Settings
 from converters import LONGEST_USER_ID
 from errors import MESSAGE_OF_STATUS, ApiError
 from field_types import UNSTORABLE
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
+from lean_flask import current_request
 from rate_limits import RateLimits, caller_at
 from strict_json import parse_json
 from trail import CURRENT
@@ -230,7 +230,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
 
     def admit() -> None:
         """Stop an address that keeps guessing; cached tokens from it are still accepted."""
-        environ = request_ctx.request.environ
+        environ = current_request().environ
         try:
             limits.auth_failures.require_remaining(environ, caller_at(environ))
         except ApiError:
@@ -240,7 +240,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
     verify = token_verifier(settings, admit)
 
     def check_owner() -> None:
-        asked = request_ctx.request
+        asked = current_request()
         if asked.endpoint is None or asked.endpoint in PUBLIC_ENDPOINTS:
             return
         if asked.method == "OPTIONS":  # an answer to it tells nothing of anybody

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 
 from flask import Flask, Response
-from flask.globals import request_ctx
 from flask_compress import Compress, DictCache
 
+from lean_flask import current_request
 from turns import in_turns
 
 ALGORITHMS = ["zstd", "br", "gzip"]  # by their cost per saved byte
@@ -44,7 +44,7 @@ def compress_answers(app: Flask) -> None:
     compress_asset.cache_key = lambda asked: asked.path
 
     def compress_large(response: Response) -> Response:
-        asked, status = request_ctx.request, response.status_code
+        asked, status = current_request(), response.status_code
         if status == 304:
             keep_tag(response, asked.environ.get("HTTP_IF_NONE_MATCH", ""))
         if "HTTP_ACCEPT_ENCODING" not in asked.environ or status not in {200, 201}:

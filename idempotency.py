@@ -11,12 +11,12 @@ from hashlib import sha256
 from io import BytesIO
 
 from flask import Flask, Request, Response, g
-from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 
 from blueprints import broken_rule, pool, read_body
 from connection import Connection, Value
 from errors import RETRY_AFTER, ApiError
+from lean_flask import current_request
 from trail import telling_at_the_end
 
 KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
@@ -31,7 +31,7 @@ def keep_answers(app: Flask) -> None:
     dispatch = app.dispatch_request
 
     def dispatch_once() -> ResponseReturnValue:
-        asked = request_ctx.request
+        asked = current_request()
         if HEADER not in asked.environ or asked.method not in KEYED_METHODS:
             return dispatch()
         owner = (asked.view_args or {}).get("user_id")

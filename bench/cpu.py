@@ -120,7 +120,8 @@ def bare_flask() -> Flask:
 
 def environ(request: Request) -> Environ:
     body = request.body.encode()
-    return {
+    sent = {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body))}
+    return (sent if request.method != "GET" else {}) | {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": request.path,
@@ -129,8 +130,6 @@ def environ(request: Request) -> Environ:
         "SERVER_NAME": "127.0.0.1",
         "SERVER_PORT": "8000",
         "REMOTE_ADDR": "127.0.0.1",
-        "CONTENT_TYPE": "application/json",
-        "CONTENT_LENGTH": str(len(body)) if body else "",
         "HTTP_HOST": "127.0.0.1:8000",
         "HTTP_ORIGIN": ORIGIN,
         "HTTP_AUTHORIZATION": f"Bearer {request.token}",

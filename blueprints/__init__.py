@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote
 
 from flask import Request, Response, current_app, g
 from flask.ctx import AppContext
-from flask.globals import app_ctx, request_ctx
+from flask.globals import app_ctx
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
@@ -21,7 +21,7 @@ from connection import Connection
 from database import Database
 from errors import ApiError
 from field_types import StrictSchema
-from lean_flask import BytesResponse
+from lean_flask import BytesResponse, current_request
 from overload import LARGE, await_receiver
 from replicas import Reader
 from strict_json import parse_json
@@ -44,7 +44,7 @@ def database() -> Database | Connection | Reader:
     if transaction := context.g.get("transaction"):
         return transaction  # type: ignore[no-any-return]
     reader: Reader | None = context.app.extensions["reader"]
-    if reader and request_ctx.request.method == "GET":
+    if reader and current_request().method == "GET":
         return reader
     return context.app.extensions["database"]  # type: ignore[no-any-return]
 
@@ -86,26 +86,26 @@ def versions_of(header: str) -> list[str]:
 
 def expected_versions() -> list[str] | None:
     """Read the versions of If-Match (RFC 9110, section 13.1.1); None: any version."""
-    header: str = request_ctx.request.environ.get("HTTP_IF_MATCH", "*").strip()
+    header: str = current_request().environ.get("HTTP_IF_MATCH", "*").strip()
     return None if header == "*" else versions_of(header)
 
 
 def is_fresh(version: str) -> bool:
     """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
-    header: str = request_ctx.request.environ.get("HTTP_IF_NONE_MATCH", "")
+    header: str = current_request().environ.get("HTTP_IF_NONE_MATCH", "")
     return bool(header) and (header.strip() == "*" or version in ENTITY_TAG.findall(header))
 
 
 def path_of(user_id: str, rest: str) -> str:
     """Write a path below a user's; Flask's own `url_for` takes ten times as long."""
-    return f"{request_ctx.request.root_path}/api/{quote(user_id, safe='')}/{rest}"
+    return f"{current_request().root_path}/api/{quote(user_id, safe='')}/{rest}"
 
 
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     response = BytesResponse(body, status, "application/json", **headers)
     # The answer to a write is always sent. A GET does not wait: its body is in memory already.
-    if len(body) > LARGE and request_ctx.request.method == "GET":
-        user_id: str = (request_ctx.request.view_args or {})["user_id"]
+    if len(body) > LARGE and current_request().method == "GET":
+        user_id: str = (current_request().view_args or {})["user_id"]
         await_receiver(current_app, response, user_id, patience=0)
     return response
 
@@ -208,7 +208,7 @@ class BodyParser(FlaskParser):
             raise ApiError(400, "The request body is not valid JSON.") from None
 
     def parse(self, argmap: Any, req: Request | None = None, **options: Any) -> Any:
-        asked = request_ctx.request  # `req` is a proxy, which looks this up for each attribute
+        asked = current_request()  # `req` is a proxy, which looks this up for each attribute
         if options["location"] != "query":
             return super().parse(argmap, asked, **options)
         query = asked.query_string
@@ -253,7 +253,7 @@ def refuse_what_is_not_heeded() -> None:
     Raises:
         ApiError: 422; 413; or 412, as no version can match where there is none (RFC 9110, 13.1.1).
     """
-    asked = request_ctx.request
+    asked = current_request()
     environ = asked.environ
     if not (asked.query_string or "HTTP_IF_MATCH" in environ or "CONTENT_LENGTH" in environ):
         return

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from flask import Response, current_app
-from flask.globals import request_ctx
 from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
 
@@ -27,6 +26,7 @@ from field_types import (
     TrimmedText,
     moment_of,
 )
+from lean_flask import current_request
 from schemas import LONGEST_TAG, MOST_TAGS, PRIORITIES
 
 LONGEST_SEARCH = 200  # characters
@@ -123,7 +123,7 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
         ApiError: 422 where the cursor is not one of this list.
     """
     after = open_cursor(user_id, asked)
-    if "HTTP_IF_NONE_MATCH" in request_ctx.request.environ:
+    if "HTTP_IF_NONE_MATCH" in current_request().environ:
         [(counter,)] = database().fetch("select_version", user_id=user_id)
         version = etag_of(counter)
         if is_fresh(version):
@@ -187,7 +187,7 @@ def like_pattern(word: str) -> str:
 
 def next_page(user_id: str, cursor: str) -> str:
     """Make the path of the next page: this one's parameters, with another cursor."""
-    query = query_pairs(request_ctx.request.query_string)
+    query = query_pairs(current_request().query_string)
     pairs = [pair for pair in query if pair[0] != "cursor"]
     return path_of(user_id, f"tasks?{urlencode([*pairs, ('cursor', cursor)])}")
 

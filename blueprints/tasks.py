@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, current_app
-from flask.globals import request_ctx
 
 from blueprints import (
     MERGE_PATCH,
@@ -20,6 +19,7 @@ from blueprints import (
 from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_response
 from connection import Value
 from errors import ApiError
+from lean_flask import current_request
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 from trail import tell
 
@@ -78,7 +78,7 @@ def write_task(
     Raises:
         ApiError: 404, or 412 where it has a wrong version; then nothing was written.
     """
-    if "HTTP_IF_NONE_MATCH" in request_ctx.request.environ:
+    if "HTTP_IF_NONE_MATCH" in current_request().environ:
         # It is safe to look first: a version that a client has seen and that is gone never returns.
         found = database().fetch(found_by, user_id=user_id, task_id=task_id)
         if not found:
