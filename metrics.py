@@ -9,6 +9,7 @@ from time import sleep
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from auth import MESSAGE_OF_REFUSAL
 from database import Database
 from trail import LISTENERS, METHODS, Event, Trail
 
@@ -46,6 +47,10 @@ for check in ["connection_stale", "probe_failed"]:
     CHECKS_FAILED.labels(check)
 for result in ["done", "failed"]:
     JWKS_FETCHES.labels(result)
+for limit in ["default", "auth-failures"]:
+    RATE_LIMITED.labels(limit)
+for reason in MESSAGE_OF_REFUSAL:
+    JWT_REFUSED.labels(reason)
 
 TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
 TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change completed")

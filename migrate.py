@@ -30,7 +30,7 @@ POLL_INTERVAL = 0.2  # seconds
 WRONG_ADDRESS = re.compile(
     r'invalid \S+ value:? .*|invalid port number: .*|(?:database|role) ".*" does not exist'
     r"|password authentication failed.*|no pg_hba\.conf entry .*"
-    r"|unrecognized configuration parameter .*"
+    r"|unrecognized configuration parameter .*|server does not support SSL, but SSL was required"
 )
 
 

@@ -75,7 +75,12 @@ FROM
                 'GRANT SELECT, INSERT, UPDATE ON task_counters, idempotency_keys TO %I', role
             )),
             (10, false, format('GRANT SELECT, INSERT ON purged_tasks TO %I', role)),
-            (11, false, format('GRANT INSERT ON audit_log TO %I', role)),
+            (11, false, format(
+                'REVOKE INSERT ON audit_log FROM %1$I;'
+                ' GRANT INSERT (at, user_id, action, task_ids, detail, address, request_id)'
+                ' ON audit_log TO %1$I',
+                role
+            )),
             (12, false, format('REVOKE DELETE ON task_counters, idempotency_keys FROM %I', role)),
             (13, false, format('REVOKE UPDATE, DELETE ON purged_tasks FROM %I', role)),
             (14, false, format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())),

@@ -45,12 +45,18 @@ def test_api_role_can_change_no_table(api: psycopg.Connection, statement: str):
         api.execute(statement)
 
 
+def test_api_role_cannot_write_entries_of_the_audit_in_another_name(api: psycopg.Connection):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        api.execute("INSERT INTO audit_log (user_id, action, role) VALUES ('', '', 'owner')")
+
+
 def test_api_role_has_these_rights_and_others_are_taken_back(
     owner_url: str, database_url: str, postgresql: psycopg.Connection
 ):
     postgresql.execute(
         "GRANT SELECT, INSERT, UPDATE, DELETE"
-        " ON tasks, task_counters, purged_tasks, idempotency_keys TO tasks_api"
+        " ON tasks, task_counters, purged_tasks, idempotency_keys TO tasks_api;"
+        " GRANT INSERT ON audit_log TO tasks_api"
     )
     postgresql.commit()
     roles.grant(owner_url, database_url)
@@ -63,7 +69,6 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
         "task_counters": "INSERT SELECT UPDATE",
         "idempotency_keys": "INSERT SELECT UPDATE",
         "purged_tasks": "INSERT SELECT",
-        "audit_log": "INSERT",
         "schema_migrations": "SELECT",
     }
 

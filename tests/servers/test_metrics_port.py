@@ -114,11 +114,14 @@ def test_tasks_created_and_completed_are_counted(api: Metered):
     assert api.total("tasks_completed_total") - completed == 2
 
 
-def test_tokens_are_refused_under_a_reason_of_the_closed_set(api: Metered):
-    api.ask("GET", "/api/alice/tasks")
-    api.ask("GET", "/api/alice/tasks", token=token_for("alice", exp=1))
+def test_tokens_are_refused_under_a_reason_of_the_closed_set_from_zero_on(api: Metered):
     found = {labels["reason"] for labels, _ in api.scrape()["tasks_jwt_refused_total"]}
-    assert {"missing", "expired"} <= found <= MESSAGE_OF_REFUSAL.keys()
+    assert found == MESSAGE_OF_REFUSAL.keys()
+    before = api.total("tasks_jwt_refused_total", reason="expired")
+    api.ask("GET", "/api/alice/tasks", token=token_for("alice", exp=1))
+    assert api.total("tasks_jwt_refused_total", reason="expired") == before + 1
+    limits = {labels["limit"] for labels, _ in api.scrape()["tasks_rate_limited_total"]}
+    assert limits == {"default", "auth-failures"}
 
 
 def test_paths_and_methods_that_clients_make_up_are_no_labels(api: Metered):

@@ -6,12 +6,20 @@ import processes
 import psycopg
 import pytest
 from migrating import DOWN, UP, applied
+from own_postgres import OwnPostgres
 from processes import manage
+from proxy import in_front_of
+from support import settings_for
 
-from config import PROJECT
-from migrate import known_migrations
+from config import PROJECT, ConfigError
+from migrate import known_migrations, require_migrated
 
 BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP TABLE half;\n"
+
+
+def test_start_is_refused_where_the_server_cannot_do_the_tls_that_is_asked_for(own: OwnPostgres):
+    with in_front_of(own.url) as (_, url), pytest.raises(ConfigError, match="not support SSL"):
+        require_migrated(settings_for(url.replace("sslmode=disable", "sslmode=require")))
 
 
 @pytest.fixture
