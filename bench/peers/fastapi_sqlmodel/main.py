@@ -1,4 +1,7 @@
-"""The same operations on the same table, the way FastAPI's and SQLModel's guides write them."""
+"""The same operations on the same table, the way FastAPI's and SQLModel's guides write them.
+
+They also refresh a task after each commit, which `expire_on_commit=False` makes needless.
+"""
 
 import os
 from collections.abc import AsyncIterator
