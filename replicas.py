@@ -1,6 +1,7 @@
 """Large reads from a replica, as new as the primary has them: docs/decisions/0016-replicas.md."""
 
 import logging
+import re
 from dataclasses import replace
 from threading import Lock, Thread
 from time import sleep
@@ -15,7 +16,9 @@ from statements import QUERIES
 log = logging.getLogger(__name__)
 
 # A single row costs the primary no more than the version check before a read from the replica.
-LARGE_READS = frozenset(name for name, query in QUERIES.items() if "_agg(" in query.text)
+LARGE_READS = frozenset(
+    name for name, query in QUERIES.items() if re.search("(json|string)_agg\\(", query.text)
+)
 STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
 PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
 
@@ -46,7 +49,7 @@ class Reader:
         self._replica.close()
 
     def _ask_replica(self, name: str, values: dict[str, Value]) -> list[Row] | None:
-        """Ask the replica; None where it is busy or fails, or lacks what the user has written.
+        """Ask the replica; None where it is busy, slow or gone, or lacks what the user has written.
 
         Every write increments its user's version. It is read from the primary first, then from the
         replica before the rows: so the rows are at least as new as this request.
@@ -55,7 +58,7 @@ class Reader:
         try:
             with self._replica.connection() as connection:
                 replayed, read = connection.run_together(["select_version", name], values)
-        except DatabaseBusy:
+        except (DatabaseBusy, psycopg.errors.QueryCanceled):
             return None
         except (DatabaseUnavailable, psycopg.Error) as error:
             if isinstance(error, psycopg.Error) and status_of(error) < 500:

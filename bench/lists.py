@@ -19,7 +19,7 @@ SORTS = ("created", "updated", "title", "due", "priority")
 ORDERS = ("asc", "desc")
 NO_FILTERS: dict[str, Any] = dict.fromkeys(
     ["after_key", "after_id", "completed", "priority", "due_before", "due_after"]
-) | {"user_id": "heavy", "limit": LIMIT, "tags": "[]", "patterns": "[]", "count": False}
+) | {"user_id": "heavy", "limit": LIMIT, "tags": "[]", "words": "[]", "count": False}
 FILTERS: dict[str, dict[str, Any]] = {
     "status": {"completed": False},
     "status, priority, due": {
@@ -31,8 +31,8 @@ FILTERS: dict[str, dict[str, Any]] = {
     "status, counted": {"completed": False, "count": True},
     "common tag": {"tags": '["common"]'},
     "rare tag": {"tags": '["rare"]'},
-    "common word": {"patterns": '["%task%"]'},
-    "rare word": {"patterns": '["%nowhere%"]'},
+    "common word": {"words": '["task"]'},
+    "rare word": {"words": '["nowhere"]'},
 }
 
 
@@ -90,7 +90,7 @@ def variants_of(connection: Connection) -> Iterator[tuple[str, Variant]]:
         yield label, (statement, NO_FILTERS)
         yield f"{label}, page {FAR + 1}", (statement, far_into(connection, statement))
     for (label, chosen), sort in product(FILTERS.items(), SORTS):
-        kind = {"tags": "tagged", "patterns": "found"}.get(next(iter(chosen)), "listed")
+        kind = {"tags": "tagged", "words": "found"}.get(next(iter(chosen)), "listed")
         statement = prepare(f"select_{kind}_tasks_by_{sort}_desc")
         yield f"{label}, {sort} desc", (statement, NO_FILTERS | chosen)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import psycopg
 from support import User
 from werkzeug.test import TestResponse
 
@@ -15,6 +16,19 @@ def listed(user: User, **parameters: Any) -> list[dict[str, Any]]:
     response = ask(user, **parameters)
     assert response.status_code == 200, response.text
     return response.json
+
+
+# A word that is looked for again and again in texts like those of `fill_with_long_texts`.
+SLOW_WORD = "b" + "a" * 199
+
+
+def fill_with_long_texts(connection: psycopg.Connection, user: str) -> None:
+    connection.execute(
+        "INSERT INTO tasks (user_id, title, description)"
+        " SELECT %s, 'x', repeat('a', 5000) FROM generate_series(1, 1000)",
+        [user],
+    )
+    connection.commit()
 
 
 def titles(user: User, **parameters: Any) -> set[str]:

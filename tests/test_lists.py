@@ -3,9 +3,10 @@
 import psycopg
 import pytest
 from flask.testing import FlaskClient
-from listing import ask, ids, listed, titles
-from support import User, assert_error
+from listing import SLOW_WORD, ask, fill_with_long_texts, ids, listed, titles
+from support import User, assert_error, settings_for, without_audit
 
+from app import create_app
 from config import VERSION
 from schemas import PRIORITIES
 
@@ -125,6 +126,14 @@ def test_q_finds_a_sigma_in_any_of_its_forms(alice: User, title: str):
 
 
 # What is refused
+
+
+def test_q_that_takes_too_long_is_422_and_named(postgresql: psycopg.Connection, database_url: str):
+    fill_with_long_texts(postgresql, "alice")
+    hasty = without_audit(create_app(settings_for(database_url, database_statement_timeout=50)))
+    response = ask(User(hasty.test_client(), "alice"), q=SLOW_WORD)
+    assert "q" in assert_error(response, 422, "validation_error")
+    hasty.extensions["database"].close()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Which reads a replica serves, and which the primary."""
 
+import json
+
 import psycopg
 import pytest
+from listing import SLOW_WORD, fill_with_long_texts
 from processes import wait_until
 from support import settings_for
 
@@ -18,6 +21,22 @@ def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str):
     asked = dict.fromkeys(QUERIES["select_listed_tasks_by_due_asc"].parameters)
     with pytest.raises(psycopg.DataError):
         reader.fetch("select_listed_tasks_by_due_asc", **asked | {"user_id": "x", "limit": "x"})
+    assert not reader.is_away
+    reader.close()
+    primary.close()
+
+
+def test_what_takes_the_replica_long_is_left_to_the_primary_and_nothing_else(
+    database_url: str, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("replicas.STATEMENT_TIMEOUT", 50)
+    fill_with_long_texts(postgresql, "alice")
+    settings = settings_for(database_url, database_replica_url=database_url)
+    primary = Database(settings)
+    reader = Reader(settings, primary)
+    asked = dict.fromkeys(QUERIES["select_found_tasks_by_created_desc"].parameters)
+    asked |= {"user_id": "alice", "limit": 1, "tags": "[]", "words": json.dumps([SLOW_WORD])}
+    assert reader.fetch("select_found_tasks_by_created_desc", **asked | {"count": False})
     assert not reader.is_away
     reader.close()
     primary.close()
