@@ -11,7 +11,7 @@ from flask import Flask
 
 from config import Settings
 from converters import LONGEST_USER_ID
-from errors import MESSAGE_OF_STATUS, ApiError
+from errors import ApiError
 from field_types import UNSTORABLE
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from lean_flask import current_request
@@ -53,7 +53,6 @@ MESSAGE_OF_REFUSAL = {
     "keys_unavailable": "The keys of the token's issuer are not available right now.",
     "malformed": "The token is not a JWT.",
     "missing": "Send a token in the header Authorization: Bearer.",
-    "over_limit": MESSAGE_OF_STATUS[429],
     "owner": "This path belongs to another user.",
     "signature": "The signature of the token is not valid.",
     "subject": "The token does not name a user.",
@@ -100,8 +99,8 @@ def note_refusal(reason: str) -> None:
         trail.refused = reason
 
 
-def token_verifier(settings: Settings, admit: Callable[[], None]) -> Verify:
-    """Make the function that turns a token into its `sub`; it calls `admit` for one not cached.
+def token_verifier(settings: Settings) -> Verify:
+    """Make the function that turns a token into its `sub`.
 
     It raises TokenRefused for a bad token, and KeysUnavailable where no key can be had to check it.
     """
@@ -126,7 +125,6 @@ def token_verifier(settings: Settings, admit: Callable[[], None]) -> Verify:
     # A token costs 30 µs or more to verify and is sent with every request of its user.
     @lru_cache(REMEMBERED_TOKENS)
     def verify_once(token: str) -> Verified:
-        admit()
         header, claims = parse_token(token)
         algorithm, kid = header.get("alg", "none"), header.get("kid")
         keys = find_keys(algorithm, kid)
@@ -228,16 +226,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
     """Let a request with a route through only for the user that its path belongs to."""
     limits: RateLimits = app.extensions["rate_limits"]
 
-    def admit() -> None:
-        """Stop an address that keeps guessing; cached tokens from it are still accepted."""
-        environ = current_request().environ
-        try:
-            limits.auth_failures.require_remaining(environ, caller_at(environ))
-        except ApiError:
-            note_refusal("over_limit")
-            raise
-
-    verify = token_verifier(settings, admit)
+    verify = token_verifier(settings)
 
     def check_owner() -> None:
         asked = current_request()

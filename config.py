@@ -159,8 +159,8 @@ class Settings:
     auth_failure_limit: str = setting(
         "60/minute",
         rate,
-        "Requests without a valid token that a client address may send; beyond that, only tokens"
-        " that were verified before are accepted from it",
+        "Requests without a valid token that a client address may send; beyond that, they get 429"
+        " instead of 401",
     )
     redis_url: str = setting(
         "",

@@ -47,19 +47,12 @@ class Limit:
         self._shared = shared
         self._own = Counts()
 
-    def count(self, environ: dict[str, Any], caller: str) -> None:
+    def count(self, environ: dict[str, Any], caller: str, amount: int = 1) -> None:
         """Count a request, and put its answer's headers about the limit into its environ.
 
         Raises:
             ApiError: 429 where the caller has used the quota up.
         """
-        self._take(environ, caller, 1)
-
-    def require_remaining(self, environ: dict[str, Any], caller: str) -> None:
-        """Refuse as `count` does, without counting."""
-        self._take(environ, caller, 0)
-
-    def _take(self, environ: dict[str, Any], caller: str, amount: int) -> None:
         if self.is_off:
             return
         window, elapsed = divmod(int(time.time()), self._seconds)
@@ -70,9 +63,8 @@ class Limit:
             used = self._own.add(window, caller, amount)
         remaining, wait = max(self._quota - used, 0), self._seconds - elapsed
         is_over = used - amount >= self._quota
-        if amount or is_over:
-            left = ("RateLimit", f'"{self.name}";r={remaining};t={wait}')
-            environ[HEADERS_KEY] = [self._policy, left]
+        left = ("RateLimit", f'"{self.name}";r={remaining};t={wait}')
+        environ[HEADERS_KEY] = [self._policy, left]
         if is_over:
             tell("rate_limited", self.name)
             if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):
@@ -92,9 +84,7 @@ class Counts:
     def add(self, window: int, caller: str, amount: int) -> int:
         with self._lock:
             self._turn_to(window)
-            used = self._used.get(caller, 0) + amount
-            if amount:
-                self._used[caller] = used
+            used = self._used[caller] = self._used.get(caller, 0) + amount
             return used
 
     def is_first_refusal(self, window: int, caller: str) -> bool:

@@ -243,7 +243,7 @@ def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
     assert [(line["status"], line["refused"]) for line in lines()] == [
         (401, "missing"),
         (429, "missing"),
-        (429, "over_limit"),
+        (429, "malformed"),
     ]
     audited = postgresql.execute("SELECT action FROM audit_log ORDER BY at").fetchall()
     assert audited == [("refuse",), ("limit",)]

@@ -142,24 +142,11 @@ def test_address_that_fails_too_often_is_429(token: str):
     assert guess(client, "192.0.2.2", token).status_code == 401
 
 
-def test_unknown_token_of_such_an_address_is_not_even_verified():
-    issuer = Issuer(one_key("EdDSA"))
-    app = limited_api(auth_failure_limit="1/day", better_auth_url=issuer.origin)
-    client = app.test_client()
-    assert guess(client).status_code == 401
-    assert_error(guess(client, token=issuer.token()), 429, "rate_limited")
-    issuer.go_away()
-    assert issuer.requests == []
-
-
-def test_tokens_that_were_good_before_stay_good_where_a_neighbour_fails():
+def test_good_token_stays_good_where_a_neighbour_fails():
     app = limited_api(auth_failure_limit="1/day")
-    token = token_for("alice")
-    assert ask(app, token).status_code == 200
     for _ in range(3):
         guess(app.test_client(), "127.0.0.1")
-    assert ask(app, token).status_code == 200
-    assert_error(ask(app, token_for("bob"), "bob"), 429, "rate_limited")
+    assert ask(app, token_for("alice")).status_code == 200
 
 
 def test_good_tokens_are_no_failures():
@@ -251,11 +238,3 @@ def test_refusal_tells_how_much_is_left_of_the_window(monkeypatch: pytest.Monkey
         limit.count(environ, "alice")
     assert environ[HEADERS_KEY][1] == ("RateLimit", '"default";r=0;t=50')
     assert refused.value.headers == {"Retry-After": "50"}
-
-
-def test_refusal_of_a_token_that_is_not_looked_at_tells_the_limit():
-    app = limited_api(auth_failure_limit="1/day")
-    guess(app.test_client(), "127.0.0.1")
-    response = ask(app, token_for("bob"), "bob")
-    assert_error(response, 429, "rate_limited")
-    assert rest_of(response)[:2] == ("auth-failures", 0)

@@ -29,7 +29,7 @@ def leaky_app(database_url: str) -> Iterator[Flask]:
     settings = settings_for(database_url)
     app = create_app(settings)
     check_owner = app.before_request_funcs[None].pop()
-    verify = token_verifier(settings, admit=lambda: None)
+    verify = token_verifier(settings)
 
     @app.before_request
     def check_owner_but_for_get() -> Any:

@@ -92,7 +92,7 @@ def test_remembered_token_is_refused_once_expired(api: Flask, monkeypatch: pytes
 
 
 def test_token_is_verified_once_and_refused_ones_are_not_kept(monkeypatch: pytest.MonkeyPatch):
-    verify = token_verifier(settings_for("postgresql://"), admit=lambda: None)
+    verify = token_verifier(settings_for("postgresql://"))
     verified: list[str] = []
     decode = jwt.decode
     monkeypatch.setattr("auth.jwt.decode", lambda *a, **b: verified.append(a[0]) or decode(*a, **b))
@@ -144,7 +144,7 @@ def test_token_that_is_refused_is_so_by_the_previous_secret_too(token: str):
     settings = settings_for(
         "postgresql://", better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET
     )
-    verify = token_verifier(settings, admit=lambda: None)
+    verify = token_verifier(settings)
     with pytest.raises(TokenRefused):
         verify(token)
 

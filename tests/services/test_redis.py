@@ -47,7 +47,7 @@ def test_two_machines_share_an_addresss_failures(redis: RedisServer):
     here, there = (limited(redis, auth_failure_limit="2/day") for _ in range(2))
     statuses = [ask(app, "x.y.z").status_code for app in (here, there, here, there)]
     assert statuses == [401, 401, 429, 429]
-    assert_error(ask(there, token_for("alice")), 429, "rate_limited")
+    assert ask(there, token_for("alice")).status_code == 200
 
 
 def test_counters_end_with_their_window(redis: RedisServer):
