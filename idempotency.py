@@ -17,6 +17,7 @@ from blueprints import broken_rule, pool, read_body
 from connection import Connection, Value
 from errors import RETRY_AFTER, ApiError
 from lean_flask import current_request
+from rate_limits import Limit
 from trail import telling_at_the_end
 
 KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
@@ -50,13 +51,15 @@ def answer_once(
     the key may be used again.
 
     Raises:
-        ApiError: 400 for a malformed key, 409 while it is in use, 422 where another request had it.
+        ApiError: 400 for a malformed key, 409 while it is in use, 422 where another request had it,
+            429 where too much is kept for the user already.
     """
     key: dict[str, Value] = {
         "user_id": user_id,
         "key": parse_key(asked.environ[HEADER]),
         "fingerprint": fingerprint_of(asked),
     }
+    kept_answers: Limit = app.extensions["rate_limits"].kept_answers
     try:
         with telling_at_the_end(), ExitStack() as running:
 
@@ -68,6 +71,8 @@ def answer_once(
             g.begin_transaction = begin
             response = app.make_response(dispatch())
             if "transaction" in g:
+                # A small batch may have an answer of megabytes, which no other quota bounds.
+                kept_answers.count({}, user_id, len(response.get_data()))
                 keep(g.transaction, key, response)
     except Replay as found:
         return found.response

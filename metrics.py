@@ -47,7 +47,7 @@ for check in ["connection_stale", "probe_failed"]:
     CHECKS_FAILED.labels(check)
 for result in ["done", "failed"]:
     JWKS_FETCHES.labels(result)
-for limit in ["default", "auth-failures"]:
+for limit in ["default", "auth-failures", "kept-answers"]:
     RATE_LIMITED.labels(limit)
 for reason in MESSAGE_OF_REFUSAL:
     JWT_REFUSED.labels(reason)

@@ -15,13 +15,14 @@ from setting_parsers import parse_rate
 from trail import CURRENT, tell
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
+KEPT_ANSWERS = 256 * 1024**2  # bytes a day of a user's answers to requests with an Idempotency-Key
 HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
 # Some proxies append the client's port, which differs for each connection.
 WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
 
 class RateLimits:
-    """The quota of each user, and that of each address for failed authentication."""
+    """The quotas of each user, and that of each address for failed authentication."""
 
     def __init__(self, settings: Settings) -> None:
         self.redis = None
@@ -31,6 +32,7 @@ class RateLimits:
             self.redis = SharedCounts(settings.redis_url)
         self.requests = Limit("default", settings.rate_limit, self.redis)
         self.auth_failures = Limit("auth-failures", settings.auth_failure_limit, self.redis)
+        self.kept_answers = Limit("kept-answers", f"{KEPT_ANSWERS}/day", self.redis)
 
 
 class Limit:

@@ -14,6 +14,7 @@ from support import User, assert_error, settings_for
 import idempotency
 import purge
 from database import Database
+from rate_limits import Limit
 
 # Their form and their owners
 
@@ -122,6 +123,21 @@ def test_purge_deletes_the_expired_keys_of_all_users_in_steps(
     assert purge.purge_idempotency_keys(owner) == 0
     assert_replayed(post(alice), first)
     assert len(bob.all()) == 3
+
+
+def test_user_of_whom_too_much_is_kept_gets_429_with_a_key_and_nothing_is_done(
+    app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+):
+    limits = app.extensions["rate_limits"]
+    monkeypatch.setattr(limits, "kept_answers", Limit("kept-answers", "200/day", None))
+    first = post(alice)
+    refused = post(alice, {"Idempotency-Key": "another"})
+    assert_error(refused, 429, "rate_limited")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert_replayed(post(alice), first)
+    assert len(alice.all()) == 1
+    alice.create()
+    assert post(bob).status_code == 201
 
 
 def test_key_of_the_same_change_to_another_task_is_422_and_nothing_is_done(alice: User):
