@@ -31,11 +31,12 @@ Entry = dict[str, str]
 
 def entry_of(trail: Trail) -> Entry | None:
     """Make a request's entry in the audit; None for most."""
+    method = trail.environ["REQUEST_METHOD"]
     if trail.is_first_over_limit:
         action, detail = "limit", trail.route or ""
     elif trail.refused and trail.status == HTTPStatus.UNAUTHORIZED:  # not a 429 or 503
         action, detail = "refuse", trail.refused
-    elif trail.route == EXPORT and trail.status == HTTPStatus.OK and trail.runs:  # no OPTIONS
+    elif trail.route == EXPORT and trail.status == HTTPStatus.OK and method == "GET":
         action, detail = "export", ""
     else:
         return None

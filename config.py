@@ -243,9 +243,10 @@ def parse(name: str, text: str) -> Any:
 
 
 def read_environ() -> dict[str, str]:
-    """Read the process's variables and `.env`; the former win, an empty one counts as unset."""
-    written = {name: text or "" for name, text in dotenv_values(PROJECT / ".env").items()}
-    return written | {name: text for name, text in os.environ.items() if text}
+    """Read the process's variables and `.env`; the former win, a blank one counts as unset."""
+    written = dotenv_values(PROJECT / ".env")
+    given = [*written.items(), *os.environ.items()]
+    return {name: text for name, text in given if text and text.strip()}
 
 
 def require_complete(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -165,24 +166,34 @@ def rollback() -> None:
 def purge() -> None:
     """Delete for good what has expired, such as trash after TRASH_DAYS; for cron."""
     with database_url() as url:
-        needless = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": "-" * 32}
-        settings = Settings.load(read_environ() | needless)
-        tasks = purge_all(settings)
-    click.echo(f"Deleted {tasks} tasks that were in the trash for {settings.trash_days} days.")
+        as_owner = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": "-" * 32}  # no token is read here
+        click.echo(purge_all(Settings.load(read_environ() | as_owner)))
 
 
-def purge_all(settings: Settings) -> int:
-    """Delete what has expired, as the tables' owner; return how many tasks."""
+def purge_all(settings: Settings) -> str:
+    """Delete what has expired, as the tables' owner, each kind even if another fails; tell it."""
+    trash, audit = settings.trash_days, settings.audit_days
+    kinds = {
+        f"tasks that were in the trash for {trash} days": partial(
+            purges.purge_old_trash, days=trash
+        ),
+        "expired idempotency keys": purges.purge_idempotency_keys,
+        f"audit entries older than {audit} days": partial(purges.purge_audit, days=audit),
+    }
+    deleted: list[str] = []
+    failures: list[Exception] = []
     with closing(Database(settings)) as database:
-        try:
-            purges.purge_idempotency_keys(database)
-            purges.purge_audit(database, settings.audit_days)
-            return purges.purge_old_trash(database, settings.trash_days)
-        except psycopg.errors.InsufficientPrivilege:
-            message = "Only the tables' owner may delete for good: set MIGRATION_DATABASE_URL."
-            raise CommandError(message) from None
-        except (DatabaseUnavailable, psycopg.Error) as error:
-            raise CommandError(f"Not all was deleted, run it again: {error}") from None
+        for kind, purge_kind in kinds.items():
+            try:
+                deleted.append(f"{purge_kind(database)} {kind}")
+            except psycopg.errors.InsufficientPrivilege:
+                message = "Only the tables' owner may delete for good: set MIGRATION_DATABASE_URL."
+                raise CommandError(message) from None
+            except (DatabaseUnavailable, psycopg.Error) as error:
+                failures.append(error)
+    if failures:
+        raise CommandError(f"Not all was deleted, run it again: {failures[0]}")
+    return f"Deleted {', '.join(deleted)}."
 
 
 @commands.command()

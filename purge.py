@@ -6,7 +6,7 @@ from database import Database
 TASKS_A_STATEMENT = 1000  # each takes a few milliseconds, far from any statement_timeout
 OWNERS_A_STATEMENT = 1000
 KEYS_A_STATEMENT = 1000  # with their answers, each up to megabytes
-ENTRIES_A_STATEMENT = 10_000  # each statement walks past those that were deleted before
+ENTRIES_A_STATEMENT = 100_000  # each statement walks past those that were deleted before
 
 
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:

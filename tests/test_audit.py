@@ -108,6 +108,7 @@ def test_refused_token_and_export_are_entered(
     app: Any, alice: User, client: FlaskClient, postgresql: psycopg.Connection
 ):
     assert client.options("/api/alice/tasks/export", headers=ID).status_code == 200
+    assert alice.call("HEAD", "export").status_code == 200
     client.get("/api/alice/tasks", headers=ID)
     client.get("/api/bob/tasks", headers=alice.headers | ID)
     assert alice.call("GET", "export", headers=ID).data

@@ -182,13 +182,13 @@ def test_cursor_key_is_another_with_another_secret_or_without_one_another_databa
     assert len(keys) == 5
 
 
-def test_environment_outranks_the_env_file_and_an_empty_variable_counts_as_unset(
+def test_environment_outranks_the_env_file_and_a_blank_variable_counts_as_unset(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / ".env").write_text("API_PORT=1\nLOG_LEVEL=debug\nAPI_HOST=::1\n")
     monkeypatch.setattr(config, "PROJECT", tmp_path)
     monkeypatch.setenv("API_PORT", "2")
-    monkeypatch.setenv("LOG_LEVEL", "")
+    monkeypatch.setenv("LOG_LEVEL", " ")
     environ = config.read_environ()
     assert (environ["API_PORT"], environ["LOG_LEVEL"], environ["API_HOST"]) == ("2", "debug", "::1")
 

@@ -252,6 +252,11 @@ def purge(
     return run
 
 
+def deleted(tasks: int, days: int = 30) -> str:
+    others = "0 expired idempotency keys, 0 audit entries older than 365 days"
+    return f"Deleted {tasks} tasks that were in the trash for {days} days, {others}."
+
+
 def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
     alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: Callable
 ):
@@ -259,14 +264,30 @@ def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
     fill(postgresql, ["alice"], 2500, days=31)
     fill(postgresql, [f"user {number}" for number in range(1, 1100, 2)], 1, days=31)
     fill(postgresql, [f"user {number}" for number in range(0, 1100, 2)], 1, days=29)
-    assert purge() == (0, ["Deleted 3050 tasks that were in the trash for 30 days."])
+    assert purge() == (0, [deleted(3050)])
     assert counts(postgresql) == (1, 1, 2500)
     assert [each["id"] for each in trash_of(alice)] == [trashed["id"]]
     assert counts(postgresql, "user 0") == (1, 1, 0)
     assert counts(postgresql, "user 1099") == (0, 0, 1)
     assert bob.all() == [task]
-    assert purge() == (0, ["Deleted 0 tasks that were in the trash for 30 days."])
-    assert purge(TRASH_DAYS=29) == (0, ["Deleted 550 tasks that were in the trash for 29 days."])
+    assert purge() == (0, [deleted(0)])
+    assert purge(TRASH_DAYS=29) == (0, [deleted(550, days=29)])
+
+
+def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
+    trashed: dict, postgresql: psycopg.Connection, purge: Callable
+):
+    postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '31 days'")
+    postgresql.execute("INSERT INTO audit_log VALUES (now() - interval '366 days', 'x', 'x')")
+    postgresql.execute("ALTER TABLE idempotency_keys RENAME TO elsewhere")
+    postgresql.commit()
+    code, [line] = purge()
+    assert code == 1
+    assert line.startswith("Error: Not all was deleted, run it again: ")
+    left = (
+        "SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM audit_log WHERE action = 'x')"
+    )
+    assert postgresql.execute(left).fetchone() == (0, 0)
 
 
 def test_purge_gives_tombstones_a_version_of_their_own(
