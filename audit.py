@@ -17,7 +17,7 @@ import psycopg
 
 from config import Settings
 from connection import CONNECTION_OPTIONS, UnpreparedConnection
-from trail import Trail
+from trail import Trail, tell
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Auditor:
             self._entries.put_nowait(entry)
         except Full:
             log.error("the audit lost an entry: %s", entry)  # noqa: TRY400 - no fault of code
+            tell("audit_lost")
         with self._lock:
             if self._writer is None:
                 self._writer = Thread(target=self._write, name="audit", daemon=True)
@@ -79,6 +80,7 @@ class Auditor:
             time.sleep(0.01)
         if lost := self._entries.unfinished_tasks:
             log.error("the audit lost %d entries at the stop", lost)
+            tell("audit_lost", count=lost)
 
     def _write(self) -> None:
         while True:

@@ -110,7 +110,7 @@ class Settings:
         "",
         key_set_address,
         "Where the issuer's public keys are, if this process reaches the issuer by another address",
-        "`BETTER_AUTH_URL` + `/api/auth/jwks`",
+        "origin of `BETTER_AUTH_URL` + `/api/auth/jwks`",
     )
     api_host: str = setting("127.0.0.1", str, "Address to listen on; `0.0.0.0` for all")
     api_port: int = setting(8000, integer(1, 65535), "Port to listen on")

@@ -29,11 +29,12 @@ STATEMENTS = Histogram(
 )
 CHECKS_FAILED = Counter(
     "tasks_db_checks_failed_total",
-    "Connections found stale, and times that the server let nobody in",
+    "Connections found stale, and times that the server, or the replica, let nobody in",
     ["check"],
 )
 RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["limit"])
 REDIS_OUTAGES = Counter("tasks_redis_outages_total", "Outages of Redis that were noticed")
+AUDIT_LOST = Counter("tasks_audit_lost_total", "Entries that the audit could not keep")
 JWT_REFUSED = Counter("tasks_jwt_refused_total", "Tokens refused", ["reason"])
 JWKS_FETCHES = Counter("tasks_jwks_fetches_total", "Fetches of the issuer's keys", ["result"])
 # The time, not the age: it stays right while nobody writes it, even after its process ended.
@@ -43,7 +44,7 @@ JWKS_FETCHED = Gauge(
     multiprocess_mode="max",
 )
 # From the start, so that the first failure of a process is an increase.
-for check in ["connection_stale", "probe_failed"]:
+for check in ["connection_stale", "probe_failed", "replica_failed"]:
     CHECKS_FAILED.labels(check)
 for result in ["done", "failed"]:
     JWKS_FETCHES.labels(result)
@@ -80,7 +81,9 @@ def count_request(trail: Trail) -> None:
 
 def count_event(event: Event, label: str, count: int) -> None:
     match event:
-        case "connection_stale" | "probe_failed":
+        case "audit_lost":
+            AUDIT_LOST.inc(count)
+        case "connection_stale" | "probe_failed" | "replica_failed":
             CHECKS_FAILED.labels(event).inc(count)
         case "jwks_failed":
             JWKS_FETCHES.labels("failed").inc(count)

@@ -12,6 +12,7 @@ from config import Settings
 from connection import Row, Value, rows_of
 from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
 from statements import QUERIES
+from trail import tell
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Reader:
             if self.is_away:
                 return
             self.is_away = True
+        tell("replica_failed")
         log.warning("the replica is away, the primary serves: %s", error)
         Thread(target=self._await_return, name="replica", daemon=True).start()
 
@@ -82,6 +84,7 @@ class Reader:
             try:
                 self._replica.fetch("select_version", user_id="")
             except (DatabaseUnavailable, psycopg.Error):
+                tell("replica_failed")
                 continue
             self.is_away = False
             log.warning("the replica is back")

@@ -87,12 +87,14 @@ def blame(error: Exception) -> None:
 
 
 Event = Literal[
+    "audit_lost",
     "connection_stale",
     "jwks_failed",
     "jwks_fetched",
     "probe_failed",
     "rate_limited",
     "redis_lost",
+    "replica_failed",
     "tasks_completed",
     "tasks_created",
 ]

@@ -12,6 +12,7 @@ from issuer import Issuer, make_key
 from processes import as_url, manage_here, wait_until
 from support import User, assert_error, audit_entries, settings_for
 
+import trail
 from app import create_app
 
 ID = {"X-Request-Id": "the-request"}
@@ -154,12 +155,16 @@ def test_entries_wait_for_a_database_that_is_away(
 def test_entries_beyond_those_that_may_wait_fail_no_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
+    told: list[tuple[str, str, int]] = []
+    monkeypatch.setattr(trail, "LISTENERS", [lambda *event: told.append(event)])
     monkeypatch.setattr("audit.MOST_WAITING", 1)
     app = create_app(settings_for("postgresql://"))
     app.extensions["auditor"]._writer = Thread()  # which writes none
     for _ in range(2):
         assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
     assert "the audit lost an entry" in caplog.text
+    app.extensions["auditor"].close(0)
+    assert told == [("audit_lost", "", 1)] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from listing import SLOW_WORD, fill_with_long_texts
 from processes import wait_until
 from support import settings_for
 
+import trail
 from database import Database
 from replicas import Reader
 from statements import QUERIES
@@ -51,9 +52,12 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
     primary = Database(settings)
     reader = Reader(settings, primary)
     asked = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
+    heard: list[str] = []
+    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
     for _ in range(2):
         assert reader.fetch("select_tasks", **asked) == primary.fetch("select_tasks", **asked)
         assert reader.is_away
+    wait_until(lambda: heard.count("replica_failed") > 3)  # the alert looks for repeated ones
     reader._replica, nowhere = primary, reader._replica
     wait_until(lambda: not reader.is_away)
     nowhere.close()

@@ -20,7 +20,7 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def test_prometheus_accepts_the_alerts():
-    assert "8 rules found" in promtool("check", "rules", RULES)
+    assert "11 rules found" in promtool("check", "rules", RULES)
 
 
 FREE = {"waiting": 0, "available": 8, "size": 8}
@@ -39,6 +39,10 @@ def pool(pid: str, state: dict[str, int]) -> dict[str, str]:
     return {f'tasks_db_pool_{name}{{pid="{pid}"}}': f"{value}+0" for name, value in state.items()}
 
 
+def failing(check: str) -> dict[str, str]:
+    return {f'tasks_db_checks_failed_total{{check="{check}"}}': "0+30"}
+
+
 def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
     return {
         f'tasks_jwks_fetches_total{{instance="{instance}",result="failed"}}': failed,
@@ -55,6 +59,8 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
         ("TasksMetricsMissing", keys("a", "0+0", "0+0"), [{}]),
         ("TasksTokensRefused", refused("signature"), [{}]),
         ("TasksTokensRefused", refused("missing"), []),
+        ("TasksReplicaAway", failing("replica_failed"), [{}]),
+        ("TasksReplicaAway", failing("probe_failed"), []),
         ("TasksRateLimited", refused("missing"), []),
         ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
         ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
@@ -66,6 +72,8 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
         "no worker",
         "signed with another secret",
         "without a token",
+        "replica that is away",
+        "replica that is there",
         "no user over a limit",
         "keys of one instance",
         "no issuer",
