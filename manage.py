@@ -5,7 +5,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -173,7 +173,7 @@ def purge() -> None:
 def purge_all(settings: Settings) -> str:
     """Delete what has expired, as the tables' owner, each kind even if another fails; tell it."""
     trash, audit = settings.trash_days, settings.audit_days
-    kinds = {
+    kinds: dict[str, Callable[[Database], int]] = {
         f"tasks that were in the trash for {trash} days": partial(
             purges.purge_old_trash, days=trash
         ),
