@@ -68,8 +68,9 @@ def require_migrated(settings: Settings) -> None:
         message = f"The role of DATABASE_URL lacks rights ({error}): run `make migrate`."
         raise ConfigError(message) from None
     except psycopg.Error as error:
-        is_one = "multiple connection attempts" not in str(error)  # else another host may come up
-        if is_one and (wrong := WRONG_ADDRESS.search(str(error))):
+        attempts = str(error).split("\n- host: ")[1:] or [str(error)]
+        found = [WRONG_ADDRESS.search(attempt) for attempt in attempts]
+        if (wrong := found[0]) and all(found):  # else another host may come up
             is_role = wrong[0].startswith(("role", "password"))
             hint = " If the role is missing, `make migrate` creates it." if is_role else ""
             raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.{hint}") from None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlencode
 
 import psycopg
@@ -220,6 +221,23 @@ def test_start_with_an_address_that_no_waiting_makes_right_is_refused(
 ):
     with pytest.raises(ConfigError, match=f"^DATABASE_URL is wrong: {told}"):
         require_migrated(settings_for(f"{database_url} {wrong}"))
+
+
+@pytest.fixture
+def nowhere(database_url: str) -> dict[str, Any]:
+    """The parts of an address whose host has no such database."""
+    return psycopg.conninfo.conninfo_to_dict(database_url) | {"dbname": "nowhere"}
+
+
+def test_start_is_not_refused_while_another_host_may_come_up(nowhere: dict[str, Any]):
+    nowhere["host"] += ",/nowhere"
+    require_migrated(settings_for(psycopg.conninfo.make_conninfo(**nowhere)))
+
+
+def test_start_with_an_address_that_is_wrong_at_each_host_is_refused(nowhere: dict[str, Any]):
+    nowhere["host"] += f",{nowhere['host']}"
+    with pytest.raises(ConfigError, match='wrong: database "nowhere" does not exist'):
+        require_migrated(settings_for(psycopg.conninfo.make_conninfo(**nowhere)))
 
 
 def test_owner_that_may_make_no_role_is_told_so_in_one_line(database_url: str):
