@@ -46,8 +46,12 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CommandError as error:
-            line = " ".join(str(error).split()).removesuffix(".")
-            raise click.ClickException(f"{line}.") from None
+            raise click.ClickException(line_of(error)) from None
+
+
+def line_of(error: CommandError) -> str:
+    """Write an error as one line; what it quotes may have several."""
+    return " ".join(str(error).split()).removesuffix(".") + "."
 
 
 @click.group(cls=Commands)
@@ -115,7 +119,7 @@ def run() -> None:
         try:
             purge_all(Settings.load(environ | stand_in | {"DATABASE_URL": url}))
         except CommandError as error:
-            click.echo(f"Warning: {error}", err=True)
+            click.echo(f"Warning: {line_of(error)}", err=True)
         api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
         environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
         settings = Settings.load(environ)
