@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from own_postgres import OwnPostgres, migrated_on
-from pgbouncer import PATIENCE, PgBouncer
+from pgbouncer import PATIENCE, TIMEOUTS, PgBouncer
 from psycopg.conninfo import make_conninfo
 from redis_server import RedisServer
 
@@ -16,8 +16,10 @@ import roles
 def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
     with migrated_on(tmp_path_factory.mktemp("pooled") / "postgres") as pooled:
         roles.grant(pooled.url, make_conninfo(pooled.url, user="tasks_api"))
-        pooled.execute(f"ALTER ROLE tasks_api SET statement_timeout = '{PATIENCE}'")
+        for name in TIMEOUTS:
+            pooled.execute(f"ALTER ROLE tasks_api SET {name} = '{PATIENCE}'")
         pooled.execute("ALTER ROLE tasks_api SET client_encoding = 'LATIN1'")
+        pooled.execute("ALTER ROLE tasks_api SET TimeZone = 'Asia/Kolkata'")
         yield pooled
 
 

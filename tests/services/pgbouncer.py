@@ -16,6 +16,7 @@ import embedded
 PROGRAM = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 POOL_SIZE = 2  # sessions of PostgreSQL for all clients of PgBouncer
 
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 PATIENCE = "20s"  # of the role, as an operator may have set it
 
 

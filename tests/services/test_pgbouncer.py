@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from flask import Flask
 from own_postgres import OwnPostgres
-from pgbouncer import PATIENCE, POOL_SIZE, PgBouncer
+from pgbouncer import PATIENCE, POOL_SIZE, TIMEOUTS, PgBouncer
 from processes import wait_until
 from support import User, assert_error, settings_for
 
@@ -24,10 +24,10 @@ SHOW = Query(
     "select_timeouts",
     "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),"
     " current_setting('idle_in_transaction_session_timeout'), current_setting('plan_cache_mode'),"
-    " current_setting('jit') WHERE $1::text IS NOT NULL",
+    " current_setting('jit'), current_setting('TimeZone') WHERE $1::text IS NOT NULL",
     ("user_id",),
 )
-OURS = (b"300ms", b"3s", b"10s", b"force_generic_plan", b"off")
+OURS = (b"300ms", b"3s", b"10s", b"force_generic_plan", b"off", b"UTC")
 
 
 @pytest.fixture
@@ -82,11 +82,8 @@ def test_our_timeouts_do_not_reach_other_clients(app: Flask, pooler: PgBouncer):
     for _ in range(2 * POOL_SIZE):
         assert alice.call("GET").status_code == 200
         with pooler.connect() as other:
-            shown = [
-                other.execute(show).fetchone()
-                for show in ("SHOW statement_timeout", "SHOW lock_timeout")
-            ]
-            assert shown == [(PATIENCE,), ("3s",)]  # the role's, of `make migrate`
+            shown = [other.execute(f"SHOW {name}".encode()).fetchone() for name in TIMEOUTS]
+            assert shown == [(PATIENCE,)] * len(TIMEOUTS)  # the role's
             owner = other.execute("SELECT current_setting('app.user_id', true)").fetchone()
             assert owner in [("",), (None,)]
 
