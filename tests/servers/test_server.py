@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import processes
 import pytest
-from processes import Process, ask, gunicorn, tasks_of, wait_until
+from processes import Process, ask, free_port, gunicorn, tasks_of, wait_until
 from raw_http import parse, send_raw
 from support import JSON, assert_error, token_for
 
@@ -204,3 +204,52 @@ def test_server_tells_no_version_and_each_header_once(api: Process):
 def test_body_without_content_type_is_415(api: Process):
     answer = api.call("POST", body=b'{"title": "Buy milk"}')
     assert_error(answer, 415, "unsupported_media_type")
+
+
+# Behind a proxy
+
+
+@pytest.fixture(scope="module")
+def trusting(folder: Path, url: str) -> Iterator[Process]:
+    """A server that trusts its proxy, and also listens on a Unix socket."""
+    port = free_port()
+    binds = f"--bind 127.0.0.1:{port} --bind unix:{folder / 'api.sock'}"
+    given = {"API_PORT": port, "TRUSTED_PROXIES": 1, "GUNICORN_CMD_ARGS": binds}
+    with gunicorn(folder, url, **given) as process:
+        yield process
+
+
+def is_secure(api: Process, version: str, line: str) -> bool:
+    request = f"GET /livez HTTP/{version}\r\nConnection: close\r\n{line}\r\n\r\n"
+    answer = parse(send_raw(api, request.encode()))
+    assert answer.status_code == 200
+    return "Strict-Transport-Security" in answer.headers
+
+
+VERSIONS = pytest.mark.parametrize("version", ["1.1", "1.0"])  # 1.0 is left to gunicorn's parser
+
+
+@VERSIONS
+def test_trusted_proxy_tells_the_scheme_by_one_header_alone(trusting: Process, version: str):
+    assert is_secure(trusting, version, "X-Forwarded-Proto: https")
+    for line in ("X-Forwarded-Proto: http", "X-Forwarded-Protocol: ssl", "X-Forwarded-Ssl: on"):
+        assert not is_secure(trusting, version, line)
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    "line", ["X-Forwarded-Proto: https", "X-Forwarded-Ssl: on", "SCRIPT_NAME: /livez"]
+)
+def test_header_that_no_trusted_proxy_has_sent_changes_nothing(
+    api: Process, version: str, line: str
+):
+    assert not is_secure(api, version, line)
+
+
+def test_unix_socket_is_served_as_a_port_is(trusting: Process, folder: Path):
+    connection, token = HTTPConnection("localhost"), token_for("alice")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(folder / "api.sock"))
+    for _ in range(2):  # on one connection
+        assert ask(connection, "GET", tasks_of("alice"), token=token).status_code == 200
+    connection.close()
