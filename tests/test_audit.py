@@ -1,5 +1,6 @@
 """The audit: who did what, when, and for which request; the API adds to it and cannot read it."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -121,6 +122,14 @@ def test_refused_token_and_export_are_entered(
     ]
 
 
+def test_export_that_fails_is_not_entered(app: Flask, alice: User, postgresql: psycopg.Connection):
+    postgresql.execute("REVOKE SELECT ON tasks FROM tasks_api")
+    postgresql.commit()
+    assert_error(alice.call("GET", "export"), 500, "internal_error")
+    app.extensions["auditor"].close(10)
+    assert audit_entries(postgresql) == []
+
+
 def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg.Connection):
     limited = create_app(settings_for(app.extensions["auditor"].url, rate_limit="1/day"))
     alice = User(limited.test_client(), "alice")
@@ -146,9 +155,12 @@ def test_entries_wait_for_a_database_that_is_away(
     wait_until(lambda: "the audit waits for the database" in caplog.text)
     auditor.close(0)
     assert "the audit lost 1 entries at the stop" in caplog.text
+    returned = datetime.now(UTC)
     auditor.url = database_url
     auditor.close(10)
     assert len(audit_entries(postgresql)) == 1
+    asked = postgresql.execute("SELECT at < %s FROM audit_log", [returned])
+    assert asked.fetchone() == (True,)
     assert caplog.text.count("the audit waits for the database") == 1
 
 

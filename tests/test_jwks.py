@@ -25,7 +25,7 @@ from jwt.algorithms import ECAlgorithm
 from support import assert_error
 
 import jwks
-from jwks import MOST_KEYS
+from jwks import LARGEST_KEY_SET, MOST_KEYS
 
 UNNAMED = "The token does not name its key."
 
@@ -181,6 +181,12 @@ def test_key_that_is_too_short_is_refused(issuer: Issuer, gate: Flask):
 def test_other_members_of_a_key_set_are_ignored(issuer: Issuer, gate: Flask):
     entry = issuer.keys[0].entry() | {"use": "sig", "key_ops": ["verify"], "x5c": [], "new": {}}
     issuer.behave = answer_with(json.dumps({"version": 2, "keys": [entry]}).encode())
+    assert ask(gate, issuer.token()).status_code == 200
+
+
+def test_set_as_large_as_one_may_be_is_taken(issuer: Issuer, gate: Flask):
+    entries = [issuer.keys[0].entry()] + [{}] * (MOST_KEYS - 1)
+    issuer.behave = answer_with(json.dumps({"keys": entries}).encode().ljust(LARGEST_KEY_SET))
     assert ask(gate, issuer.token()).status_code == 200
 
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 import yaml
 from flask import Flask
+from issuer import Issuer, ask
 from processes import free_port
 from support import SECRET, User, assert_error
 
@@ -104,6 +105,15 @@ def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
         task = alice.call("POST", **create).json
         alice.call("PATCH", f"{task['id']}/complete", headers={"Idempotency-Key": "complete"})
     assert heard == ["tasks_created", "tasks_created", "tasks_completed"]
+
+
+def test_fetch_of_the_issuers_keys_is_counted(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    heard: list[str] = []
+    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
+    assert ask(gate, issuer.token()).status_code == 200
+    assert heard == ["jwks_fetched"]
 
 
 # What operators are given

@@ -14,6 +14,8 @@ from replicas import Reader
 from statements import QUERIES
 from trail import CURRENT, Trail
 
+ASKED = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
+
 
 def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str):
     settings = settings_for(database_url, database_replica_url=database_url)
@@ -51,11 +53,10 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
     settings = settings_for(database_url, database_replica_url=away)
     primary = Database(settings)
     reader = Reader(settings, primary)
-    asked = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
     heard: list[str] = []
     monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
     for _ in range(2):
-        assert reader.fetch("select_tasks", **asked) == primary.fetch("select_tasks", **asked)
+        assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
         assert reader.is_away
     wait_until(lambda: heard.count("replica_failed") > 3)  # the alert looks for repeated ones
     reader._replica, nowhere = primary, reader._replica
@@ -73,9 +74,8 @@ def test_user_who_keeps_the_replica_busy_is_served_by_the_primary(
     trail = Trail({})
     trail.user = "alice"
     token = CURRENT.set(trail)
-    asked = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
     with reader._replica.connection():
-        assert reader.fetch("select_tasks", **asked)
+        assert reader.fetch("select_tasks", **ASKED)
     assert not reader.is_away
     CURRENT.reset(token)
     reader.close()

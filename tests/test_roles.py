@@ -74,6 +74,15 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
     }
 
 
+def test_api_role_reaches_a_database_that_is_closed_to_others(
+    owner_url: str, database_url: str, postgresql: psycopg.Connection
+):
+    postgresql.execute(f'REVOKE CONNECT ON DATABASE "{postgresql.info.dbname}" FROM PUBLIC')
+    postgresql.commit()
+    roles.grant(owner_url, database_url)
+    psycopg.connect(database_url).close()
+
+
 def test_table_that_would_take_the_entries_of_the_audit_is_refused(
     owner_url: str, database_url: str, api: psycopg.Connection
 ):
@@ -95,8 +104,12 @@ def test_function_that_would_run_as_the_owner_is_refused_in_an_old_database_too(
 
 
 def test_api_role_has_bounds_for_every_wait(api: psycopg.Connection):
-    for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]:
-        assert api.execute(f"SHOW {name}").fetchone() not in {("0",), None}
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    assert [api.execute(f"SHOW {name}").fetchone() for name in names] == [
+        ("5s",),
+        ("3s",),
+        ("10s",),
+    ]
 
 
 def tables_with_users() -> list[str]:

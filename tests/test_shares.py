@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import pytest
 from processes import wait_until
 
-from shares import Shares
+from shares import Place, Shares
 
 
 @pytest.fixture
@@ -101,3 +101,22 @@ def test_place_that_became_free_before_the_wait_is_taken_at_once(monkeypatch: py
 
     monkeypatch.setattr("shares.SimpleQueue", make_queue)
     assert shares.take("alice", 0)
+
+
+def test_place_that_becomes_free_as_the_next_gives_up_goes_to_the_one_after(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    shares = Shares(1)
+    first = shares.take("alice", 0)
+    after = Place("alice", first.line)
+    after.go = SimpleQueue()
+
+    class TooLate(SimpleQueue):
+        def get(self, **_: object) -> None:
+            after.line.append(after)
+            shares.give_back(first)
+            raise Empty
+
+    monkeypatch.setattr("shares.SimpleQueue", TooLate)
+    assert not shares.take("alice", 10)
+    assert not after.go.empty()
