@@ -1,6 +1,7 @@
 """What tests are given: a PostgreSQL server a session, a database and a client a test."""
 
 import gc
+import json
 import os
 import shutil
 import tempfile
@@ -17,29 +18,23 @@ from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, api_for, gate_of, make_key
 from migrating import NewDatabase
-from own_postgres import OwnPostgres, Postgres, database_on, migrated_on
+from own_postgres import (
+    OwnPostgres,
+    Postgres,
+    address_of,
+    database_on,
+    load_migrations,
+    migrated_on,
+)
 from pools import THREADS
 from processes import wait_until
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
-from support import API_ROLE, User, app_for, settings_for
+from support import API_ROLE, SET, Lines, User, app_for, listening, settings_for
 
 import embedded
-import migrate
-import roles
 from audit import Auditor
 from database import Database, DatabaseUnavailable
-
-
-def load_migrations(
-    host: str, port: int, user: str, dbname: str, password: str | None, **_: object
-) -> None:
-    url = psycopg.conninfo.make_conninfo(
-        host=host, port=port, user=user, dbname=dbname, password=password
-    )
-    migrate.migrate(url)
-    roles.grant(url, psycopg.conninfo.make_conninfo(url, **API_ROLE))
-
 
 SERVER_SETTINGS = ["fsync=off", "full_page_writes=off", "max_wal_size=64MB"]
 MEMORY = Path("/dev/shm")
@@ -77,7 +72,7 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
 
 LONGEST = ["test_schemathesis_at_length", "test_worker", "test_outage", "test_run"]
 LONGEST += ["test_jwks_fetches", "test_schemathesis", "test_transfer_limits"]
-LONGEST += ["test_list_combinations", "test_served"]
+LONGEST += ["test_list_combinations", "test_served", "test_jwks_waits"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
@@ -95,21 +90,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     folder = tmp_path_factory.mktemp("server") / "postgres"
     with embedded.running(folder, SERVER_SETTINGS) as url:
         yield address_of(url)
-
-
-def address_of(url: str) -> SimpleNamespace:
-    """Give pytest-postgresql an address in the form of its own servers."""
-    with psycopg.connect(url) as connection:
-        info = connection.info
-        return SimpleNamespace(
-            host=info.host,
-            port=info.port,
-            user=info.user,
-            password=info.password or None,
-            options="",
-            maintenance_dbname=info.dbname,
-            template_dbname=None,
-        )
 
 
 template = factories.postgresql_noproc(depends_on="server", load=[load_migrations])
@@ -260,6 +240,21 @@ def alice(app: Flask) -> User:
 @pytest.fixture
 def bob(app: Flask) -> User:
     return User(app.test_client(), "bob")
+
+
+@pytest.fixture
+def trashed(alice: User) -> dict:
+    """A task with all its fields set, as it was before it was deleted."""
+    task = alice.call("PUT", alice.create(**SET)["id"], json={"title": "t", "completed": True}).json
+    assert alice.call("DELETE", task["id"]).status_code == 204
+    return task
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """What was logged so far, each line as JSON."""
+    with listening("json") as stream:
+        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -270,3 +271,24 @@ def with_me(app: Flask) -> Flask:
 def ask(app: Flask, token: str, user_id: str = "alice") -> TestResponse:
     headers = {"Authorization": f"Bearer {token}"}
     return app.test_client().get(f"/api/{user_id}/me", headers=headers)
+
+
+def ask_at_once(app: Flask, tokens: list[str]) -> tuple[list[Any], list[float]]:
+    """Send each token from a thread of its own; return the answers and how long each took."""
+
+    def timed(token: str) -> tuple[Any, float]:
+        started = time.monotonic()
+        return ask(app, token), time.monotonic() - started
+
+    with ThreadPoolExecutor(len(tokens)) as threads:
+        answers, seconds = zip(*threads.map(timed, tokens), strict=True)
+    return list(answers), list(seconds)
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Give the background some seconds to do its work."""
+    for _ in range(1000):
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False

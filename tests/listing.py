@@ -1,4 +1,4 @@
-"""Lists, asked for and followed from page to page."""
+"""Lists and changes, asked for and followed from page to page."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -69,3 +69,42 @@ def cursor_of(user: User, **parameters: Any) -> str:
 
 def ids(tasks: list[dict[str, Any]]) -> list[int]:
     return [task["id"] for task in tasks]
+
+
+class Copy:
+    """A client's copy of a user's tasks, kept up to date by `changes` alone."""
+
+    def __init__(self, user: User, limit: int = 1000) -> None:
+        self.user = user
+        self.limit = limit
+        self.since: str | None = None
+        self.tasks: dict[int, dict] = {}
+
+    def ask(self) -> dict[str, Any]:
+        query = {"limit": self.limit} | ({"since": self.since} if self.since else {})
+        response = self.user.call("GET", "changes", query_string=query)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json
+        return answer
+
+    def follow(self) -> list[dict]:
+        """Apply one page of changes; return them."""
+        answer = self.ask()
+        self.since = answer["next"]
+        for change in answer["changes"]:
+            if change["deleted"]:
+                self.tasks.pop(change["id"], None)
+            else:
+                self.tasks[change["id"]] = change
+        return answer["changes"]
+
+    def catch_up(self) -> list[dict]:
+        changes: list[dict] = []
+        while page := self.follow():
+            changes += page
+        return changes
+
+    def all(self) -> list[dict]:
+        """List the copy as the API lists the tasks."""
+        tasks = [self.tasks[task_id] for task_id in sorted(self.tasks, reverse=True)]
+        return [{name: task[name] for name in task if name != "deleted"} for task in tasks]

@@ -16,9 +16,11 @@ from processes import as_url
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.executors import NoopExecutor
+from support import API_ROLE
 
 import embedded
 import migrate
+import roles
 
 SETTINGS = ("fsync=off", "max_connections=24")
 
@@ -36,6 +38,21 @@ def database_on(server: SimpleNamespace | NoopExecutor, name: str) -> Iterator[s
         connection.execute(create)
         yield as_url(make_conninfo(**login, dbname=name))
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
+
+
+def address_of(url: str) -> SimpleNamespace:
+    """Give pytest-postgresql an address in the form of its own servers."""
+    with psycopg.connect(url) as connection:
+        info = connection.info
+        return SimpleNamespace(
+            host=info.host,
+            port=info.port,
+            user=info.user,
+            password=info.password or None,
+            options="",
+            maintenance_dbname=info.dbname,
+            template_dbname=None,
+        )
 
 
 class Postgres:
@@ -119,6 +136,14 @@ class OwnPostgres(Postgres):
             for process in family:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
+
+
+def load_migrations(
+    host: str, port: int, user: str, dbname: str, password: str | None, **_: object
+) -> None:
+    url = make_conninfo(host=host, port=port, user=user, dbname=dbname, password=password)
+    migrate.migrate(url)
+    roles.grant(url, make_conninfo(url, **API_ROLE))
 
 
 @contextmanager

@@ -1,6 +1,10 @@
-"""What tests share: tokens, a user who calls, the one assertion about errors."""
+"""What tests share: tokens, a user who calls, the one assertion about errors, a log to read."""
 
+import io
+import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +17,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from config import Settings
+from logs import LineFormatter
 
 SECRET = "a secret of the tests, 32 bytes or more"
 API_ROLE = {"user": "tasks_api", "password": "only for tests"}
@@ -25,6 +30,9 @@ PREFLIGHT = FRONT_END | {
     "Access-Control-Request-Headers": "authorization,content-type",
 }
 PARENT = f"00-{TRACE}-{CALLER}-01"
+
+# All that a task may have beside its title, for a test that needs it set.
+SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home"], "description": "Two"}
 
 # Limits that are counted and announced, but never reached.
 GENEROUS = {"rate_limit": "1000000/second", "auth_failure_limit": "1000000/second"}
@@ -91,6 +99,13 @@ class User:
         return tasks
 
 
+def trash_of(user: User) -> list[dict]:
+    response = user.call("GET", f"/api/{user.id}/trash")
+    assert response.status_code == 200, response.text
+    assert "Link" not in response.headers
+    return response.json
+
+
 def assert_error(
     response: TestResponse, status: int, error: str, message: str | None = None
 ) -> dict[str, Any]:
@@ -124,3 +139,19 @@ def audit_entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
         "SELECT user_id, action, task_ids, detail, request_id FROM audit_log"
         " ORDER BY at, action, user_id"
     ).fetchall()
+
+
+Lines = Callable[[], list[Any]]
+
+
+@contextmanager
+def listening(form: str) -> Iterator[io.StringIO]:
+    root, stream = logging.getLogger(), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LineFormatter(form))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield stream
+    root.removeHandler(handler)
+    root.setLevel(level)

@@ -1,11 +1,7 @@
 """When the issuer's keys are fetched, how often, and what holds while that fails."""
 
 import socket
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -19,14 +15,14 @@ from issuer import (
     Issuer,
     answer_keys,
     answer_with,
-    api_for,
     ask,
-    drip,
+    ask_at_once,
+    eventually,
     gate_of,
     hang,
     make_key,
 )
-from support import assert_error, token_for
+from support import assert_error
 
 import jwks
 
@@ -47,27 +43,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch, eager: None) -> None:
 def stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat keys as old as soon as they are fetched."""
     monkeypatch.setattr(jwks, "REFRESH_AFTER", 0.0)
-
-
-def ask_at_once(app: Flask, tokens: list[str]) -> tuple[list[Any], list[float]]:
-    """Send each token from a thread of its own; return the answers and how long each took."""
-
-    def timed(token: str) -> tuple[Any, float]:
-        started = time.monotonic()
-        return ask(app, token), time.monotonic() - started
-
-    with ThreadPoolExecutor(len(tokens)) as threads:
-        answers, seconds = zip(*threads.map(timed, tokens), strict=True)
-    return list(answers), list(seconds)
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Give the background some seconds to do its work."""
-    for _ in range(1000):
-        if holds():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 # What is fetched, and how often
@@ -227,53 +202,6 @@ def test_keys_are_forgotten_after_a_day_without_the_issuer(
     issuer.come_back()
     monkeypatch.setattr(jwks, "FORGET_AFTER", 60.0)
     assert eventually(lambda: ask(gate, remembered).status_code == 200)
-
-
-def test_secret_keeps_working_while_the_issuer_hangs(issuer: Issuer):
-    issuer.behave = hang
-    app = api_for(better_auth_url=issuer.origin)
-    assert ask(app, token_for("alice")).status_code == 200
-    assert issuer.requests == []
-
-
-def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issuer, gate: Flask):
-    """With the real constants: four at once take as long as one, and then none waits."""
-    issuer.behave = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
-    started = time.monotonic()
-    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
-    for answer in answers:
-        assert_error(answer, 503, "unavailable")
-    assert time.monotonic() - started < 3.5
-    assert min(seconds) > 1.5
-    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
-    assert max(seconds) < 1
-    assert len(issuer.requests) == 1
-
-
-def test_fetch_beyond_its_time_holds_no_request(
-    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
-):
-    """A DNS lookup, for one, has no timeout that we could set."""
-    released = threading.Event()
-    monkeypatch.setattr(jwks, "fetch", lambda _: str(released.wait(10)).encode())
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 1.0)
-    for longest in [5.0, 0.7]:  # the first waits out its time, the second comes after it
-        answers, seconds = ask_at_once(gate, [issuer.token()])
-        assert_error(answers[0], 503, "unavailable")
-        assert seconds[0] < longest
-    released.set()
-
-
-def test_while_the_issuer_hangs_one_request_waits_for_it(
-    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.5)
-    issuer.behave = hang
-    ask(gate, issuer.token())
-    monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
-    assert eventually(lambda: all(thread.name != "jwks" for thread in threading.enumerate()))
-    _, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(8)])
-    assert len([each for each in seconds if each > 0.4]) <= 4
 
 
 def test_failed_fetch_is_told(issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch):

@@ -4,46 +4,18 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
-from issuer import Issuer, answer_with, ask
-from support import PARENT, TRACE, User, app_for, assert_error, settings_for, token_for
+from support import PARENT, TRACE, Lines, User, app_for, assert_error, listening
 
-from app import create_app
-from logs import LineFormatter
-from observe import BrokenOff, cause_of, fields_of, line_of_success, request_log
-from overload import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+from observe import BrokenOff, fields_of, line_of_success, request_log
 from trail import CURRENT, Run, Trail
 
 SECRETS = ["Buy milk", "private=1", "Bearer", "eyJ"]
-
-Lines = Callable[[], list[Any]]
-
-
-@contextmanager
-def listening(form: str) -> Iterator[io.StringIO]:
-    root, stream = logging.getLogger(), io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(LineFormatter(form))
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    yield stream
-    root.removeHandler(handler)
-    root.setLevel(level)
-
-
-@pytest.fixture
-def lines() -> Iterator[Lines]:
-    """What was logged so far, each line as JSON."""
-    with listening("json") as stream:
-        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 @pytest.fixture
@@ -96,71 +68,11 @@ def test_probe_that_succeeds_is_no_line_at_info(app: Flask, lines: Lines):
     assert lines() == []
 
 
-def test_probe_that_fails_is_a_line_with_its_cause(
-    app: Flask, lines: Lines, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("blueprints.health.pending_migrations", lambda _: ["0009"])
-    app.test_client().get("/readyz")
-    [line] = lines()
-    assert (line["level"], line["cause"]) == ("warning", "ApiError: The database lacks migrations.")
-
-
-def test_probe_that_postgresql_refuses_is_a_line_with_what_it_said(
-    app: Flask, lines: Lines, postgresql: psycopg.Connection
-):
-    postgresql.execute("REVOKE SELECT ON schema_migrations FROM tasks_api")
-    postgresql.commit()
-    assert app.test_client().get("/readyz").status_code == 503
-    [line] = lines()
-    assert (line["level"], line["sqlstate"]) == ("warning", "42501")
-    assert "permission denied" in line["cause"]
-
-
 def test_path_that_does_not_exist_is_logged_without_it(client: FlaskClient, lines: Lines):
     client.get("/private/alice")
     [line] = lines()
     assert (line["status"], line["route"]) == (404, None)
     assert "private" not in json.dumps(line)
-
-
-def test_token_that_is_refused_is_logged_with_the_reason(alice: User, lines: Lines):
-    old = {"Authorization": f"Bearer {token_for('alice', exp=1)}"}
-    for headers in [{"Authorization": ""}, old]:
-        alice.call("GET", headers=headers)
-    alice.call("GET", "/api/bob/tasks")
-    assert [line["refused"] for line in lines()] == ["missing", "expired", "owner"]
-    assert [line.get("user") for line in lines()] == [None, None, "alice"]
-
-
-def test_fault_of_ours_is_one_line_with_its_traceback(
-    app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
-):
-    def fetch(*_: object, **__: object) -> None:
-        raise RuntimeError("cause\nin two lines")
-
-    monkeypatch.setattr(app.extensions["database"], "fetch", fetch)
-    response = alice.call("GET")
-    [line] = lines()
-    assert (line["level"], line["status"]) == ("error", 500)
-    assert line["cause"] == "RuntimeError: cause\nin two lines"
-    assert line["exception"].startswith("Traceback")
-    assert line["request_id"] == response.json["details"]["request_id"]
-
-
-def test_row_that_a_constraint_refuses_does_not_reach_the_log(
-    alice: User, lines: Lines, postgresql: psycopg.Connection
-):
-    postgresql.execute("ALTER TABLE tasks ADD CONSTRAINT no_milk CHECK (title <> 'Buy milk')")
-    postgresql.execute("ALTER TABLE tasks ALTER COLUMN description SET NOT NULL")
-    postgresql.commit()
-    for title, status in [("Buy milk", 422), ("Buy bread", 500)]:
-        fields = {"title": title, "description": "private=1" if status == 422 else None}
-        assert alice.call("POST", json=fields).status_code == status
-    checked, missing = lines()
-    assert (checked["sqlstate"], checked["constraint"]) == ("23514", "no_milk")
-    assert missing["sqlstate"] == "23502"
-    assert "exception" in missing
-    assert not re.search("Buy|private", json.dumps([checked, missing]))
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
@@ -232,75 +144,6 @@ def test_streamed_answer_that_its_client_leaves_is_no_error_and_says_so(
     assert line["cause"] == "BrokenOff: its connection ended before it did"
 
 
-def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
-    lines: Lines, app: Flask, database_url: str, postgresql: psycopg.Connection
-):
-    limited = create_app(settings_for(database_url, auth_failure_limit="1/day"))
-    client = limited.test_client()
-    for headers in [{}, {}, {"Authorization": "Bearer x.y.z"}]:
-        client.get("/api/alice/tasks", headers=headers)
-    limited.extensions["auditor"].close(10)
-    assert [(line["status"], line["refused"]) for line in lines()] == [
-        (401, "missing"),
-        (429, "missing"),
-        (429, "malformed"),
-    ]
-    audited = postgresql.execute("SELECT action FROM audit_log ORDER BY at").fetchall()
-    assert audited == [("refuse",), ("limit",)]
-    limited.extensions["database"].close()
-
-
-def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
-    app: Flask, alice: User, lines: Lines
-):
-    held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
-    alice.call("GET", "export")
-    [line] = lines()
-    assert (line["status"], line["level"]) == (503, "warning")
-    assert line["cause"] == "NoPlace: its user receives 4 large answers"
-    for each in held:
-        each.close()
-
-
-def test_import_that_has_no_place_is_a_line_with_its_cause(app: Flask, alice: User, lines: Lines):
-    senders, slots = app.extensions["senders"], app.extensions["import_slots"]
-    sends = senders.take("alice", 0)
-    alice.call("POST", "import", json=[])
-    senders.give_back(sends)
-    for _ in range(IMPORTS_AT_ONCE):
-        slots.acquire()
-    alice.call("POST", "import", json=[])
-    for _ in range(IMPORTS_AT_ONCE):
-        slots.release()
-    assert [line["cause"] for line in lines()] == [
-        "NoPlace: its user sends another file",
-        "NoPlace: 4 other imports are being read",
-    ]
-
-
-def test_row_does_not_reach_the_log_where_the_role_is_the_tables_owner(
-    owner_url: str, postgresql: psycopg.Connection, lines: Lines
-):
-    """PostgreSQL tells such a role the whole row, as row-level security does not hold it."""
-    postgresql.execute("ALTER TABLE tasks ALTER COLUMN description SET NOT NULL")
-    postgresql.commit()
-    app = create_app(settings_for(owner_url))
-    alice = User(app.test_client(), "alice")
-    assert alice.call("POST", json={"title": "Buy bread"}).status_code == 500
-    [line] = lines()
-    assert line["sqlstate"] == "23502"
-    assert "Buy" not in json.dumps(line)
-    app.extensions["database"].close()
-
-
-def test_token_that_nobody_can_judge_is_logged_with_the_reason(
-    issuer: Issuer, gate: Flask, lines: Lines
-):
-    issuer.behave = answer_with(b"", "500 Internal Server Error")
-    assert ask(gate, issuer.token()).status_code == 503
-    assert lines()[-1]["refused"] == "keys_unavailable"
-
-
 @pytest.mark.parametrize(
     ("status", "fault", "is_short"),
     [
@@ -328,9 +171,3 @@ def test_line_of_a_library_names_the_request_during_which_it_was_written(lines: 
     CURRENT.reset(token)
     logging.getLogger("x").warning("said")
     assert [line.get("request_id") for line in lines()] == ["the-request", None]
-
-
-def test_value_that_postgresql_refuses_is_not_quoted_in_the_log():
-    error = psycopg.errors.InvalidTextRepresentation('invalid input: "Buy milk"')
-    assert cause_of(error, is_ours=False) == {"sqlstate": "22P02"}
-    assert "Buy milk" in cause_of(error, is_ours=True)["cause"]

@@ -1,4 +1,4 @@
-"""What the tests of real servers are given: gunicorn, and folders of an embedded PostgreSQL."""
+"""What the tests of real servers are given: gunicorn, copies of the project, and data folders."""
 
 import shutil
 import tempfile
@@ -16,6 +16,22 @@ from embedded import running
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return processes.copy_of_project(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the project, with the data that the tests before have left."""
+    folder = processes.copy_of_project(tmp_path_factory.mktemp("run"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project in which nothing has run."""
+    folder = processes.copy_of_project(tmp_path)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

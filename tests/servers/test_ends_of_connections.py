@@ -3,11 +3,13 @@
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import processes
-from processes import GREENLETS, Process, gunicorn, tasks_of
+from own_postgres import Postgres
+from processes import GREENLETS, Process, ask, gunicorn, tasks_of, wait_until
 from raw_http import head, read_to_end, statuses
 from support import token_for
 
@@ -48,3 +50,32 @@ def test_request_at_a_stop_is_done_and_answered_or_not_done(tmp_path: Path, url:
         answers = [statuses(answer_to(client)) for client in clients]
         assert api.wait() == 0
     assert {status for answer in answers for status in answer} <= {201}
+
+
+def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url: str):
+    options = {"measure": GREENLETS, "GRACEFUL_TIMEOUT": "60"}
+    with gunicorn(folder, url, **options) as process, ExitStack() as stack:
+        for sent in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\n\r\n") * 3:
+            stack.enter_context(connect(process)).sendall(sent)
+        started = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - started < 10
+        assert "Traceback" not in process.output()
+
+
+def test_request_on_a_kept_connection_is_answered_while_the_server_stops(folder: Path, url: str):
+    database = Postgres(url)
+    with gunicorn(folder, url) as process, ThreadPoolExecutor() as pool:
+        task_id = process.create()
+        kept = process.connect()
+        assert ask(kept, "GET", "/livez").status_code == 200
+        with database.locked(task_id):
+            toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
+            wait_until(database.waiting)
+            process.popen.terminate()
+            answer = ask(kept, "GET", "/livez")
+            assert answer.status_code == 200
+            assert process.popen.poll() is None
+        assert toggle.result().status_code == 200
+        assert process.wait() == 0
+        kept.close()

@@ -1,11 +1,10 @@
-"""`make run`: real starts of manage.py in a copy of the project, stopped, killed and refused."""
+"""`make run`: real starts of manage.py in a copy of the project, stopped and killed."""
 
 import json
 import os
 import shlex
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import time
@@ -23,7 +22,7 @@ import psycopg
 import pytest
 from embedding import pid_of_server
 from own_postgres import database_on
-from processes import GREENLETS, Process, as_url, free_port, manage_run, wait_until, wait_until_gone
+from processes import GREENLETS, Process, manage_run, wait_until, wait_until_gone
 from support import SECRET
 
 import embedded
@@ -31,22 +30,6 @@ import manage
 import migrate
 
 DEADLINE = 10  # seconds in which everything that was started has to end
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the project, with the data that the tests before have left."""
-    folder = processes.copy_of_project(tmp_path_factory.mktemp("run"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project in which nothing has run."""
-    folder = processes.copy_of_project(tmp_path)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def curl_line(process: Process) -> str:
@@ -86,16 +69,6 @@ def slow_toggle(process: Process, folder: Path) -> Iterator[tuple[psycopg.Connec
             waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             wait_until(lambda: other.execute(waiting).fetchone())
         yield connection, toggle
-
-
-def refusal(folder: Path, **environment: object) -> str:
-    """Try to start, and return the one line that says why it does not."""
-    given = {"API_PORT": free_port()} | environment
-    with processes.running(["manage.py", "run"], folder, **given) as process:
-        assert process.wait() == 1, process.output()
-        [line] = process.lines()
-    assert line.startswith("Error: ")
-    return line
 
 
 # The first start
@@ -197,52 +170,6 @@ def test_killed_database_ends_the_api_with_one_line(project: Path):
         assert process.lines()[-1].startswith("Error: PostgreSQL has ended")
         assert "Traceback" not in process.output()
         wait_until_gone(family, DEADLINE)
-
-
-# Refusals
-
-
-def test_second_start_on_one_folder_is_refused_and_the_first_goes_on(project: Path):
-    with manage_run(project, BETTER_AUTH_SECRET=SECRET) as first:
-        task_id = first.create()
-        assert "already running" in refusal(project)
-        assert processes.manage(project, "migrate")[0] == 0  # uses the running server
-        assert "Set API_PORT" in refusal(project, API_PORT=first.port)
-        assert first.call("GET", task_id).status_code == 200
-        assert first.stop() == 0
-
-
-def test_taken_port_is_refused_with_its_name(fresh: Path):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        line = refusal(fresh, API_PORT=port)
-    assert f"127.0.0.1 port {port}" in line
-    assert "Set API_PORT" in line
-    assert not (fresh / ".data").exists()
-
-
-def test_given_database_without_secret_or_issuer_is_refused(project: Path):
-    line = refusal(project, DATABASE_URL="postgresql://localhost/tasks")
-    assert "Set BETTER_AUTH_SECRET" in line
-    assert "BETTER_AUTH_URL" in line
-
-
-@pytest.mark.parametrize("program", [["manage.py", "run"], ["-m", "gunicorn", "wsgi:application"]])
-def test_short_secret_is_refused_with_the_same_line_by_both(project: Path, program: list[str]):
-    with processes.running(program, project, BETTER_AUTH_SECRET="short") as process:
-        assert process.wait() == 1
-        [line] = process.lines()
-    assert line.startswith("Error: BETTER_AUTH_SECRET must be 32 bytes or more")
-
-
-def test_database_behind_the_code_is_refused_with_the_command_to_run(
-    project: Path, postgresql: psycopg.Connection, database_url: str
-):
-    with postgresql.transaction():
-        postgresql.execute("DROP TABLE tasks, schema_migrations")
-    line = refusal(project, DATABASE_URL=as_url(database_url), BETTER_AUTH_SECRET=SECRET)
-    assert "0001" in line
-    assert "make migrate" in line
 
 
 # A given database

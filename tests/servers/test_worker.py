@@ -1,11 +1,11 @@
-"""A real gunicorn with worker.py: slow clients, overload, silent servers, and how it stops."""
+"""A real gunicorn with worker.py: slow clients, overload, and silent servers."""
 
 import re
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event
 
@@ -14,7 +14,8 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 from issuer import Behaviour, Issuer, hang, make_key
-from processes import GREENLETS, Process, ask, gunicorn, tasks_of, wait_until
+from own_postgres import Postgres
+from processes import GREENLETS, Process, gunicorn, tasks_of, wait_until
 from support import SECRET, assert_error, token_for
 
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
@@ -40,14 +41,6 @@ def api(folder: Path, url: str) -> Iterator[Process]:
     with gunicorn(folder, url, measure=GREENLETS, DATABASE_POOL_SIZE=POOL_SIZE) as process:
         yield process
         assert CRASH not in process.output()
-
-
-@contextmanager
-def row_locked(url: str, task_id: int) -> Iterator[None]:
-    with psycopg.connect(url) as lock:
-        lock.execute("SELECT FROM tasks WHERE id = %s FOR UPDATE", [task_id])
-        yield
-        lock.rollback()
 
 
 def connect(api: Process) -> socket.socket:
@@ -222,7 +215,7 @@ def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_wai
         return status, time.monotonic() - started
 
     with ThreadPoolExecutor(10 * POOL_SIZE) as pool:
-        with row_locked(url, task_id):
+        with Postgres(url).locked(task_id):
             toggles = [pool.submit(toggle) for _ in range(10 * POOL_SIZE)]
             others = [api.call("GET", user="bob").status_code for _ in range(10)]
             wait_until(lambda: sum(each.done() for each in toggles) >= 10 * POOL_SIZE - SHARE)
@@ -276,37 +269,3 @@ def test_connection_without_a_request_is_ended_in_its_time(folder: Path, url: st
             client.sendall(begun)
             assert client.recv(1024) == b""
         assert CRASH not in process.output()
-
-
-# The stop
-
-
-def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url: str):
-    options = {"measure": GREENLETS, "GRACEFUL_TIMEOUT": "60"}
-    with gunicorn(folder, url, **options) as process, ExitStack() as stack:
-        for sent in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\n\r\n") * 3:
-            stack.enter_context(connect(process)).sendall(sent)
-        started = time.monotonic()
-        assert process.stop() == 0
-        assert time.monotonic() - started < 10
-        assert CRASH not in process.output()
-
-
-def test_request_on_a_kept_connection_is_answered_while_the_server_stops(folder: Path, url: str):
-    with gunicorn(folder, url) as process, ThreadPoolExecutor() as pool:
-        task_id = process.create()
-        kept = process.connect()
-        assert ask(kept, "GET", "/livez").status_code == 200
-        with row_locked(url, task_id):
-            toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
-            with psycopg.connect(url, autocommit=True) as other:
-                waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                waiting += " AND datname = current_database()"
-                wait_until(lambda: other.execute(waiting).fetchone())
-            process.popen.terminate()
-            answer = ask(kept, "GET", "/livez")
-            assert answer.status_code == 200
-            assert process.popen.poll() is None
-        assert toggle.result().status_code == 200
-        assert process.wait() == 0
-        kept.close()

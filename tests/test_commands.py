@@ -1,0 +1,109 @@
+"""The commands of manage.py, run in this process: what they print, write and refuse."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+from processes import free_port, manage_here
+from support import SECRET
+
+import config
+import generated
+import serving
+from config import SETTINGS
+
+
+@pytest.mark.parametrize("command", ["run", "migrate", "purge"])
+def test_where_no_server_is_brought_along_an_address_is_asked_for(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "embedded", None)  # as in the container image
+    code, [line] = manage_here(monkeypatch, tmp_path, command, API_PORT=free_port())
+    assert code == 1
+    assert line.startswith("Error: Set DATABASE_URL: ")
+
+
+def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+    given |= {"JWT_ISSUER": "https://issuer", "JWT_AUDIENCE": "https://audience"}
+    code, [token] = manage_here(monkeypatch, tmp_path, "token", **given)
+    assert code == 0
+    claims = jwt.decode(token, SECRET, ["HS256"], audience="https://audience")
+    assert (claims["iss"], claims["sub"]) == ("https://issuer", "demo")
+
+
+def test_command_token_without_a_secret_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_URL": "http://localhost:3000"}
+    code, [line] = manage_here(monkeypatch, tmp_path, "token", **given)
+    assert code == 1
+    assert line.startswith("Error: Set BETTER_AUTH_SECRET: ")
+
+
+def test_command_token_for_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+    code, [line] = manage_here(monkeypatch, tmp_path, "token", "", **given)
+    assert code == 1
+    assert line.startswith("Error: ")
+
+
+def test_command_docs_says_that_the_image_has_no_files_to_generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "generated", None)
+    code, [line] = manage_here(monkeypatch, tmp_path, "docs")
+    assert code == 1
+    assert line.startswith("Error: ")
+
+
+def test_command_docs_writes_the_generated_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written = {tmp_path / file.name: text for file, text in generated.files().items()}
+    assert len(written) == 3
+    monkeypatch.setattr("generated.files", lambda: written)
+    assert manage_here(monkeypatch, tmp_path, "docs") == (0, [])
+    assert all(file.read_text() == text for file, text in written.items())
+
+
+CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_wrong_value_is_refused_with_the_name_of_its_setting(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    code, [line] = manage_here(monkeypatch, tmp_path, "run", **{name.upper(): "~"})
+    assert code == 1
+    assert line.startswith(f"Error: {name.upper()} must be ")
+
+
+def test_without_a_secret_no_curl_line_is_printed():
+    settings = config.Settings(better_auth_url="http://localhost:3000", api_host="::")
+    text = serving.banner(settings)
+    assert "http://[::1]:8000/docs" in text
+    assert "curl" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [(['USER_ID=o\'neil; echo "`id`"'], '3 o\'neil; echo "`id`"'), ([], "2")],
+)
+def test_make_token_passes_any_user_id_on_as_it_is(tmp_path: Path, given: list[str], passed: str):
+    python = tmp_path / "python"
+    python.write_text("""#!/bin/sh\necho "$#" "$3"\n""")
+    python.chmod(0o755)
+    command = ["make", "-s", "-o", ".venv/run", "token", f"BIN={tmp_path}", *given]
+    done = subprocess.run(command, cwd=config.PROJECT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == passed
+
+
+def test_run_on_a_port_that_is_taken_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given["API_PORT"] = taken.getsockname()[1]
+        code, lines = manage_here(monkeypatch, tmp_path, "run", **given)
+    assert code == 1
+    assert [line.partition(" 127")[0] for line in lines] == ["Error: Cannot listen on"]

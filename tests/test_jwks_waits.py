@@ -1,0 +1,58 @@
+"""How long requests wait for an issuer that hangs, and how many of them."""
+
+import threading
+import time
+
+import pytest
+from flask import Flask
+from issuer import Issuer, api_for, ask, ask_at_once, drip, eventually, hang
+from support import assert_error, token_for
+
+import jwks
+
+
+def test_secret_keeps_working_while_the_issuer_hangs(issuer: Issuer):
+    issuer.behave = hang
+    app = api_for(better_auth_url=issuer.origin)
+    assert ask(app, token_for("alice")).status_code == 200
+    assert issuer.requests == []
+
+
+def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issuer, gate: Flask):
+    """With the real constants: four at once take as long as one, and then none waits."""
+    issuer.behave = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+    started = time.monotonic()
+    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    for answer in answers:
+        assert_error(answer, 503, "unavailable")
+    assert time.monotonic() - started < 3.5
+    assert min(seconds) > 1.5
+    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    assert max(seconds) < 1
+    assert len(issuer.requests) == 1
+
+
+def test_fetch_beyond_its_time_holds_no_request(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    """A DNS lookup, for one, has no timeout that we could set."""
+    released = threading.Event()
+    monkeypatch.setattr(jwks, "fetch", lambda _: str(released.wait(10)).encode())
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 1.0)
+    for longest in [5.0, 0.7]:  # the first waits out its time, the second comes after it
+        answers, seconds = ask_at_once(gate, [issuer.token()])
+        assert_error(answers[0], 503, "unavailable")
+        assert seconds[0] < longest
+    released.set()
+
+
+def test_while_the_issuer_hangs_one_request_waits_for_it(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.5)
+    issuer.behave = hang
+    ask(gate, issuer.token())
+    monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
+    assert eventually(lambda: all(thread.name != "jwks" for thread in threading.enumerate()))
+    _, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(8)])
+    assert len([each for each in seconds if each > 0.4]) <= 4

@@ -1,0 +1,201 @@
+"""Tasks deleted for good: one, the whole trash, and what `manage.py purge` finds too old."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import processes
+import psycopg
+import pytest
+from flask import Flask
+from support import User, trash_of
+
+from database import Database
+
+TRASH = "/api/alice/trash"
+
+
+def fill(postgresql: psycopg.Connection, owners: list[str], tasks: int, days: int = 0) -> None:
+    """Put tasks into the trash of each owner, as so many deletions would, days ago."""
+    postgresql.execute(
+        "INSERT INTO tasks (user_id, title, version, deleted_at)"
+        " SELECT owner, 'old', n + 1, now() - make_interval(days => %s)"
+        " FROM unnest(%s::text[]) AS owner, generate_series(1, %s) AS n",
+        (days, owners, tasks),
+    )
+    postgresql.execute(
+        "INSERT INTO task_counters AS c (user_id, version, stored)"
+        " SELECT owner, %s, %s FROM unnest(%s::text[]) AS owner"
+        " ON CONFLICT (user_id) DO UPDATE SET stored = c.stored + excluded.stored,"
+        " version = greatest(c.version, excluded.version)",
+        (tasks + 1, tasks, owners),
+    )
+    postgresql.commit()
+
+
+def counts(postgresql: psycopg.Connection, owner: str = "alice") -> tuple[int, int, int]:
+    """Count what a user has stored, by counter and in fact, and the tombstones."""
+    postgresql.rollback()
+    row = postgresql.execute(
+        "SELECT (SELECT stored FROM task_counters WHERE user_id = %(owner)s),"
+        " (SELECT count(*) FROM tasks WHERE user_id = %(owner)s),"
+        " (SELECT count(*) FROM purged_tasks WHERE user_id = %(owner)s)",
+        {"owner": owner},
+    ).fetchone()
+    assert row
+    return row
+
+
+def test_purged_task_is_gone_and_leaves_a_tombstone(
+    alice: User, trashed: dict, postgresql: psycopg.Connection
+):
+    response = alice.call("DELETE", f"{TRASH}/{trashed['id']}")
+    assert (response.status_code, response.data) == (204, b"")
+    assert trash_of(alice) == []
+    assert counts(postgresql) == (0, 0, 1)
+    rows = postgresql.execute("SELECT id, version FROM purged_tasks").fetchall()
+    assert rows == [(trashed["id"], 5)]
+    assert alice.create()["version"] == 6
+
+
+def test_emptied_trash_is_empty_and_the_tasks_stay(
+    alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection
+):
+    task, other = alice.create(), bob.create()
+    bob.call("DELETE", other["id"])
+    response = alice.call("DELETE", TRASH)
+    assert (response.status_code, response.data) == (204, b"")
+    assert (alice.all(), trash_of(alice)) == ([task], [])
+    assert counts(postgresql) == (1, 1, 1)
+    assert len(trash_of(bob)) == 1
+    assert alice.call("DELETE", TRASH).status_code == 204
+
+
+def test_trash_of_thousands_is_emptied_in_short_statements(
+    alice: User, postgresql: psycopg.Connection
+):
+    fill(postgresql, ["alice"], 3500)
+    assert alice.call("DELETE", TRASH).status_code == 204
+    assert counts(postgresql) == (0, 0, 3500)
+    lengths = "SELECT cardinality(task_ids) FROM audit_log WHERE action = 'purge' ORDER BY 1"
+    assert postgresql.execute(lengths).fetchall() == [(500,), (1000,), (1000,), (1000,)]
+
+
+def test_many_purges_restores_and_emptyings_at_once_count_each_task_once(
+    app: Flask, alice: User, postgresql: psycopg.Connection
+):
+    ids = [alice.create()["id"] for _ in range(30)]
+    for task_id in ids:
+        alice.call("DELETE", task_id)
+    calls = [("DELETE", f"{TRASH}/{task_id}") for task_id in ids[:20]] * 2
+    calls += [("POST", f"{TRASH}/{task_id}/restore") for task_id in ids[10:]] * 2
+    calls.insert(40, ("DELETE", TRASH))
+
+    def call(given: tuple[str, str]) -> int:
+        return User(app.test_client(), "alice").call(*given).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(call, calls))
+    assert set(answers) <= {200, 204, 404}
+    stored, in_fact, tombstones = counts(postgresql)
+    assert stored == in_fact == answers.count(200)
+    assert tombstones == 30 - stored
+    assert trash_of(alice) == []
+
+
+# manage.py purge
+
+
+@pytest.fixture
+def purge(
+    owner_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, list[str]]]:
+    def run(**environment: object) -> tuple[int, list[str]]:
+        given = {"DATABASE_URL": processes.as_url(owner_url)} | environment
+        return processes.manage_here(monkeypatch, tmp_path, "purge", **given)
+
+    return run
+
+
+def deleted(tasks: int, days: int = 30) -> str:
+    others = "0 expired idempotency keys, 0 audit entries older than 365 days"
+    return f"Deleted {tasks} tasks that were in the trash for {days} days, {others}."
+
+
+def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
+    alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: Callable
+):
+    task = bob.create()
+    fill(postgresql, ["alice"], 2500, days=31)
+    fill(postgresql, [f"user {number}" for number in range(1, 1100, 2)], 1, days=31)
+    fill(postgresql, [f"user {number}" for number in range(0, 1100, 2)], 1, days=29)
+    assert purge() == (0, [deleted(3050)])
+    assert counts(postgresql) == (1, 1, 2500)
+    assert [each["id"] for each in trash_of(alice)] == [trashed["id"]]
+    assert counts(postgresql, "user 0") == (1, 1, 0)
+    assert counts(postgresql, "user 1099") == (0, 0, 1)
+    assert bob.all() == [task]
+    assert purge() == (0, [deleted(0)])
+    assert purge(TRASH_DAYS=29) == (0, [deleted(550, days=29)])
+
+
+def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
+    trashed: dict, postgresql: psycopg.Connection, purge: Callable
+):
+    postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '31 days'")
+    postgresql.execute("INSERT INTO audit_log VALUES (now() - interval '366 days', 'x', 'x')")
+    postgresql.execute("ALTER TABLE idempotency_keys RENAME TO elsewhere")
+    postgresql.commit()
+    code, [line] = purge()
+    assert code == 1
+    assert line.startswith("Error: Not all was deleted, run it again: ")
+    left = (
+        "SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM audit_log WHERE action = 'x')"
+    )
+    assert postgresql.execute(left).fetchone() == (0, 0)
+
+
+def test_purge_gives_tombstones_a_version_of_their_own(
+    trashed: dict, postgresql: psycopg.Connection, purge: Callable
+):
+    postgresql.execute("ALTER TABLE tasks DISABLE TRIGGER tasks_count_update")
+    postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '31 days'")
+    postgresql.commit()
+    assert purge()[0] == 0
+    rows = postgresql.execute("SELECT id, version FROM purged_tasks").fetchall()
+    assert rows == [(trashed["id"], 5)]
+
+
+def test_purge_without_a_database_ends_in_one_line(purge: Callable):
+    code, lines = purge(DATABASE_URL="postgresql://localhost:1/nowhere")
+    assert code == 1
+    assert [line for line in lines if "Traceback" in line] == []
+    assert lines[-1].startswith("Error: Not all was deleted, run it again: ")
+
+
+def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: Callable, database_url: str):
+    code, [line] = purge(DATABASE_URL=processes.as_url(database_url))
+    assert code == 1
+    assert "set MIGRATION_DATABASE_URL" in line
+
+
+def test_purge_is_safe_beside_users(app: Flask, alice: User, postgresql: psycopg.Connection):
+    """A task that has left the trash, or come back to it, since it was found there stays."""
+    database: Database = app.extensions["database"]
+    ids = [alice.create()["id"] for _ in range(3)]
+    for task_id in ids:
+        alice.call("DELETE", task_id)
+    [(found, newest)] = database.fetch("select_trash_chunks", user_id="alice", days=None, size=1000)
+    for task_id in ids[:2]:
+        alice.call("POST", f"{TRASH}/{task_id}/restore")
+    alice.call("DELETE", ids[1])
+    [(_, number)] = database.fetch(
+        "delete_trashed_tasks",
+        user_id="alice",
+        task_ids=found.decode(),
+        newest=int(newest),
+        versions=None,
+    )
+    assert number == b"1"
+    assert [task["id"] for task in trash_of(alice)] == [ids[1]]
+    assert counts(postgresql) == (2, 2, 1)
