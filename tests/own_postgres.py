@@ -127,9 +127,11 @@ class OwnPostgres(Postgres):
     def frozen(self) -> Iterator[None]:
         """Stop every process of the server: it accepts what is sent, and answers nothing."""
         postmaster = self.postmaster()
+        postmaster.suspend()
         family = [postmaster, *postmaster.children()]
-        for process in family:
-            process.suspend()
+        for process in family[1:]:
+            with suppress(psutil.NoSuchProcess):  # as a backend whose client has just left
+                process.suspend()
         try:
             yield
         finally:
