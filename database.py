@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 from threading import Lock, Thread
 from time import monotonic
+from typing import Literal
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -66,7 +67,7 @@ def status_of(error: psycopg.Error) -> int:
 class Database:
     """A process's connections. Nothing connects before the first request, so it may be forked."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_primary: bool = True) -> None:
         self._timeouts: dict[str, Value] = {
             "statement_timeout": str(settings.database_statement_timeout),
             "lock_timeout": str(LOCK_TIMEOUT),
@@ -74,6 +75,7 @@ class Database:
         }
         self._reply_timeout = settings.database_statement_timeout / 1000 + REPLY_MARGIN
         self._url = settings.database_url
+        self._is_primary = is_primary
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             self._url,
             connection_class=Connection if settings.database_prepare else UnpreparedConnection,
@@ -194,7 +196,7 @@ class Database:
                 raise DatabaseUnavailable("no connection was free, and none answers") from None
             if not connection.is_stale():
                 return connection
-            tell("connection_stale")
+            self._tell("connection_stale")
             self._discard(connection)
             self._pool.putconn(connection)
             self._probe()
@@ -207,6 +209,10 @@ class Database:
             return self._pool.getconn()
         finally:
             self._waiting.pop()
+
+    def _tell(self, event: Literal["connection_stale", "probe_failed"]) -> None:
+        if self._is_primary:  # of a replica's failures, replicas.py tells
+            tell(event)
 
     def _discard(self, connection: Connection) -> None:
         """Close a connection, and the idle others too: what ended one has ended them as well."""
@@ -254,7 +260,7 @@ class Database:
         try:
             Connection.connect(self._url, **CONNECTION_OPTIONS).close()
         except psycopg.OperationalError:
-            tell("probe_failed")
+            self._tell("probe_failed")
             raise
         self._answered_at = monotonic()
         self._suspect = self._down = False

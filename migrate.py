@@ -24,6 +24,7 @@ DBMATE = Path(sys.executable).with_name("dbmate")
 LOCK_KEY = 0x7461736B73  # "tasks"
 RUNNER_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
+UNBOUNDED = "-c statement_timeout=0 -c lock_timeout=0"  # migrations set what they need
 
 
 # Errors of libpq and the server that waiting does not mend: the address is wrong.
@@ -132,8 +133,9 @@ def only_runner(url: str) -> Iterator[Connection]:
 
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
+    is_bounded = connection.run("select_whether_time_is_bounded", {}).get_value(0, 0) == b"t"
     environment = os.environ | {
-        "DATABASE_URL": dbmate_url(connection),
+        "DATABASE_URL": dbmate_url(connection, UNBOUNDED if is_bounded else ""),
         "DBMATE_MIGRATIONS_DIR": str(MIGRATIONS_FOLDER),
         "DBMATE_NO_DUMP_SCHEMA": "true",
         "DBMATE_STRICT": "true",
@@ -143,8 +145,8 @@ def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
         raise CommandError(f"dbmate {command} failed.")
 
 
-def dbmate_url(connection: Connection) -> str:
-    """Write the address of an open connection as dbmate's driver reads it.
+def dbmate_url(connection: Connection, options: str = "") -> str:
+    """Write the address of an open connection, with more options, as dbmate's driver reads it.
 
     That driver knows less than libpq: no service files, no channel_binding, TLS unless told not to.
     """
@@ -153,7 +155,9 @@ def dbmate_url(connection: Connection) -> str:
     query = {"sslmode": "require" if connection.pgconn.ssl_in_use else "disable"}
     if str(given.get("sslmode", "")).startswith("verify-"):
         query["sslmode"] = str(given["sslmode"])
-    for name in ("options", "sslrootcert", "sslcert", "sslkey"):
+    if options := f"{given.get('options') or ''} {options}".strip():
+        query["options"] = options
+    for name in ("sslrootcert", "sslcert", "sslkey"):
         if given.get(name) and given[name] != "system":
             query[name] = str(given[name])
     login = quote(info.user, safe="")

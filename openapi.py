@@ -83,7 +83,6 @@ CONDITIONS = {
         "schema": {"type": "string", "examples": ['"57"']},
     },
 }
-STATUS_OF_ENDPOINT = {"tasks.list_tasks": 414, "transfer.export_tasks": 406}
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": "Idempotency-Key",
@@ -171,14 +170,16 @@ class SharedDescription(BasePlugin):
             statuses = {401, 422, 429, 500, 503}
             if rule.arguments > {"user_id"}:
                 statuses |= {404}
-            if rule.endpoint in STATUS_OF_ENDPOINT:
-                statuses |= {STATUS_OF_ENDPOINT[rule.endpoint]}
+            if rule.endpoint == "transfer.export_tasks":
+                statuses |= {406}
             if "requestBody" in operation:
                 statuses |= {400, 415}
                 content = operation["requestBody"]["content"]
                 if MERGE_PATCH in content:  # either type is read as a patch
                     content["application/json"] = content[MERGE_PATCH]
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
+            if "query" in heeded:
+                statuses |= {414}
             for header in filter(heeded.__contains__, CONDITIONS):
                 operation.setdefault("parameters", []).append(CONDITIONS[header])
             if method.upper() in WRITES:

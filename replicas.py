@@ -21,6 +21,8 @@ LARGE_READS = frozenset(
     name for name, query in QUERIES.items() if re.search("(json|string)_agg\\(", query.text)
 )
 STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
+# It serves: one statement took long, or was in the way of what the primary has written.
+STEPPED_BACK = (DatabaseBusy, psycopg.errors.QueryCanceled, psycopg.errors.SerializationFailure)
 PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
 
 
@@ -32,7 +34,8 @@ class Reader:
         timeout = min(settings.database_statement_timeout, STATEMENT_TIMEOUT)
         url = settings.database_replica_url
         self._replica = Database(
-            replace(settings, database_url=url, database_statement_timeout=timeout)
+            replace(settings, database_url=url, database_statement_timeout=timeout),
+            is_primary=False,
         )
         self.is_away = False
         self._lock = Lock()
@@ -59,7 +62,7 @@ class Reader:
         try:
             with self._replica.connection() as connection:
                 replayed, read = connection.run_together(["select_version", name], values)
-        except (DatabaseBusy, psycopg.errors.QueryCanceled):
+        except STEPPED_BACK:
             return None
         except (DatabaseUnavailable, psycopg.Error) as error:
             if isinstance(error, psycopg.Error) and status_of(error) < 500:

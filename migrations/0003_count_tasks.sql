@@ -14,5 +14,5 @@ BEGIN
 END $$;
 
 -- migrate:down transaction:false
--- The counters stay: a version that a client has seen never comes back.
+-- The counters stay, until 0002 is undone: no version that a client has seen comes back before.
 SELECT 1;

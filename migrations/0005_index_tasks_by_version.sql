@@ -4,4 +4,4 @@
 CREATE INDEX CONCURRENTLY tasks_version ON tasks (user_id, version, id);
 
 -- migrate:down transaction:false
-DROP INDEX CONCURRENTLY tasks_version;
+DROP INDEX CONCURRENTLY IF EXISTS tasks_version;

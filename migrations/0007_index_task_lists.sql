@@ -5,4 +5,4 @@ CREATE INDEX CONCURRENTLY tasks_list ON tasks (user_id, id)
 INCLUDE (version, completed, priority, due_at, tag_bits, title) WHERE deleted_at IS NULL;
 
 -- migrate:down transaction:false
-DROP INDEX CONCURRENTLY tasks_list;
+DROP INDEX CONCURRENTLY IF EXISTS tasks_list;

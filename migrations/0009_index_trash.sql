@@ -6,4 +6,4 @@ CREATE INDEX CONCURRENTLY tasks_trash ON tasks (user_id, version, id) INCLUDE (d
 WHERE deleted_at IS NOT NULL;
 
 -- migrate:down transaction:false
-DROP INDEX CONCURRENTLY tasks_trash;
+DROP INDEX CONCURRENTLY IF EXISTS tasks_trash;

@@ -5,4 +5,4 @@ CREATE INDEX CONCURRENTLY tasks_due ON tasks (user_id, due_at, id)
 INCLUDE (completed, priority, tag_bits) WHERE deleted_at IS NULL;
 
 -- migrate:down transaction:false
-DROP INDEX CONCURRENTLY tasks_due;
+DROP INDEX CONCURRENTLY IF EXISTS tasks_due;

@@ -6,4 +6,4 @@ CREATE INDEX CONCURRENTLY tasks_updated ON tasks (user_id, version, id)
 INCLUDE (completed, priority, due_at, tag_bits, deleted_at);
 
 -- migrate:down transaction:false
-DROP INDEX CONCURRENTLY tasks_updated;
+DROP INDEX CONCURRENTLY IF EXISTS tasks_updated;

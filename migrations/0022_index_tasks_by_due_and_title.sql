@@ -8,4 +8,4 @@ CREATE INDEX CONCURRENTLY tasks_due_title ON tasks (user_id, due_at, id, lower(t
 INCLUDE (completed, priority, tag_bits, title) WHERE deleted_at IS NULL;
 
 -- migrate:down transaction:false
-DROP INDEX CONCURRENTLY tasks_due_title;
+DROP INDEX CONCURRENTLY IF EXISTS tasks_due_title;

@@ -20,6 +20,11 @@ SELECT string_agg(version, ',' ORDER BY version)
 FROM unnest(%(versions)s::text[]) AS version
 WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 
+-- name: select_whether_time_is_bounded
+-- Whether the role or the database ends what takes long; to build an index may take hours.
+SELECT
+    current_setting('statement_timeout') <> '0' OR current_setting('lock_timeout') <> '0';
+
 -- name: select_whether_case_is_folded
 -- Whether search and the order by title ignore case beyond A to Z: the locale decides.
 SELECT lower('Ä') = 'ä';

@@ -78,6 +78,12 @@ def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(fil
     assert harmless.issuperset(constraints_of_new_columns(file.read_text().split(DOWN)[0]))
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_rollback_that_was_cut_off_after_its_drop_of_an_index_can_go_on(file: Path):
+    down = file.read_text().split(DOWN)[1]
+    assert down.count("DROP INDEX") == down.count("DROP INDEX CONCURRENTLY IF EXISTS")
+
+
 def test_check_of_a_new_column_would_be_found():
     up = "ALTER TABLE tasks ADD COLUMN minutes bigint CHECK (minutes > 0)"
     assert constraints_of_new_columns(up) == ["CONSTR_CHECK"]

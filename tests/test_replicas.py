@@ -59,6 +59,7 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
         assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
         assert reader.is_away
     wait_until(lambda: heard.count("replica_failed") > 3)  # the alert looks for repeated ones
+    assert set(heard) == {"replica_failed"}
     reader._replica, nowhere = primary, reader._replica
     wait_until(lambda: not reader.is_away)
     nowhere.close()

@@ -9,6 +9,7 @@ from migrating import DOWN, UP, applied
 from own_postgres import OwnPostgres
 from processes import manage
 from proxy import in_front_of
+from psycopg import sql
 from support import settings_for
 
 from config import PROJECT, ConfigError
@@ -32,6 +33,18 @@ def test_command_schema_writes_schema_sql(project: Path):
     code, _ = manage(project, "schema")
     assert code == 0
     assert (project / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
+
+
+def test_migration_takes_the_time_it_needs_whatever_the_database_allows(
+    empty_url: str, project: Path
+):
+    bound = sql.SQL("ALTER DATABASE {} SET statement_timeout = 500")
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(bound.format(sql.Identifier(connection.info.dbname)))
+    slow = f"{UP} transaction:false\nSELECT pg_sleep(1);\n\n{DOWN}\nSELECT 1;\n"
+    (project / "migrations" / "9001_wait.sql").write_text(slow)
+    assert manage(project, "migrate", DATABASE_URL=empty_url)[0] == 0
+    assert applied(empty_url)[-1] == "9001"
 
 
 def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, project: Path):
