@@ -29,7 +29,7 @@ STATEMENTS = Histogram(
 )
 CHECKS_FAILED = Counter(
     "tasks_db_checks_failed_total",
-    "Connections found stale, and times that the server, or the replica, let nobody in",
+    "Connections found stale, times that the server let nobody in, or that the replica failed",
     ["check"],
 )
 RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["limit"])
