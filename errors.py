@@ -6,10 +6,11 @@ from typing import Any
 
 import psycopg
 from flask import Flask, Response
-from marshmallow import Schema, fields
+from marshmallow import fields
 from werkzeug.exceptions import HTTPException
 
 from database import DatabaseUnavailable, status_of
+from field_types import OpenSchema
 from trail import CURRENT, blame
 
 CODE_OF_STATUS = {
@@ -45,7 +46,7 @@ MESSAGE_OF_STATUS = {
 RETRY_AFTER = "1"  # seconds
 
 
-class ErrorSchema(Schema):
+class ErrorSchema(OpenSchema):
     """The body of every error."""
 
     error = fields.String(required=True, metadata={"description": "A code for programs."})

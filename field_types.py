@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, missing
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing
 from marshmallow.decorators import POST_LOAD, PRE_LOAD, VALIDATES, VALIDATES_SCHEMA
 
 MOST_FIELDS = 50  # of an object, known or not
@@ -116,6 +116,13 @@ class Tags(BoundedList):
         if len(set(tags)) < len(tags):
             raise ValidationError("Must not have the same tag twice.")
         return tags
+
+
+class OpenSchema(Schema):
+    """An object of an answer: later versions may add fields, which clients then do not know."""
+
+    class Meta:
+        unknown = EXCLUDE
 
 
 class StrictSchema(Schema):

@@ -12,6 +12,7 @@ from field_types import (
     NOT_BLANK_PATTERN,
     STORABLE_PATTERN,
     Due,
+    OpenSchema,
     StrictBoolean,
     StrictSchema,
     Tags,
@@ -107,7 +108,7 @@ class TaskImport(TaskUpdate):
         return {name: value for name, value in data.items() if name not in SERVER_FIELDS}
 
 
-class Task(StrictSchema):
+class Task(OpenSchema):
     """A task."""
 
     id = fields.Integer(
@@ -181,7 +182,7 @@ class ChangedTask(Task):
         field_obj.required = field_name in {"id", "user_id", "version", "deleted"}
 
 
-class Changes(StrictSchema):
+class Changes(OpenSchema):
     """What changed, and the cursor for the next request."""
 
     changes = fields.List(fields.Nested(ChangedTask), required=True)

@@ -6,18 +6,19 @@ from time import monotonic
 
 from flask import Response, current_app
 from flask_smorest import Blueprint
-from marshmallow import Schema, fields
+from marshmallow import fields
 from psycopg import Error
 
 from blueprints import json_response, pool
 from database import DatabaseBusy, DatabaseUnavailable
 from errors import ApiError, ErrorSchema
+from field_types import OpenSchema
 from migrate import pending_migrations
 
 blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.")
 
 
-class Health(Schema):
+class Health(OpenSchema):
     """The state of the process."""
 
     status = fields.String(required=True)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from flask import Response, current_app, request
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import ValidationError, fields
 
 import transfer_calendar
 import transfer_csv
@@ -29,6 +29,7 @@ from blueprints.tasks import too_many_tasks
 from connection import Connection, Value
 from database import Database
 from errors import ApiError
+from field_types import OpenSchema
 from overload import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
 from replicas import Reader
 from schemas import Task, TaskImport
@@ -131,7 +132,7 @@ def take_file() -> None:
     await_import(current_app, held)
 
 
-class Imported(Schema):
+class Imported(OpenSchema):
     """What an import did."""
 
     imported = fields.Integer(required=True, metadata={"examples": [2]})

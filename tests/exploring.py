@@ -138,6 +138,9 @@ def description_for(user_id: str, app: Flask) -> Any:
         content = path.get("post", {}).get("requestBody", {}).get("content", {})
         for name in FILES.keys() & content.keys():
             del content[name]["example"]
+    # Clients must take fields they do not know; here, each field that is served is described.
+    for schema in description["components"]["schemas"].values():
+        schema.setdefault("additionalProperties", False)
     listed = description["paths"]["/api/{user_id}/tasks"]["get"]["parameters"]
     listed[:] = [parameter for parameter in listed if parameter["name"] != "cursor"]
     return description

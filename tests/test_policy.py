@@ -185,6 +185,18 @@ def test_example_of_an_error_is_what_the_api_says(alice: User, status: int):
     assert response.json["message"] == example["message"]
 
 
+def test_answers_may_gain_fields_and_bodies_of_requests_may_not():
+    description = openapi()
+    schemas, paths = description["components"]["schemas"], description["paths"]
+    operations = [
+        each for item in paths.values() for key, each in item.items() if key != "parameters"
+    ]
+    for part, expected in [("requestBody", False), ("responses", None)]:
+        text = json.dumps([operation.get(part) for operation in operations])
+        for name in set(re.findall("#/components/schemas/([A-Za-z]+)", text)):
+            assert schemas[name].get("additionalProperties") is expected, name
+
+
 def test_openapi_has_no_component_that_nothing_uses():
     text = json.dumps(openapi())
     for kind in ["schemas", "responses"]:
