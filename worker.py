@@ -14,6 +14,7 @@ from gevent import GreenletExit
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
+from gunicorn.http.errors import InvalidHeader  # type: ignore[import-untyped]
 from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
@@ -144,10 +145,15 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Have the application answer; return whether the connection is kept.
 
         Raises:
+            InvalidHeader: the request names no host, or two.
             TimeoutError: the client does not read.
             BrokenPipeError: it has gone, or the answer broke off.
         """
         response, environ = wsgi.create(req, sock, addr, listener_name, self.cfg)
+        host = environ.get("HTTP_HOST")
+        # RFC 9112, section 3.2; gunicorn joins two with a comma.
+        if "," in (host or "") or (host is None and req.version == (1, 1)):
+            raise InvalidHeader("Host", req=req)
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False

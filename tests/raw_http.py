@@ -4,11 +4,19 @@ import re
 import socket
 from email import message_from_bytes
 
-from processes import Answer, Process
+from processes import Answer, Process, tasks_of
+from support import token_for
 
 
 def head(method: str, path: str, *lines: str) -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+
+
+def begun_post(user: str, length: int) -> bytes:
+    """Begin to send a task, with the first byte of its body."""
+    token = f"Authorization: Bearer {token_for(user)}"
+    lines = ("Content-Type: application/json", f"Content-Length: {length}", token)
+    return head("POST", tasks_of(user), *lines) + b"{"
 
 
 def send_raw(api: Process, data: bytes) -> bytes:

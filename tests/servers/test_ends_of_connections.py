@@ -55,7 +55,7 @@ def test_request_at_a_stop_is_done_and_answered_or_not_done(tmp_path: Path, url:
 def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url: str):
     options = {"measure": GREENLETS, "GRACEFUL_TIMEOUT": "60"}
     with gunicorn(folder, url, **options) as process, ExitStack() as stack:
-        for sent in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\n\r\n") * 3:
+        for sent in (b"", b"GET /livez HT", head("GET", "/livez")) * 3:
             stack.enter_context(connect(process)).sendall(sent)
         started = time.monotonic()
         assert process.stop() == 0

@@ -192,7 +192,7 @@ def test_time_until_an_answer_begins_has_nothing_of_a_slow_download(api: Metered
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", api.port))
         client.sendall(
-            b"GET /api/carol/tasks/export HTTP/1.1\r\nConnection: close\r\n"
+            b"GET /api/carol/tasks/export HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
             b"Authorization: Bearer %b\r\n\r\n" % token_for("carol").encode()
         )
         time.sleep(1)

@@ -9,6 +9,7 @@ import processes
 import psycopg
 import pytest
 from processes import GREENLETS, Process, gunicorn, wait_until
+from raw_http import begun_post
 from support import assert_error, token_for
 
 from database import WAITING_PER_CONNECTION
@@ -84,15 +85,12 @@ def test_line_longer_than_the_pool_is_served_in_turn(api: Process):
 
 def test_clients_that_left_the_line_are_not_served(api: Process, url: str):
     body = b'{"title": "From one who left"}'
-    request = (
-        f"POST /api/bob/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('bob')}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    request = begun_post("bob", len(body)) + body[1:]
     with stuck(api, url, 3 * WAITING_PER_CONNECTION):
         for _ in range(20):
             leaving = api.connect()
             leaving.connect()
-            leaving.sock.sendall(request.encode() + body)
+            leaving.sock.sendall(request)
             leaving.close()
         assert api.ask("GET", "/livez").status_code == 200  # it came after them
     # Those that had passed the queue when they left are no longer noticed.
@@ -100,14 +98,10 @@ def test_clients_that_left_the_line_are_not_served(api: Process, url: str):
 
 
 def test_body_that_stalls_holds_no_place_in_line(api: Process):
-    head = (
-        f"POST /api/alice/tasks HTTP/1.1\r\nAuthorization: Bearer {token_for('alice')}\r\n"
-        "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
-    )
     stalled = [api.connect() for _ in range(40)]
     for each in stalled:
         each.connect()
-        each.sock.sendall(head.encode())
+        each.sock.sendall(begun_post("alice", 9))
     assert api.create()
     for each in stalled:
         each.close()

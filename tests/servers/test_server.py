@@ -65,6 +65,8 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
         (b"garbage\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "bad_request"),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "bad_request"),
         (b"GET /%s HTTP/1.1\r\n\r\n" % (b"z" * 100_000), 414, "uri_too_long"),
         (
             b"GET / HTTP/1.1\r\nCookie: %s\r\n\r\n" % (b"z" * 100_000),
@@ -83,6 +85,8 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
         "no HTTP",
         "no header",
         "two lengths",
+        "no host",
+        "two hosts",
         "long path",
         "long header",
         "long head",
@@ -220,7 +224,7 @@ def trusting(folder: Path, url: str) -> Iterator[Process]:
 
 
 def is_secure(api: Process, version: str, line: str) -> bool:
-    request = f"GET /livez HTTP/{version}\r\nConnection: close\r\n{line}\r\n\r\n"
+    request = f"GET /livez HTTP/{version}\r\nHost: a\r\nConnection: close\r\n{line}\r\n\r\n"
     answer = parse(send_raw(api, request.encode()))
     assert answer.status_code == 200
     return "Strict-Transport-Security" in answer.headers

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import processes
 import psutil  # type: ignore[import-untyped]
 from processes import Process, ask, gunicorn, tasks_of, wait_until
-from raw_http import send_raw
+from raw_http import head, send_raw
 from support import token_for
 
 SPIN = """
@@ -35,7 +35,7 @@ def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
     assert changes == 1
     config.write_text(text)
     with gunicorn(folder, processes.as_url(database_url)) as process:
-        assert send_raw(process, b"GET /livez?spin HTTP/1.1\r\n\r\n") == b""
+        assert send_raw(process, head("GET", "/livez?spin")) == b""
         wait_until(process.is_live)
         assert "WORKER TIMEOUT" in process.output()
 

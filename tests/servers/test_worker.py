@@ -16,6 +16,7 @@ import pytest
 from issuer import Behaviour, Issuer, hang, make_key
 from own_postgres import Postgres
 from processes import GREENLETS, Process, gunicorn, tasks_of, wait_until
+from raw_http import begun_post, head
 from support import SECRET, assert_error, token_for
 
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
@@ -58,17 +59,10 @@ def seconds_until_live(api: Process) -> float:
     return time.monotonic() - started
 
 
-def begun_body() -> bytes:
-    return (
-        "POST /api/alice/tasks HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
-        f"Authorization: Bearer {token_for('alice')}\r\n\r\n{{"
-    ).encode()
-
-
 # Clients that take their time
 
 
-@pytest.mark.parametrize("begun", [b"GET /livez HT", begun_body()], ids=["head", "body"])
+@pytest.mark.parametrize("begun", [b"GET /livez HT", begun_post("alice", 9)], ids=["head", "body"])
 @pytest.mark.parametrize("clients", [4, 40])
 def test_stalled_clients_do_not_keep_others_out(api: Process, begun: bytes, clients: int):
     with ExitStack() as stack:
@@ -79,8 +73,8 @@ def test_stalled_clients_do_not_keep_others_out(api: Process, begun: bytes, clie
 
 UNENDING = {
     "requests": (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000),
-    "chunks": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10_000),
-    "body": (b"POST / HTTP/1.1\r\nContent-Length: 100000000000\r\n\r\n", b"x" * 64 * 1024),
+    "chunks": (head("POST", "/", "Transfer-Encoding: chunked"), b"1\r\nx\r\n" * 10_000),
+    "body": (head("POST", "/", "Content-Length: 100000000000"), b"x" * 64 * 1024),
 }
 
 
@@ -109,7 +103,7 @@ def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind
 
 def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
     with connect(api) as client:
-        client.sendall(begun_body())
+        client.sendall(begun_post("alice", 9))
         answer = b"".join(iter(lambda: client.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"\r\nConnection: close\r\n" in answer
@@ -117,7 +111,7 @@ def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
 
 
 def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Process):
-    large = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\n\r\n"
+    large = head("GET", "/docs/assets/swagger-ui-bundle.js")
     [worker] = psutil.Process(api.pid).children()
     with ExitStack() as stack:
         ports = set()
