@@ -100,14 +100,16 @@ def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iter
         raise
     except Exception as error:
         trail.error = error
-        if trail.size:  # else the server can still answer 500
-            raise BrokenPipeError(EPIPE, "The answer broke off.") from error
-        raise
+        if not trail.size:  # nothing was sent: the server answers 500, and reports that
+            reports = []
+            raise
+        raise BrokenPipeError(EPIPE, "The answer broke off.") from error
     finally:
         trail.seconds = perf_counter() - trail.started
         if close := getattr(body, "close", None):
             close()
-        finish(trail, reports)
+        if reports:
+            finish(trail, reports)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""More requests than can be served: they queue, before they cost anything, or get 503."""
+"""Overload: excess requests queue before any work is done for them, or get 503."""
 
 import logging
 import socket
@@ -15,6 +15,7 @@ from flask import Flask, Response
 
 from errors import RETRY_AFTER, ApiError, error_body
 from shares import Shares
+from trail import blame
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ LARGE_AT_ONCE = 4  # such answers and exports, per user and process
 HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
+
+
+class Overloaded(Exception):
+    """Why a request is not let in; for the log."""
 
 
 def has_gone(environ: dict[str, Any]) -> bool:
@@ -52,10 +57,11 @@ def queue_requests(app: Flask) -> None:
     queue: deque[SimpleQueue[None]] = deque()
     refusals = cycle(REFUSALS)
 
-    def is_let_in(environ: dict[str, Any]) -> bool:
+    def wait_for_room(environ: dict[str, Any]) -> str | None:
+        """Wait in the queue; return why the request is not let in, or None."""
         is_crowded = app.extensions["database"].is_crowded
         if not queue and not is_crowded():
-            return True
+            return None
         deadline = monotonic() + PATIENCE
         my_turn: SimpleQueue[None] = SimpleQueue()  # lighter than an Event
         queue.append(my_turn)
@@ -65,10 +71,10 @@ def queue_requests(app: Flask) -> None:
             while is_crowded():
                 sleep(PAUSE)
                 if monotonic() > deadline and is_crowded():
-                    return False
+                    return "there was no room"
             if has_gone(environ):  # an answer would only delay those who wait
-                return False
-            return monotonic() < deadline or not next(refusals)
+                return "its client left the queue"
+            return "its turn came too late" if monotonic() >= deadline and next(refusals) else None
         finally:
             queue.remove(my_turn)
             with suppress(IndexError):  # none is left, even if several threads leave at once
@@ -85,8 +91,9 @@ def queue_requests(app: Flask) -> None:
             logged_at, refused = monotonic(), 0
 
     def answer_in_turn(environ: dict[str, Any], start_response: Any) -> Any:
-        if not environ["PATH_INFO"].startswith("/api/") or is_let_in(environ):
+        if not environ["PATH_INFO"].startswith("/api/") or not (why := wait_for_room(environ)):
             return answer(environ, start_response)
+        blame(Overloaded(why))
         log_refusal()
         return refuse(start_response)
 

@@ -92,7 +92,9 @@ def record_spans(tracer: Tracer, trail: Trail) -> None:
         query.end(start + int(run.seconds * 1e9))
     if trail.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         span.set_status(Status(StatusCode.ERROR))
-        span.set_attribute("error.type", type(trail.error).__name__ if trail.error else "500")
+        span.set_attribute(
+            "error.type", type(trail.error).__name__ if trail.error else str(trail.status)
+        )
     span.end(began + int(trail.seconds * 1e9))
 
 

@@ -8,7 +8,7 @@ from itertools import cycle
 import pytest
 from flask import Flask
 from processes import wait_until
-from support import PREFLIGHT, User, assert_error, settings_for
+from support import PREFLIGHT, Lines, User, assert_error, settings_for
 
 from app import create_app
 from database import WAITING_PER_CONNECTION, Database
@@ -53,6 +53,15 @@ def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.Monk
         assert preflight.status_code == 200  # a page whose preflight fails does not see the 503
         assert 503 in [answer.result() for answer in answers]
     assert ask(narrow, 0) == 200
+
+
+def test_refusal_is_a_line_with_its_cause(
+    narrow: Flask, monkeypatch: pytest.MonkeyPatch, lines: Lines
+):
+    monkeypatch.setattr("overload.PATIENCE", 0)
+    monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
+    assert ask(narrow, 0) == 503
+    assert lines()[-1]["cause"] == "Overloaded: there was no room"
 
 
 def test_of_those_whose_turn_comes_too_late_one_in_four_is_refused(

@@ -1,5 +1,6 @@
 """Exports that break off on their way: no client takes what it has for all of it."""
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,8 @@ from pathlib import Path
 import processes
 import psycopg
 import pytest
-from processes import Process
-from support import token_for
+from processes import Process, wait_until
+from support import assert_error, token_for
 from transfers import store
 
 EACH_VERSION = pytest.mark.parametrize(
@@ -48,6 +49,25 @@ def test_export_that_fails_on_its_way_breaks_off(
         with pytest.raises((IncompleteRead, ConnectionError)):
             response.read()
     assert api.is_live()
+
+
+def test_export_that_fails_before_a_byte_is_sent_is_a_500_and_one_line(
+    database_url: str, owner_url: str, tmp_path: Path
+):
+    store(owner_url, 1000, 10)
+    folder = processes.copy_of_project(tmp_path)
+    query = folder / "queries/transfer.sql"
+    failing = query.read_text().replace("    max(id)\n", "    max(id) + 0 / (1000 - max(id))\n")
+    query.write_text(failing)  # at the second page; zstd keeps the first until its buffer is full
+    with processes.gunicorn(folder, processes.as_url(database_url)) as api:
+        headers = {"Accept-Encoding": "zstd", "X-Request-Id": "export-1"}
+        answer = api.call("GET", "export", headers=headers)
+        wait_until(lambda: "export-1" in api.output())
+    assert_error(answer, 500, "internal_error")
+    assert answer.headers["X-Request-Id"] == "export-1"
+    [line] = [json.loads(line) for line in api.lines() if '"event": "request"' in line]
+    assert (line["request_id"], line["status"], line["user"]) == ("export-1", 500, "alice")
+    assert line["cause"].startswith("DivisionByZero")
 
 
 @EACH_VERSION
