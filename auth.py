@@ -238,14 +238,14 @@ def require_owner(app: Flask, settings: Settings) -> None:
             subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
             refusal = refuse(error)  # its reason is noted beyond the limit too
-            limits.auth_failures.count(asked.environ, caller_at(asked.environ))
+            limits.auth_failures.count(caller_at(asked.environ), environ=asked.environ)
             raise refusal from None
         except KeysUnavailable:
             note_refusal("keys_unavailable")
             raise ApiError(503, MESSAGE_OF_REFUSAL["keys_unavailable"]) from None
         if trail := CURRENT.get():
             trail.user = subject
-        limits.requests.count(asked.environ, subject)
+        limits.requests.count(subject, environ=asked.environ)
         owner = (asked.view_args or {}).get("user_id", "")
         if subject != owner:
             # Slashes of an id come as %2F; a plain one behind the caller's own begins their path.

@@ -72,7 +72,7 @@ def answer_once(
             response = app.make_response(dispatch())
             if "transaction" in g:
                 # A small batch may have an answer of megabytes, which no other quota bounds.
-                kept_answers.count({}, user_id, len(response.get_data()))
+                kept_answers.count(user_id, len(response.get_data()))
                 keep(g.transaction, key, response)
     except Replay as found:
         return found.response

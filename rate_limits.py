@@ -15,7 +15,9 @@ from setting_parsers import parse_rate
 from trail import CURRENT, tell
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
-KEPT_ANSWERS = 256 * 1024**2  # bytes a day of a user's answers to requests with an Idempotency-Key
+# What a user may leave behind in a day, for a day or for ever, beyond the tasks there are.
+KEPT_ANSWERS = 256 * 1024**2  # bytes of answers to requests with an Idempotency-Key
+TOMBSTONES = 200_000  # of tasks deleted for good
 HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
 # Some proxies append the client's port, which differs for each connection.
 WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
@@ -33,6 +35,7 @@ class RateLimits:
         self.requests = Limit("default", settings.rate_limit, self.redis)
         self.auth_failures = Limit("auth-failures", settings.auth_failure_limit, self.redis)
         self.kept_answers = Limit("kept-answers", f"{KEPT_ANSWERS}/day", self.redis)
+        self.tombstones = Limit("tombstones", f"{TOMBSTONES}/day", self.redis)
 
 
 class Limit:
@@ -40,38 +43,42 @@ class Limit:
 
     def __init__(self, name: str, rate: str, shared: Any) -> None:
         self.name = name
-        quota_and_seconds = parse_rate(rate)
-        self.is_off = quota_and_seconds is None
-        if quota_and_seconds is None:
-            return
-        self._quota, self._seconds = quota_and_seconds
-        self._policy = ("RateLimit-Policy", f'"{name}";q={self._quota};w={self._seconds}')
+        parsed = parse_rate(rate)
+        self._is_off = parsed is None
+        self._quota, self._seconds = parsed or (0, 1)
         self._shared = shared
         self._own = Counts()
 
-    def count(self, environ: dict[str, Any], caller: str, amount: int = 1) -> None:
-        """Count a request, and put its answer's headers about the limit into its environ.
+    def count(self, caller: str, amount: int = 1, environ: dict[str, Any] | None = None) -> None:
+        """Count what a caller uses; headers about it go into `environ`, for the answer.
 
         Raises:
-            ApiError: 429 where the caller has used the quota up.
+            ApiError: 429 where the quota was used up before.
         """
-        if self.is_off:
+        if self._is_off:
             return
+        used = self.add(caller, amount)
         window, elapsed = divmod(int(time.time()), self._seconds)
-        used = None
-        if self._shared:
-            used = self._shared.add(f"{self.name}/{window}/{caller}", self._seconds, amount)
-        if used is None:
-            used = self._own.add(window, caller, amount)
         remaining, wait = max(self._quota - used, 0), self._seconds - elapsed
-        is_over = used - amount >= self._quota
-        left = ("RateLimit", f'"{self.name}";r={remaining};t={wait}')
-        environ[HEADERS_KEY] = [self._policy, left]
-        if is_over:
+        if environ is not None:
+            environ[HEADERS_KEY] = [
+                ("RateLimit-Policy", f'"{self.name}";q={self._quota};w={self._seconds}'),
+                ("RateLimit", f'"{self.name}";r={remaining};t={wait}'),
+            ]
+        if used - amount >= self._quota:
             tell("rate_limited", self.name)
             if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):
                 trail.is_first_over_limit = True
             raise ApiError(429, headers={"Retry-After": str(wait)})
+
+    def add(self, caller: str, amount: int) -> int:
+        """Count what a caller has used; return all that it used in this window."""
+        window = int(time.time()) // self._seconds
+        if self._shared:
+            key = f"{self.name}/{window}/{caller}"
+            if (used := self._shared.add(key, self._seconds, amount)) is not None:
+                return int(used)
+        return self._own.add(window, caller, amount)
 
 
 class Counts:

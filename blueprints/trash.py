@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Response
+from flask import Response, current_app
 
 from blueprints import (
     UserBlueprint,
@@ -18,6 +18,7 @@ from blueprints.tasks import ETAG, task_response, write_task
 from converters import LARGEST_ID
 from positions import END, Position, write_position
 from purge import purge_trash
+from rate_limits import Limit, RateLimits
 from schemas import Task, TrashedTask
 
 LINK = {
@@ -70,7 +71,8 @@ def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
 @blueprint.response(204)
 def empty_trash(user_id: str) -> Response:
     """Delete all tasks in the trash for good"""
-    purge_trash(pool(), user_id)
+    tombstones().count(user_id, 0)
+    tombstones().add(user_id, purge_trash(pool(), user_id))
     return Response(status=204)
 
 
@@ -92,6 +94,7 @@ def restore_task(user_id: str, task_id: int) -> Response:
 @heeds("If-Match", "If-None-Match")
 def purge_task(user_id: str, task_id: int) -> Response:
     """Delete a task in the trash for good"""
+    tombstones().count(user_id, 0)
     write_task(
         "delete_trashed_tasks",
         user_id,
@@ -100,4 +103,11 @@ def purge_task(user_id: str, task_id: int) -> Response:
         task_ids=[task_id],
         newest=LARGEST_ID,
     )
+    tombstones().add(user_id, 1)
     return Response(status=204)
+
+
+def tombstones() -> Limit:
+    """Bound what a user deletes for good in a day: tombstones are kept, and in no other quota."""
+    limits: RateLimits = current_app.extensions["rate_limits"]
+    return limits.tombstones

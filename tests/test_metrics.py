@@ -58,9 +58,9 @@ def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: py
     assert alice.call("POST", "batch", json=batch).status_code == 404
     assert alice.call("POST", "import", json=alice.all()).status_code == 201
     limit = Limit("default", "1/day", None)
-    limit.count({}, "alice")
+    limit.count("alice")
     with pytest.raises(ApiError):
-        limit.count({}, "alice")
+        limit.count("alice")
     created = ("tasks_created", "", 2)
     assert heard == [created, created, ("rate_limited", "default", 1)]
 

@@ -233,8 +233,8 @@ def test_counts_take_no_more_memory_than_stated(monkeypatch: pytest.MonkeyPatch)
 def test_refusal_tells_how_much_is_left_of_the_window(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("time.time", lambda: 130.9)
     limit, environ = Limit("default", "1/minute", None), {}
-    limit.count(environ, "alice")
+    limit.count("alice", environ=environ)
     with pytest.raises(ApiError) as refused:
-        limit.count(environ, "alice")
+        limit.count("alice", environ=environ)
     assert environ[HEADERS_KEY][1] == ("RateLimit", '"default";r=0;t=50')
     assert refused.value.headers == {"Retry-After": "50"}

@@ -104,7 +104,7 @@ def test_counters_are_told_apart_by_limit_window_and_caller(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("time.time", lambda: 130.9)
-    Limit("default", "4/minute", SharedCounts(redis.url)).count({}, "alice")
+    Limit("default", "4/minute", SharedCounts(redis.url)).count("alice")
     assert redis.counts == {b"tasks:default/2/alice": 1}
 
 

@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from flask import Flask
 from support import SET, User, assert_error, trash_of
 
 from positions import Position, write_position
+from rate_limits import Limit
 from schemas import Task, TrashedTask
 
 TRASH = "/api/alice/trash"
@@ -125,3 +127,24 @@ def test_pages_are_the_whole_trash_last_deleted_first(alice: User, limit: int):
         path = link and link[1]
     assert found == deleted[::-1]
     assert pages == -(-5 // limit)
+
+
+def test_user_who_deletes_too_much_for_good_gets_429_until_the_next_day(
+    app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+):
+    limits = app.extensions["rate_limits"]
+    monkeypatch.setattr(limits, "tombstones", Limit("tombstones", "3/day", None))
+    tasks = [alice.create()["id"] for _ in range(4)]
+    for task_id in tasks:
+        alice.call("DELETE", task_id)
+    assert alice.call("DELETE", "/api/alice/trash/1000000").status_code == 404  # not counted
+    assert alice.call("DELETE", f"/api/alice/trash/{tasks[0]}").status_code == 204
+    assert alice.call("DELETE", "/api/alice/trash").status_code == 204
+    alice.call("DELETE", alice.create()["id"])
+    [trashed] = alice.call("GET", "/api/alice/trash").json
+    for path in ["/api/alice/trash", f"/api/alice/trash/{trashed['id']}"]:
+        refused = alice.call("DELETE", path)
+        assert_error(refused, 429, "rate_limited")
+        assert int(refused.headers["Retry-After"]) > 0
+    assert alice.call("GET", "/api/alice/trash").json == [trashed]
+    assert bob.call("DELETE", "/api/bob/trash").status_code == 204
