@@ -73,12 +73,17 @@ def insert_choices(text: str, choices: dict[str, str]) -> str:
 def insert_fragments(text: str, fragments: dict[str, str], choices: dict[str, str]) -> str:
     """Put fragments in their places, once, at the start: no statement is built for a request."""
 
+    text = insert_choices(text, choices)
+
     def insert(found: re.Match[str]) -> str:
         if found[1] not in fragments:
             raise ConfigError(f"queries: there is no fragment {found[1]!r}.")
-        return insert_fragments(fragments[found[1]], fragments, choices)
+        line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+        indent = line[: len(line) - len(line.lstrip())]
+        fragment = insert_fragments(fragments[found[1]], fragments, choices)
+        return fragment.replace("\n", f"\n{indent}")
 
-    return FRAGMENT.sub(insert, insert_choices(text, choices))
+    return FRAGMENT.sub(insert, text)
 
 
 def number_placeholders(name: str, statement: str) -> Query:

@@ -16,7 +16,7 @@ priority
 coalesce(due_at, {never_<order>})
 
 -- fragment: order_of_created
--- The key is the id. If it were named twice, PostgreSQL 15 would sort once more.
+-- Key and tie-break are both the id; naming it twice makes PostgreSQL 15 add a sort.
 id <order>
 
 -- fragment: order_of_updated
@@ -64,50 +64,50 @@ id {beyond_<order>} {after_id}
 
 -- fragment: is_beyond_updated
 (version, id) {beyond_<order>} (
-            CASE WHEN %(after_key)s::bigint IS NULL THEN {least_<order>} ELSE %(after_key)s END,
-            {after_id}
-            )
+    CASE WHEN %(after_key)s::bigint IS NULL THEN {least_<order>} ELSE %(after_key)s END,
+    {after_id}
+)
 
 -- fragment: is_beyond_title
 (
-                %(after_id)s::bigint IS NULL
-                OR ({key_of_title}, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
-            )
+    %(after_id)s::bigint IS NULL
+    OR ({key_of_title}, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
+)
 
 -- fragment: is_beyond_key
 (
-            %(after_id)s::bigint IS NULL
-            OR (key, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
-        )
+    %(after_id)s::bigint IS NULL
+    OR (key, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
+)
 
 -- fragment: is_beyond_priority
 (
-                %(after_id)s::bigint IS NULL
-                OR (priority, id) {beyond_<order>} (%(after_key)s::task_priority, %(after_id)s)
-            )
+    %(after_id)s::bigint IS NULL
+    OR (priority, id) {beyond_<order>} (%(after_key)s::task_priority, %(after_id)s)
+)
 
 -- fragment: is_beyond_due
 (
-                %(after_id)s::bigint IS NULL
-                OR ({key_of_due}, id) {beyond_<order>} (%(after_key)s::timestamptz, %(after_id)s)
-            )
+    %(after_id)s::bigint IS NULL
+    OR ({key_of_due}, id) {beyond_<order>} (%(after_key)s::timestamptz, %(after_id)s)
+)
 
 -- fragment: is_between_dues_asc
 -- One bound on either side: a walk begins at one and ends at the other. With two on one side,
 -- PostgreSQL may begin at the wrong one. Where a page begins is within the filters' bounds.
 (due_at, id) > (
-                CASE
-                    WHEN %(after_key)s::timestamptz IS NULL THEN {least_due} ELSE %(after_key)s
-                END,
-                CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
-            )
-                AND (due_at, id) < ({greatest_due}, 0)
+    CASE
+        WHEN %(after_key)s::timestamptz IS NULL THEN {least_due} ELSE %(after_key)s
+    END,
+    CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
+)
+AND (due_at, id) < ({greatest_due}, 0)
 
 -- fragment: is_between_dues_desc
 (due_at, id) < (
-                CASE
-                    WHEN %(after_key)s::timestamptz IS NULL THEN {greatest_due} ELSE %(after_key)s
-                END,
-                CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
-            )
-                AND (due_at, id) > ({least_due}, 0)
+    CASE
+        WHEN %(after_key)s::timestamptz IS NULL THEN {greatest_due} ELSE %(after_key)s
+    END,
+    CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
+)
+AND (due_at, id) > ({least_due}, 0)

@@ -1,13 +1,10 @@
--- fragment: first_by_key
-SELECT id, {key_of_<sort>} AS key
-        FROM tasks
-        WHERE user_id = %(user_id)s AND {is_beyond_<sort>} AND {passes_<kind>}
-        ORDER BY {order_of_<sort>}
-        LIMIT %(limit)s::bigint + 1
-
 -- fragment: first_<kind:listed|tagged|found>_by_<sort:created|updated>
 -- A walk in the index of that order, until the page is full.
-{first_by_key}
+SELECT id, {key_of_<sort>} AS key
+FROM tasks
+WHERE user_id = %(user_id)s AND {is_beyond_<sort>} AND {passes_<kind>}
+ORDER BY {order_of_<sort>}
+LIMIT %(limit)s::bigint + 1
 
 -- fragment: first_listed_by_priority
 {walk_listed_by_priority}
@@ -15,28 +12,28 @@ SELECT id, {key_of_<sort>} AS key
 -- fragment: walk_<kind:listed|tagged>_by_priority
 -- A walk by id for each priority, until the page is full.
 SELECT id, key
-        FROM
-            (SELECT key FROM unnest(enum_range(NULL::task_priority)) AS key ORDER BY key <order>)
-                AS level,
-            LATERAL (
-                SELECT id
-                FROM tasks
-                WHERE user_id = %(user_id)s AND priority = key
-                    AND (%(priority)s::task_priority IS NULL OR key = %(priority)s)
-                    AND (
-                        %(after_key)s::task_priority IS NULL
-                        OR key {beyond_<order>}= %(after_key)s
-                    )
-                    AND id {beyond_<order>} CASE
-                        WHEN key = %(after_key)s::task_priority THEN %(after_id)s::bigint
-                        ELSE {least_<order>}
-                    END
-                    AND {passes_<kind>}
-                ORDER BY id <order>
-                LIMIT %(limit)s::bigint + 1
-            ) AS task
-        ORDER BY key <order>, id <order>
+FROM
+    (SELECT key FROM unnest(enum_range(NULL::task_priority)) AS key ORDER BY key <order>)
+        AS level,
+    LATERAL (
+        SELECT id
+        FROM tasks
+        WHERE user_id = %(user_id)s AND priority = key
+            AND (%(priority)s::task_priority IS NULL OR key = %(priority)s)
+            AND (
+                %(after_key)s::task_priority IS NULL
+                OR key {beyond_<order>}= %(after_key)s
+            )
+            AND id {beyond_<order>} CASE
+                WHEN key = %(after_key)s::task_priority THEN %(after_id)s::bigint
+                ELSE {least_<order>}
+            END
+            AND {passes_<kind>}
+        ORDER BY id <order>
         LIMIT %(limit)s::bigint + 1
+    ) AS task
+ORDER BY key <order>, id <order>
+LIMIT %(limit)s::bigint + 1
 
 -- fragment: first_<kind:listed|tagged>_by_due
 {walk_<kind>_by_due}
@@ -44,30 +41,30 @@ SELECT id, key
 -- fragment: walk_<kind:listed|tagged|found>_by_due
 -- A walk among the tasks with a due date, and one among those without, for the room that is left.
 WITH dated AS (
-            SELECT id, due_at AS key
-            FROM tasks
-            WHERE user_id = %(user_id)s
-                AND {is_between_dues_<order>}
-                AND {passes_<kind>}
-            ORDER BY due_at <order>, id <order>
-            LIMIT %(limit)s::bigint + 1
-        ),
-        undated AS (
-            SELECT id, {never_<order>} AS key
-            FROM tasks
-            WHERE user_id = %(user_id)s AND due_at IS NULL
-                AND %(due_after)s::timestamptz IS NULL AND %(due_before)s::timestamptz IS NULL
-                AND id {beyond_<order>} CASE
-                    WHEN %(after_key)s::timestamptz = {never_<order>} THEN %(after_id)s::bigint
-                    ELSE {least_<order>}
-                END
-                AND {passes_<kind>}
-            ORDER BY due_at <order>, id <order>
-            LIMIT %(limit)s::bigint + 1 - (SELECT count(*) FROM dated)
-        )
-        SELECT id, key FROM dated
-        UNION ALL
-        SELECT id, key FROM undated
+    SELECT id, due_at AS key
+    FROM tasks
+    WHERE user_id = %(user_id)s
+        AND {is_between_dues_<order>}
+        AND {passes_<kind>}
+    ORDER BY due_at <order>, id <order>
+    LIMIT %(limit)s::bigint + 1
+),
+undated AS (
+    SELECT id, {never_<order>} AS key
+    FROM tasks
+    WHERE user_id = %(user_id)s AND due_at IS NULL
+        AND %(due_after)s::timestamptz IS NULL AND %(due_before)s::timestamptz IS NULL
+        AND id {beyond_<order>} CASE
+            WHEN %(after_key)s::timestamptz = {never_<order>} THEN %(after_id)s::bigint
+            ELSE {least_<order>}
+        END
+        AND {passes_<kind>}
+    ORDER BY due_at <order>, id <order>
+    LIMIT %(limit)s::bigint + 1 - (SELECT count(*) FROM dated)
+)
+SELECT id, key FROM dated
+UNION ALL
+SELECT id, key FROM undated
 
 -- fragment: page_of_tasks
 -- From `page`, which has one task more than asked for if there are more: the user's counter, the

@@ -1,31 +1,31 @@
 -- fragment: task_columns
 -- The columns of a task, as stored.
 tasks.id, tasks.user_id, tasks.title, tasks.description, tasks.completed, tasks.priority,
-        tasks.due_at, tasks.due_all_day, tasks.tags, tasks.created_at, tasks.updated_at,
-        tasks.completed_at, tasks.deleted_at, tasks.version
+    tasks.due_at, tasks.due_all_day, tasks.tags, tasks.created_at, tasks.updated_at,
+    tasks.completed_at, tasks.deleted_at, tasks.version
 
 -- fragment: task_fields
 -- What a client sees of a task. A day is stored as midnight UTC, and shown as a date. The last two
 -- times are next to each other, as COMPLETED_NOW in blueprints/tasks.py compares them.
 id, user_id, title, description, completed, priority,
-        CASE
-            WHEN due_all_day THEN to_json((due_at AT TIME ZONE 'UTC')::date)
-            ELSE to_json(due_at)
-        END AS due_at,
-        tags, created_at, updated_at, completed_at, version
+    CASE
+        WHEN due_all_day THEN to_json((due_at AT TIME ZONE 'UTC')::date)
+        ELSE to_json(due_at)
+    END AS due_at,
+    tags, created_at, updated_at, completed_at, version
 
 -- fragment: counted_change
 -- Increments the owner's counter. Every write locks it first: so one user's writes commit in the
 -- order of their versions, and never deadlock.
 UPDATE task_counters SET version = version + 1
-    WHERE user_id = %(user_id)s
-    RETURNING version AS counted
+WHERE user_id = %(user_id)s
+RETURNING version AS counted
 
 -- fragment: counter_and_moment
 -- What `counted_change` gave, and the time after it: all times of one change are the same.
 (SELECT counted, clock_timestamp() AS moment FROM counter) AS counter
 
--- fragment: moved_on
+-- fragment: time_of_change
 -- The time of a change, later than that of the one before even if the clock is not.
 greatest(moment, tasks.updated_at + interval '1 microsecond')
 
@@ -37,45 +37,45 @@ greatest(moment, tasks.updated_at + interval '1 microsecond')
 -- A change's task, of the expected version (null: any). The ids are repeated beside the join:
 -- without them, the planner may read all of the user's tasks to find a hundred.
 user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
-        AND (expected IS NULL OR expected = version)
+    AND (expected IS NULL OR expected = version)
 
 -- fragment: given
 -- The fields that a client may write, each a parameter: null where it is not sent. One by one, as
 -- PostgreSQL takes a tenth of an update to look for them in a JSON object.
 (
-        SELECT
-            %(title)s::text AS title, %(description)s::text AS description,
-            %(completed)s::boolean AS completed, %(priority)s::task_priority AS priority,
-            %(due_at)s::timestamptz AS due_at, %(due_all_day)s::boolean AS due_all_day,
-            %(tags)s::text[] AS tags, %(sent)s::text[] AS sent
-    ) AS given
+    SELECT
+        %(title)s::text AS title, %(description)s::text AS description,
+        %(completed)s::boolean AS completed, %(priority)s::task_priority AS priority,
+        %(due_at)s::timestamptz AS due_at, %(due_all_day)s::boolean AS due_all_day,
+        %(tags)s::text[] AS tags, %(sent)s::text[] AS sent
+) AS given
 
 -- fragment: updated_fields
 -- Writes those of the fields that `sent` names, null too, and keeps the others. So completed_at
 -- equals updated_at only if this change completed the task.
 title = coalesce(given.title, tasks.title),
-        description = CASE
-            WHEN 'description' = ANY (sent) THEN given.description
-            ELSE tasks.description
-        END,
-        completed = coalesce(given.completed, tasks.completed),
-        priority = CASE
-            WHEN 'priority' = ANY (sent) THEN coalesce(given.priority, 'none')
-            ELSE tasks.priority
-        END,
-        due_at = CASE WHEN 'due_at' = ANY (sent) THEN given.due_at ELSE tasks.due_at END,
-        due_all_day = CASE
-            WHEN 'due_at' = ANY (sent) THEN given.due_all_day
-            ELSE tasks.due_all_day
-        END,
-        tags = CASE WHEN 'tags' = ANY (sent) THEN coalesce(given.tags, '{}') ELSE tasks.tags END,
-        completed_at = CASE
-            WHEN NOT coalesce(given.completed, tasks.completed) THEN NULL
-            WHEN tasks.completed THEN tasks.completed_at
-            ELSE {moved_on}
-        END,
-        updated_at = {moved_on},
-        version = counted
+    description = CASE
+        WHEN 'description' = ANY (sent) THEN given.description
+        ELSE tasks.description
+    END,
+    completed = coalesce(given.completed, tasks.completed),
+    priority = CASE
+        WHEN 'priority' = ANY (sent) THEN coalesce(given.priority, 'none')
+        ELSE tasks.priority
+    END,
+    due_at = CASE WHEN 'due_at' = ANY (sent) THEN given.due_at ELSE tasks.due_at END,
+    due_all_day = CASE
+        WHEN 'due_at' = ANY (sent) THEN given.due_all_day
+        ELSE tasks.due_all_day
+    END,
+    tags = CASE WHEN 'tags' = ANY (sent) THEN coalesce(given.tags, '{}') ELSE tasks.tags END,
+    completed_at = CASE
+        WHEN NOT coalesce(given.completed, tasks.completed) THEN NULL
+        WHEN tasks.completed THEN tasks.completed_at
+        ELSE {time_of_change}
+    END,
+    updated_at = {time_of_change},
+    version = counted
 
 -- name: select_task
 -- One task of its owner: its version and a JSON object. No row where it is missing, in the trash or
@@ -183,8 +183,8 @@ WITH counter AS (
 updated AS (
     UPDATE tasks
     SET completed = NOT completed,
-        completed_at = CASE WHEN NOT completed THEN {moved_on} END,
-        updated_at = {moved_on},
+        completed_at = CASE WHEN NOT completed THEN {time_of_change} END,
+        updated_at = {time_of_change},
         version = counted
     FROM {counter_and_moment}
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
@@ -199,8 +199,8 @@ WITH counter AS (
     {counted_change}
 )
 UPDATE tasks
-SET deleted_at = {moved_on},
-    updated_at = {moved_on},
+SET deleted_at = {time_of_change},
+    updated_at = {time_of_change},
     version = counted
 FROM {counter_and_moment}
 WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
@@ -214,8 +214,8 @@ WITH counter AS (
 ),
 deleted AS (
     UPDATE tasks
-    SET deleted_at = {moved_on},
-        updated_at = {moved_on},
+    SET deleted_at = {time_of_change},
+        updated_at = {time_of_change},
         version = counted
     FROM
         {counter_and_moment},

@@ -36,7 +36,7 @@ WITH counter AS (
 restored AS (
     UPDATE tasks
     SET deleted_at = NULL,
-        updated_at = {moved_on},
+        updated_at = {time_of_change},
         version = counted
     FROM {counter_and_moment}
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL AND {is_expected}

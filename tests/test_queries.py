@@ -195,6 +195,7 @@ def test_every_statement_is_used():
 def test_sql_file_keeps_the_style(path: Path):
     text = path.read_text()
     assert all(len(line) <= 100 for line in text.splitlines())
+    assert not re.search(r"^(?:    )* {1,3}[^ ]", text, re.MULTILINE)
     for part in re.split(r"^-- name: ", text, flags=re.MULTILINE)[1:]:
         assert part.splitlines()[1].startswith("-- "), f"{part.split()[0]} lacks its guarantee"
     assert text.count(";\n") == text.count("-- name: ")
@@ -258,6 +259,16 @@ def test_name_with_choices_is_a_statement_for_each(tmp_path: Path):
         "a_y_asc": "SELECT y + 1 < <other>",
         "a_y_desc": "SELECT y + 2 < <other>",
     }
+
+
+def test_fragment_is_indented_as_the_line_it_stands_in(tmp_path: Path):
+    (tmp_path / "a.sql").write_text(
+        "-- fragment: inner\n(\n    1\n)\n-- fragment: outer\n(\n    {inner}\n)\n"
+        "-- name: a\nSELECT\n    2 + {outer};"
+    )
+    assert load_queries(tmp_path)["a"].text.splitlines() == [
+        *("SELECT", "    2 + (", "        (", "            1", "        )", "    )")
+    ]
 
 
 def test_placeholder_used_twice_is_one_parameter(tmp_path: Path):
