@@ -16,7 +16,7 @@ class UserIdConverter(BaseConverter):
 
 
 class AnyUserIdConverter(BaseConverter):
-    """Any text: the issuer decides what a user's id looks like. lean_flask.py says when."""
+    """Any text, as the issuer decides what a user's id looks like: see UserMap in lean_flask.py."""
 
     regex = "(?s:.+?)"
     part_isolating = False

@@ -61,7 +61,7 @@ if Path("/dev/shm").is_dir():
 
 
 def when_ready(_server):  # type: ignore[no-untyped-def]
-    """Keep garbage collection off objects from before the fork, and mostly off queued requests."""
+    """Exempt what was loaded before the fork from garbage collection, and collect rarely."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)

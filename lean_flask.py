@@ -44,7 +44,7 @@ class BytesResponse(Response):
 
 
 class UserMap(Map):
-    """The rules for user ids without a slash, and a second map of the same for all others.
+    """Two maps of the same rules: a fast one for user ids without a slash, one for all others.
 
     With a converter that takes a slash, werkzeug tries each rule as one long regular expression.
     """

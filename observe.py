@@ -61,16 +61,16 @@ def observe(app: Flask, settings: Settings) -> None:
 
 
 def reports_of(settings: Settings) -> list[Report]:
-    reports = [request_log()]
-    if settings.metrics_port:
-        import metrics
-
-        reports.insert(0, metrics.count_request)
+    reports: list[Report] = []
     if settings.otel_exporter_otlp_endpoint:
         import traces
 
-        reports.insert(0, traces.tracer(settings))  # first: the log's line names the trace
-    return reports
+        reports.append(traces.tracer(settings))  # first: the log's line names the trace
+    if settings.metrics_port:
+        import metrics
+
+        reports.append(metrics.count_request)
+    return [*reports, request_log()]
 
 
 def finish(trail: Trail, reports: list[Report]) -> None:

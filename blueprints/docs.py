@@ -42,7 +42,7 @@ blueprint = Blueprint("docs", __name__)
 
 @blueprint.before_request
 def simplify_conditions() -> None:
-    """Leave of conditions and ranges what werkzeug answers as all other routes do."""
+    """Drop the headers that werkzeug would answer otherwise than our other routes do."""
     tags = request.environ.get("HTTP_IF_NONE_MATCH", "")
     if re.search(SUFFIX, tags):  # of a compressed answer
         request.environ["HTTP_IF_NONE_MATCH"] = f"{tags}, {re.sub(SUFFIX, '', tags)}"

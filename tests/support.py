@@ -32,7 +32,7 @@ PREFLIGHT = FRONT_END | {
 PARENT = f"00-{TRACE}-{CALLER}-01"
 
 # All that a task may have beside its title, for a test that needs it set.
-SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home"], "description": "Two"}
+SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "description": "Two"}
 
 # Limits that are counted and announced, but never reached.
 GENEROUS = {"rate_limit": "1000000/second", "auth_failure_limit": "1000000/second"}

@@ -7,7 +7,7 @@ from itertools import product
 
 import psycopg
 import pytest
-from support import User, assert_error, settings_for
+from support import SET, User, assert_error, settings_for
 
 from app import create_app
 from blueprints.tasks import NOT_SENT
@@ -15,7 +15,6 @@ from field_types import DUE_PATTERN
 from schemas import TaskUpdate
 
 NEW = {"priority": "none", "due_at": None, "tags": [], "completed_at": None}
-SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "description": "Two"}
 BAD_DUES = """
 tomorrow 2026-02-30 20261120 2026-W47-5 ٢٠٢٦-11-20 2026-11-20T09:30Z 2026-11-20T09:30:00
 2026-11-20T25:00:00Z 2026-11-20T09:30:00+25:00 2026-11-20T09:30:00+05:60

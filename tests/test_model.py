@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from support import User, assert_error
+from transfers import DEFAULTS
 from werkzeug.test import TestResponse
 
 Fields = dict[str, Any]
 
 NUMBERS = count()
-DEFAULTS = {"description": None, "completed": False, "priority": "none", "due_at": None, "tags": []}
 TITLE = {"title": st.sampled_from(["Buy milk", "buy bread", "Äpfel", "100%"])}
 CREATED = {
     "description": st.none() | st.just("Two"),
