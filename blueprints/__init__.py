@@ -75,13 +75,21 @@ ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
 VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 
 
+def tags_in(header: str) -> list[str]:
+    """Find the entity tags of a list.
+
+    A version alone is one without its quotes: a 412 would have its client get and try for ever.
+    """
+    return [header] if VERSION_PATTERN.fullmatch(header) else ENTITY_TAG.findall(header)
+
+
 def versions_of(header: str) -> list[str]:
     """Find the versions that a list of entity tags names.
 
     Weak tags count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
     would lock its clients out of writing. A version is exact all the same.
     """
-    return [tag for tag in ENTITY_TAG.findall(header) if VERSION_PATTERN.fullmatch(tag)]
+    return [tag for tag in tags_in(header) if VERSION_PATTERN.fullmatch(tag)]
 
 
 def expected_versions() -> list[str] | None:
@@ -92,8 +100,8 @@ def expected_versions() -> list[str] | None:
 
 def is_fresh(version: str) -> bool:
     """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
-    header: str = current_request().environ.get("HTTP_IF_NONE_MATCH", "")
-    return bool(header) and (header.strip() == "*" or version in ENTITY_TAG.findall(header))
+    header: str = current_request().environ.get("HTTP_IF_NONE_MATCH", "").strip()
+    return header == "*" or version in tags_in(header)
 
 
 def path_of(user_id: str, rest: str) -> str:

@@ -15,7 +15,7 @@ WRITES = {
     "toggle": ("{}/complete", None),
     "DELETE": ("{}", None),
 }
-NO_MATCH = ['"1"', '"9999"', '"abc"', "", "2", '"2', '"x", "y"', f'"{10**30}"', '"-1"']
+NO_MATCH = ['"1"', '"9999"', '"abc"', "", "3", "2, 3", '"2', '"x", "y"', f'"{10**30}"', '"-1"']
 
 
 def write(user: User, name: str, task: dict, if_match: str | None = None, header: str = "If-Match"):
@@ -47,7 +47,7 @@ def test_version_moves_with_every_change(alice: User, task: dict):
 
 
 @pytest.mark.parametrize(
-    "if_match", ['"{}"', "*", ' "{}" ', 'W/"{}"', '"{}:br"', '"x", "{}", W/"9"']
+    "if_match", ['"{}"', "*", ' "{}" ', 'W/"{}"', '"{}:br"', '"x", "{}", W/"9"', "{}"]
 )
 @pytest.mark.parametrize("name", WRITES)
 def test_if_match_of_the_version_writes(alice: User, task: dict, name: str, if_match: str):
@@ -93,7 +93,7 @@ def test_if_match_on_a_missing_task_is_404(alice: User, bob: User, task: dict, n
 def test_if_none_match_of_the_version_is_412_and_nothing_is_written(
     alice: User, task: dict, name: str
 ):
-    for tag in ["*", '"{}"', 'W/"{}"', '"{}:br"', '"x", "{}"']:
+    for tag in ["*", '"{}"', 'W/"{}"', '"{}:br"', '"x", "{}"', "{}"]:
         response = write(alice, name, task, tag, "If-None-Match")
         assert_error(response, 412, "precondition_failed")
         assert alice.all() == [task]
@@ -110,7 +110,7 @@ def test_if_none_match_on_a_missing_task_is_404(alice: User, bob: User, task: di
         assert_error(write(bob, name, task, tag, "If-None-Match"), 404, "not_found")
 
 
-@pytest.mark.parametrize("tag", ['"{}"', 'W/"{}"', "*", '"x", "{}"'])
+@pytest.mark.parametrize("tag", ['"{}"', 'W/"{}"', "*", '"x", "{}"', " {} "])
 def test_if_none_match_of_the_version_is_304_without_a_body(alice: User, task: dict, tag: str):
     headers = {"If-None-Match": tag.format(task["version"])}
     response = alice.call("GET", task["id"], headers=headers)
