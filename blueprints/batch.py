@@ -80,7 +80,10 @@ class CompleteOperation(Change):
     """Completes a task, or, with `completed: false`, opens it again."""
 
     op = named("complete")
-    completed = StrictBoolean(load_default=True)
+    # Called, the default stays out of the description: generated code would require the field.
+    completed = StrictBoolean(
+        load_default=lambda: True, metadata={"description": "`true` if left out."}
+    )
 
 
 class DeleteOperation(Change):

@@ -202,3 +202,8 @@ def test_openapi_has_no_component_that_nothing_uses():
     for kind in ["schemas", "responses"]:
         for name in openapi()["components"][kind]:
             assert f'"#/components/{kind}/{name}"' in text
+
+
+def test_openapi_gives_no_field_a_default():
+    """Code that is made from it takes a field with a default for a required one."""
+    assert '"default"' not in json.dumps(openapi()["components"]["schemas"])
