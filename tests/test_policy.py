@@ -207,3 +207,9 @@ def test_openapi_has_no_component_that_nothing_uses():
 def test_openapi_gives_no_field_a_default():
     """Code that is made from it takes a field with a default for a required one."""
     assert '"default"' not in json.dumps(openapi()["components"]["schemas"])
+
+
+def test_openapi_names_a_server_and_the_license():
+    """Linters require both."""
+    assert openapi()["servers"] == [{"url": "/"}]
+    assert openapi()["info"]["license"] == {"name": "MIT", "identifier": "MIT"}
