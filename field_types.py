@@ -1,6 +1,7 @@
 """The types of fields that marshmallow lacks, or takes too lightly."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
@@ -194,9 +195,9 @@ class StrictSchema(Schema):
 
 
 class Choice(fields.Field[Any]):
-    """One of several objects, told apart by the text that stands under `tag`."""
+    """One of several objects, told apart by the text or boolean that stands under `tag`."""
 
-    def __init__(self, tag: str, schemas: dict[str, Schema], **options: Any) -> None:
+    def __init__(self, tag: str, schemas: Mapping[str | bool, Schema], **options: Any) -> None:
         super().__init__(**options)
         self.tag = tag
         self.schemas = schemas
@@ -205,6 +206,7 @@ class Choice(fields.Field[Any]):
         if not isinstance(value, dict):
             raise ValidationError("Must be an object.")
         name = value.get(self.tag)
-        if not isinstance(name, str) or name not in self.schemas:
-            raise ValidationError({self.tag: [f"Must be one of: {', '.join(self.schemas)}."]})
+        if not isinstance(name, str | bool) or name not in self.schemas:
+            names = ", ".join(map(str, self.schemas))
+            raise ValidationError({self.tag: [f"Must be one of: {names}."]})
         return self.schemas[name].load(value)

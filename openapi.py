@@ -110,11 +110,11 @@ def describe_choice(converter: Any, field: Any, ret: Any) -> dict[str, Any]:
     if not isinstance(field, Choice):
         return {}
     schemas = {name: converter.resolve_nested_schema(each) for name, each in field.schemas.items()}
-    mapping = {name: schema["$ref"] for name, schema in schemas.items()}
-    return {
-        "oneOf": list(schemas.values()),
-        "discriminator": {"propertyName": field.tag, "mapping": mapping},
-    }
+    described: dict[str, Any] = {"oneOf": list(schemas.values())}
+    if True not in schemas:  # OpenAPI's discriminator is a text
+        mapping = {name: schema["$ref"] for name, schema in schemas.items()}
+        described["discriminator"] = {"propertyName": field.tag, "mapping": mapping}
+    return described
 
 
 class TasksApi(Api):  # type: ignore[misc]

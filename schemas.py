@@ -3,7 +3,7 @@
 from typing import Any
 
 from marshmallow import fields, post_load
-from marshmallow.validate import Length, OneOf
+from marshmallow.validate import Equal, Length, OneOf
 
 from converters import LARGEST_ID
 from field_types import (
@@ -11,6 +11,7 @@ from field_types import (
     DUE_PATTERN,
     NOT_BLANK_PATTERN,
     STORABLE_PATTERN,
+    Choice,
     Due,
     OpenSchema,
     StrictBoolean,
@@ -171,12 +172,15 @@ class TrashedTask(Task):
 
 
 class ChangedTask(Task):
-    """A task as it is now; one that was deleted for good has only the required fields."""
+    """A task that was created or changed, as it is now."""
 
-    deleted = fields.Boolean(
-        required=True,
-        metadata={"description": "In the trash, or deleted for good.", "examples": [False]},
-    )
+    deleted = fields.Boolean(required=True, validate=Equal(False))
+
+
+class DeletedTask(Task):
+    """A task in the trash; one that was deleted for good has only the required fields."""
+
+    deleted = fields.Boolean(required=True, validate=Equal(True))
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         field_obj.required = field_name in {"id", "user_id", "version", "deleted"}
@@ -185,7 +189,9 @@ class ChangedTask(Task):
 class Changes(OpenSchema):
     """What changed, and the cursor for the next request."""
 
-    changes = fields.List(fields.Nested(ChangedTask), required=True)
+    changes = fields.List(
+        Choice("deleted", {False: ChangedTask(), True: DeletedTask()}), required=True
+    )
     next = fields.String(
         required=True, metadata={"description": "The `since` of the next request."}
     )

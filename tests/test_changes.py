@@ -1,5 +1,6 @@
 """What changed since a cursor: all of it, once, in the order of the commits."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,8 @@ from flask import Flask
 from listing import Copy, ids
 from support import User, assert_error
 
-from schemas import ChangedTask, Changes, Task
+import generated
+from schemas import ChangedTask, Changes, DeletedTask, Task
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def test_answer_has_exactly_the_documented_fields(alice: User, copy: Copy):
     assert Changes().validate(answer) == {}
     assert answer.keys() == Changes().fields.keys()
     changed, deleted, purged = answer["changes"]
-    assert changed.keys() == deleted.keys() == ChangedTask().fields.keys()
+    assert changed.keys() == ChangedTask().fields.keys()
+    assert deleted.keys() == DeletedTask().fields.keys()
     assert [changed["deleted"], deleted["deleted"]] == [False, True]
     assert {name: changed[name] for name in Task().fields} == alice.all()[0]
     assert purged == {
@@ -53,6 +56,18 @@ def test_answer_has_exactly_the_documented_fields(alice: User, copy: Copy):
         "version": changed["version"] + 3,
         "deleted": True,
     }
+
+
+def test_description_promises_all_fields_of_what_is_not_deleted():
+    """`if (!change.deleted)` then makes it a task in TypeScript."""
+    schemas = json.loads(generated.openapi())["components"]["schemas"]
+    choice = schemas["Changes"]["properties"]["changes"]["items"]["oneOf"]
+    entries = [schemas[each["$ref"].rpartition("/")[2]] for each in choice]
+    assert [each["properties"]["deleted"]["enum"] for each in entries] == [[False], [True]]
+    assert [set(each["required"]) for each in entries] == [
+        {*Task().fields, "deleted"},
+        {"id", "user_id", "version", "deleted"},
+    ]
 
 
 @pytest.mark.parametrize(
