@@ -46,7 +46,7 @@ MESSAGE_OF_STATUS = {
 RETRY_AFTER = "1"  # seconds
 
 
-class ErrorSchema(OpenSchema):
+class ErrorBody(OpenSchema):
     """The body of every error."""
 
     error = fields.String(required=True, metadata={"description": "A code for programs."})

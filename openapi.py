@@ -9,7 +9,7 @@ from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
 from blueprints import ACCEPTED_PATCHES, MERGE_PATCH, WRITES
-from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorSchema
+from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorBody
 from field_types import Choice
 from idempotency import KEY, KEYED_METHODS
 
@@ -120,7 +120,7 @@ def describe_choice(converter: Any, field: Any, ret: Any) -> dict[str, Any]:
 class TasksApi(Api):  # type: ignore[misc]
     """flask-smorest's Api, with this API's errors in place of its own."""
 
-    ERROR_SCHEMA = ErrorSchema
+    ERROR_SCHEMA = ErrorBody
     DEFAULT_ERROR_RESPONSE_NAME = None
 
     def _register_pagination_header(self) -> None:
@@ -213,7 +213,7 @@ def describe_error(status: int) -> dict[str, Any]:
     example = {"error": CODE_OF_STATUS[status], "message": message, "details": details}
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
-        "content": {"application/json": {"schema": ErrorSchema, "example": example}},
+        "content": {"application/json": {"schema": ErrorBody, "example": example}},
         "headers": REQUEST_ID | NAMES_OF_HEADERS,
     }
     if header := HEADER_OF_STATUS.get(status):

@@ -163,7 +163,7 @@ def test_openapi_describes_every_error_in_the_one_shape():
                 name = response.get("$ref", "").rpartition("/")[2]
                 content = (components["responses"][name] if name else response)["content"]
                 schema = content["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Error"}
+                assert schema == {"$ref": "#/components/schemas/ErrorBody"}
 
 
 EXAMPLES = {
