@@ -51,7 +51,12 @@ class ErrorBody(OpenSchema):
 
     error = fields.String(required=True, metadata={"description": "A code for programs."})
     message = fields.String(required=True, metadata={"description": "A sentence for a person."})
-    details = fields.Dict(metadata={"description": "What is wrong, by field, and `request_id`."})
+    details = fields.Dict(
+        metadata={
+            "description": "What is wrong, by field, and `request_id`.",
+            "properties": {"request_id": {"type": "string"}},
+        }
+    )
 
 
 class ApiError(Exception):
@@ -74,12 +79,12 @@ class ApiError(Exception):
 def error_body(
     status: int, message: str | None = None, details: dict[str, Any] | None = None
 ) -> bytes:
-    """Make the body; `details` has the `request_id`, unless a field in it has that name."""
+    """Make the body; `details` has the `request_id`, even where a field of that name is wrong."""
     phrase = HTTPStatus(status).phrase
     code = CODE_OF_STATUS.get(status) or phrase.lower().replace(" ", "_")
     message = message or MESSAGE_OF_STATUS.get(status) or f"{phrase}."
     if trail := CURRENT.get():
-        details = {"request_id": trail.request_id} | (details or {})
+        details = (details or {}) | {"request_id": trail.request_id}
     body = {"error": code, "message": message}
     return json.dumps(body | ({"details": details} if details else {})).encode()
 

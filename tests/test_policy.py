@@ -166,6 +166,11 @@ def test_openapi_describes_every_error_in_the_one_shape():
                 assert schema == {"$ref": "#/components/schemas/ErrorBody"}
 
 
+def test_openapi_describes_the_request_id_of_an_error_as_text():
+    details = openapi()["components"]["schemas"]["ErrorBody"]["properties"]["details"]
+    assert details["properties"]["request_id"]["type"] == "string"
+
+
 EXAMPLES = {
     400: ("POST", "", {"data": "{", "content_type": "application/json"}),
     404: ("GET", "12", {}),
