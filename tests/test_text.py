@@ -1,6 +1,7 @@
 """Text of every kind: stored to the character, or refused; never a fault of the server."""
 
 import json
+import re
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from support import User, assert_error, settings_for
 
 from app import create_app
+from field_types import NOT_BLANK_PATTERN
 
 pytestmark = pytest.mark.no_cover  # examples by the hundred, of code that other tests cover
 
@@ -33,6 +35,7 @@ AWKWARD_TEXTS = [
     "<script>alert(1)</script> &amp; </textarea>",
     "\u2003 trimmed at both ends \t\n\u3000",
 ]
+SPACE_OF_ECMA = r"\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"  # its \s
 UNSTORABLE = {"\0", *map(chr, range(0xD800, 0xE000))}
 STORABLE = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 TITLES = st.text(STORABLE, min_size=1, max_size=200).filter(str.strip)
@@ -111,6 +114,12 @@ def test_text_is_stored_or_refused_whole(alice: User, title: str, description: s
         assert response.status_code == 201
         assert alice.call("DELETE", response.json["id"]).status_code == 204
     assert alice.all() == []
+
+
+def test_text_is_blank_in_the_description_where_it_is_on_the_server():
+    described = re.compile(NOT_BLANK_PATTERN.replace(r"\s", SPACE_OF_ECMA))
+    for character in map(chr, [*range(1, 0xD800), *range(0xE000, 0x11000)]):
+        assert bool(described.search(character)) == bool(character.strip()), ascii(character)
 
 
 def test_lengths_count_characters(alice: User):
