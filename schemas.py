@@ -157,7 +157,7 @@ class Task(OpenSchema):
         required=True,
         metadata={
             "format": "int64",
-            "description": "Grows with every change; the ETag of the task.",
+            "description": "Grows with every change; in quotes, the task's ETag.",
             "examples": [57],
         },
     )

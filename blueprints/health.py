@@ -11,7 +11,7 @@ from psycopg import Error
 
 from blueprints import json_response, pool
 from database import DatabaseBusy, DatabaseUnavailable
-from errors import ApiError, ErrorBody
+from errors import ApiError
 from field_types import OpenSchema
 from migrate import pending_migrations
 
@@ -40,7 +40,7 @@ def get_liveness() -> Response:
 
 @blueprint.get("/readyz")
 @blueprint.response(200, Health)
-@blueprint.alt_response(503, schema=ErrorBody)
+@blueprint.alt_response(503, response="unavailable")
 def get_readiness() -> Response:
     """Tell whether the database can be reached and is migrated"""
     readiness: Readiness = current_app.extensions["readiness"]

@@ -33,7 +33,10 @@ LOCATION = {
 
 ETAG = {
     "ETag": {
-        "description": "The task's version, for If-Match and If-None-Match.",
+        "description": (
+            "The task's version, for If-Match and If-None-Match. Opaque: where the answer is"
+            ' compressed, it has a suffix (`"57:gzip"`). To make one, put `version` in quotes.'
+        ),
         "required": True,
         "schema": {"type": "string"},
         "example": '"57"',
@@ -182,7 +185,7 @@ def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Change some fields of a task
 
     A JSON merge patch: a field that is left out stays, null clears one that may be empty, a list
-    is replaced.
+    is replaced. A patch that changes nothing still counts as a change.
     """
     return write_fields(user_id, task_id, body)
 

@@ -171,6 +171,15 @@ def test_openapi_describes_the_request_id_of_an_error_as_text():
     assert details["properties"]["request_id"]["type"] == "string"
 
 
+def test_openapi_declares_the_retry_after_of_every_503():
+    description = openapi()
+    assert description["components"]["responses"]["unavailable"]["headers"]["Retry-After"]
+    for path, item in description["paths"].items():
+        for operation in (item[method] for method in item if method != "parameters"):
+            if response := operation["responses"].get("503"):
+                assert response == {"$ref": "#/components/responses/unavailable"}, path
+
+
 EXAMPLES = {
     400: ("POST", "", {"data": "{", "content_type": "application/json"}),
     404: ("GET", "12", {}),
