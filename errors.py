@@ -10,7 +10,7 @@ from marshmallow import fields
 from werkzeug.exceptions import HTTPException
 
 from database import DatabaseUnavailable, status_of
-from field_types import OpenSchema
+from field_types import ResponseSchema
 from trail import CURRENT, blame
 
 CODE_OF_STATUS = {
@@ -46,7 +46,7 @@ MESSAGE_OF_STATUS = {
 RETRY_AFTER = "1"  # seconds
 
 
-class ErrorBody(OpenSchema):
+class ErrorBody(ResponseSchema):
     """The body of every error."""
 
     error = fields.String(required=True, metadata={"description": "A code for programs."})

@@ -120,8 +120,8 @@ class Tags(BoundedList):
         return tags
 
 
-class OpenSchema(Schema):
-    """An object of an answer: later versions may add fields, which clients then do not know."""
+class ResponseSchema(Schema):
+    """An object in a response. Clients must ignore unknown fields: later versions may add some."""
 
     class Meta:
         unknown = EXCLUDE

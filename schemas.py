@@ -13,7 +13,7 @@ from field_types import (
     STORABLE_PATTERN,
     Choice,
     Due,
-    OpenSchema,
+    ResponseSchema,
     StrictBoolean,
     StrictSchema,
     Tags,
@@ -109,7 +109,7 @@ class TaskImport(TaskUpdate):
         return {name: value for name, value in data.items() if name not in SERVER_FIELDS}
 
 
-class Task(OpenSchema):
+class Task(ResponseSchema):
     """A task."""
 
     id = fields.Integer(
@@ -186,7 +186,7 @@ class DeletedTask(Task):
         field_obj.required = field_name in {"id", "user_id", "version", "deleted"}
 
 
-class Changes(OpenSchema):
+class Changes(ResponseSchema):
     """What changed, and the cursor for the next request."""
 
     changes = fields.List(

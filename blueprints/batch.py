@@ -19,7 +19,7 @@ from blueprints.tasks import COMPLETED_NOW, missing_task, too_many_tasks
 from connection import Connection
 from converters import LARGEST_ID
 from errors import ApiError
-from field_types import BoundedList, Choice, OpenSchema, StrictBoolean, StrictSchema
+from field_types import BoundedList, Choice, ResponseSchema, StrictBoolean, StrictSchema
 from schemas import Task, TaskCreate, TaskPatch
 from trail import tell
 
@@ -121,7 +121,7 @@ class Batch(StrictSchema):
                 raise ValidationError({number: {"id": [f"Operation {earlier} has it already."]}})
 
 
-class BatchResult(OpenSchema):
+class BatchResult(ResponseSchema):
     """What became of the tasks."""
 
     results = fields.List(

@@ -12,13 +12,13 @@ from psycopg import Error
 from blueprints import json_response, pool
 from database import DatabaseBusy, DatabaseUnavailable
 from errors import ApiError
-from field_types import OpenSchema
+from field_types import ResponseSchema
 from migrate import pending_migrations
 
 blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.")
 
 
-class Health(OpenSchema):
+class Health(ResponseSchema):
     """The state of the process."""
 
     status = fields.String(required=True)

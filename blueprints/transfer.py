@@ -29,7 +29,7 @@ from blueprints.tasks import too_many_tasks
 from connection import Connection, Value
 from database import Database
 from errors import ApiError
-from field_types import OpenSchema
+from field_types import ResponseSchema
 from overload import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
 from replicas import Reader
 from schemas import Task, TaskImport
@@ -132,7 +132,7 @@ def take_file() -> None:
     await_import(current_app, held)
 
 
-class Imported(OpenSchema):
+class Imported(ResponseSchema):
     """What an import did."""
 
     imported = fields.Integer(required=True, metadata={"examples": [2]})
