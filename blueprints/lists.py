@@ -15,7 +15,7 @@ from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
 
 from blueprints import broken_rule, database, is_fresh, json_response, path_of, query_pairs
-from blueprints.paging import LARGEST_PAGE, PageArguments
+from blueprints.paging import LARGEST_PAGE, LINK, PageArguments
 from config import VERSION
 from connection import Value
 from field_types import (
@@ -103,12 +103,9 @@ LIST_ETAG = {
         "example": '"1.0.0-c3f1e0-57"',
     },
 }
-LIST_HEADERS = LIST_ETAG | {
-    "Link": {
-        "description": 'The next page, as `rel="next"` (RFC 8288), while there is one.',
-        "schema": {"type": "string"},
-        "example": '</api/demo/tasks?limit=20&cursor=x6Zt>; rel="next"',
-    },
+LIST_HEADERS = {
+    **LIST_ETAG,
+    **LINK,
     "X-Total-Count": {
         "description": "With `count=exact`: how many tasks match, on all pages.",
         "schema": {"type": "integer", "minimum": 0},

@@ -11,6 +11,13 @@ from positions import CURSOR_PATTERN, Position, read_position, write_position
 
 LARGEST_PAGE = 1000
 
+LINK = {
+    "Link": {
+        "description": 'The next page (RFC 8288), as `<path>; rel="next"`; none on the last.',
+        "schema": {"type": "string"},
+    }
+}
+
 
 class QueryInteger(fields.Integer):
     """An integer in its plain decimal form, where marshmallow's own takes " 5" and "1_000"."""

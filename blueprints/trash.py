@@ -13,20 +13,13 @@ from blueprints import (
     path_of,
     pool,
 )
-from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
+from blueprints.paging import LARGEST_PAGE, LINK, PageArguments, position_field
 from blueprints.tasks import ETAG, task_response, write_task
 from converters import LARGEST_ID
 from positions import END, Position, write_position
 from purge import purge_trash
 from rate_limits import Limit, RateLimits
 from schemas import Task, TrashedTask
-
-LINK = {
-    "Link": {
-        "description": 'The next page (RFC 8288), as `<path>; rel="next"`; none on the last.',
-        "schema": {"type": "string"},
-    }
-}
 
 
 class TrashArguments(PageArguments):
