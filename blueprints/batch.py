@@ -221,7 +221,9 @@ def change(
 
 def change_of(operation: Operation) -> dict[str, Any]:
     """Write an operation on an existing task in the form that the statements take."""
-    fields: Operation = operation.get("task", {"completed": operation.get("completed")})
+    fields: Operation = operation.get("task", {})
+    if operation["op"] == "complete":
+        fields = {"completed": operation["completed"]}
     known = {"task_id": operation["id"], "expected": operation.get("version")}
     return known | fields | {"sent": list(fields)}
 

@@ -8,6 +8,8 @@ from flask import Flask
 from support import User, assert_error
 from werkzeug.test import TestResponse
 
+from blueprints.batch import change_of
+
 CREATE = {"op": "create", "task": {"title": "Buy milk"}}
 FIELDS = {
     "title": "Buy bread",
@@ -286,3 +288,7 @@ def test_first_batch_of_a_user_past_the_quota_is_409_and_nothing_is_done(
     monkeypatch.setitem(alice.client.application.config, "MAX_TASKS_PER_USER", 1)
     assert_error(batch(alice, CREATE, CREATE), 409, "conflict")
     assert alice.all() == []
+
+
+def test_operation_sends_only_what_it_changes():
+    assert change_of({"op": "delete", "id": 3}) == {"task_id": 3, "expected": None, "sent": []}
