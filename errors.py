@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from flask import Flask, Response
 from marshmallow import fields
+from marshmallow.exceptions import SCHEMA
 from werkzeug.exceptions import HTTPException
 
 from database import DatabaseUnavailable, status_of
@@ -44,6 +45,7 @@ MESSAGE_OF_STATUS = {
     503: "The service is not available right now; please try again in a moment.",
 }
 RETRY_AFTER = "1"  # seconds
+LONGEST_NAME = 100  # characters, in a message; the details have all of an unknown field's name
 
 
 class ErrorBody(ResponseSchema):
@@ -74,6 +76,22 @@ class ApiError(Exception):
         self.status = status
         self.details = details
         self.headers = headers
+
+
+def broken_rule(details: dict[str, Any]) -> ApiError:
+    """Make a 422 from messages in marshmallow's form; the first becomes the answer's `message`."""
+    return ApiError(422, first_fault(details), details)
+
+
+def first_fault(details: Any) -> str:
+    """Name the first fault of marshmallow's messages: `tags.1: Not a valid string.`"""
+    path = []
+    while isinstance(details, dict):
+        key, details = next(iter(details.items()))
+        if key != SCHEMA:  # which is a fault of the object itself
+            path.append(str(key)[:LONGEST_NAME])
+    place = f"{'.'.join(path)}: " if path else ""
+    return place + str(details[0])
 
 
 def error_body(

@@ -13,11 +13,12 @@ from io import BytesIO
 from flask import Flask, Request, Response, g
 from flask.typing import ResponseReturnValue
 
-from blueprints import broken_rule, pool, read_body
 from connection import Connection, Value
-from errors import RETRY_AFTER, ApiError
+from database import Database
+from errors import RETRY_AFTER, ApiError, broken_rule
 from lean_flask import current_request
 from rate_limits import Limit
+from request_bodies import read_body
 from trail import telling_at_the_end
 
 KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
@@ -59,12 +60,13 @@ def answer_once(
         "key": parse_key(asked.environ[HEADER]),
         "fingerprint": fingerprint_of(asked),
     }
+    database: Database = app.extensions["database"]
     kept_answers: Limit = app.extensions["rate_limits"].kept_answers
     try:
         with telling_at_the_end(), ExitStack() as running:
 
             def begin() -> None:
-                db = running.enter_context(pool().transaction())
+                db = running.enter_context(database.transaction())
                 claim(db, key)
                 g.transaction = db
 

@@ -8,10 +8,11 @@ from flask_smorest import Api
 from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
-from blueprints import ACCEPTED_PATCHES, MERGE_PATCH, WRITES
+from conditions import WRITES
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorBody
 from field_types import Choice
 from idempotency import KEY, KEYED_METHODS
+from request_bodies import ACCEPTED_PATCHES, MERGE_PATCH
 
 DESCRIPTION = """\
 Tasks of many users. Every path below `/api/{user_id}` belongs to one user: `user_id` must be the

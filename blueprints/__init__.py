@@ -1,6 +1,5 @@
 """One file per resource; what they share is here."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,17 +12,17 @@ from flask.ctx import AppContext
 from flask.globals import app_ctx
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
-from marshmallow.exceptions import SCHEMA
 from webargs.flaskparser import FlaskParser
 
-from compression import SUFFIX
+from conditions import WRITES, expected_versions
 from connection import Connection
 from database import Database
-from errors import ApiError
+from errors import ApiError, broken_rule
 from field_types import StrictSchema
 from lean_flask import BytesResponse, current_request
 from overload import LARGE, await_receiver
 from replicas import Reader
+from request_bodies import read_body, refuse_other_types, too_large
 from strict_json import parse_json
 
 
@@ -64,44 +63,7 @@ def transaction() -> Iterator[Connection]:
             del g.transaction
 
 
-WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-LONGEST_NAME = 100  # characters, in a message; the details have all of an unknown field's name
 NO_QUERY: Mapping[str, Any] = MappingProxyType({})
-MERGE_PATCH = "application/merge-patch+json"
-ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
-
-# Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version, compressed or not.
-ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
-VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
-
-
-def tags_in(header: str) -> list[str]:
-    """Find the entity tags of a list.
-
-    A version alone is one without its quotes: a 412 would have its client get and try for ever.
-    """
-    return [header] if VERSION_PATTERN.fullmatch(header) else ENTITY_TAG.findall(header)
-
-
-def versions_of(header: str) -> list[str]:
-    """Find the versions that a list of entity tags names.
-
-    Weak tags count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
-    would lock its clients out of writing. A version is exact all the same.
-    """
-    return [tag for tag in tags_in(header) if VERSION_PATTERN.fullmatch(tag)]
-
-
-def expected_versions() -> list[str] | None:
-    """Read the versions of If-Match (RFC 9110, section 13.1.1); None: any version."""
-    header: str = current_request().environ.get("HTTP_IF_MATCH", "*").strip()
-    return None if header == "*" else versions_of(header)
-
-
-def is_fresh(version: str) -> bool:
-    """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
-    header: str = current_request().environ.get("HTTP_IF_NONE_MATCH", "").strip()
-    return header == "*" or version in tags_in(header)
 
 
 def path_of(user_id: str, rest: str) -> str:
@@ -116,65 +78,6 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
         user_id: str = (current_request().view_args or {})["user_id"]
         await_receiver(current_app, response, user_id, patience=0)
     return response
-
-
-def read_body(req: Request) -> bytes:
-    """Read the request body, chunked or not, up to the request's max_content_length.
-
-    werkzeug silently cuts a chunked body off at the limit, so one byte more is read. If a client
-    breaks off, the server hands on what it has (RFC 9112, section 6.3: incomplete).
-
-    Raises:
-        ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
-    """
-    refuse_encoded(req)
-    limit, length = req.max_content_length or 0, req.content_length or 0
-    if length <= limit:
-        body = read_part(req, limit + 1)
-        if len(body) < length:
-            raise broken_off()
-        if len(body) <= limit:
-            return body
-    raise too_large(limit)
-
-
-def too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The request body is larger than {limit} bytes.")
-
-
-def refuse_encoded(req: Request) -> None:
-    if req.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in {"", "identity"}:
-        raise ApiError(415, "Send the body without a Content-Encoding.")
-
-
-def read_part(req: Request, size: int) -> bytes:
-    """Read `size` bytes of the request body, or fewer at its end.
-
-    Raises:
-        ApiError: 400 where it breaks off.
-    """
-    try:
-        part: bytes = req.environ["wsgi.input"].read(size)
-    except Exception:  # noqa: BLE001 - each server has its own for a broken chunk or a stall
-        raise broken_off() from None
-    return part
-
-
-def broken_off() -> ApiError:
-    return ApiError(400, "The request body is incomplete.")
-
-
-def refuse_other_types(req: Request) -> None:
-    """Refuse a body that is not JSON; a PATCH may also have the type of RFC 7396.
-
-    Raises:
-        ApiError: 415, with Accept-Patch (RFC 5789, section 2.2) for a PATCH.
-    """
-    message = "Send the body as JSON, with Content-Type: application/json."
-    if req.method != "PATCH":
-        raise ApiError(415, message)
-    if req.mimetype != MERGE_PATCH:
-        raise ApiError(415, message, headers={"Accept-Patch": ACCEPTED_PATCHES})
 
 
 def query_pairs(query: bytes) -> list[tuple[str, str]]:
@@ -227,22 +130,6 @@ class BodyParser(FlaskParser):
 
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> Any:
         raise broken_rule(error.normalized_messages().get("json", {}))
-
-
-def broken_rule(details: dict[str, Any]) -> ApiError:
-    """Make a 422 from messages in marshmallow's form; the first becomes the answer's `message`."""
-    return ApiError(422, first_fault(details), details)
-
-
-def first_fault(details: Any) -> str:
-    """Name the first fault of marshmallow's messages: `tags.1: Not a valid string.`"""
-    path = []
-    while isinstance(details, dict):
-        key, details = next(iter(details.items()))
-        if key != SCHEMA:  # which is a fault of the object itself
-            path.append(str(key)[:LONGEST_NAME])
-    place = f"{'.'.join(path)}: " if path else ""
-    return place + str(details[0])
 
 
 def heeds(*what: str) -> Callable[[Any], Any]:

@@ -8,17 +8,11 @@ from flask import Response, current_app
 from marshmallow import ValidationError, fields, validates
 from marshmallow.validate import Length, OneOf, Range
 
-from blueprints import (
-    BodyParser,
-    UserBlueprint,
-    first_fault,
-    json_response,
-    transaction,
-)
+from blueprints import BodyParser, UserBlueprint, json_response, transaction
 from blueprints.tasks import COMPLETED_NOW, missing_task, too_many_tasks
 from connection import Connection
 from converters import LARGEST_ID
-from errors import ApiError
+from errors import ApiError, first_fault
 from field_types import BoundedList, Choice, ResponseSchema, StrictBoolean, StrictSchema
 from schemas import Task, TaskCreate, TaskPatch
 from trail import tell

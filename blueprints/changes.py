@@ -5,9 +5,10 @@ from typing import Any
 
 from flask import Response
 
-from blueprints import UserBlueprint, broken_rule, database, json_response
+from blueprints import UserBlueprint, database, json_response
 from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
 from converters import LARGEST_ID
+from errors import broken_rule
 from positions import START, Position, write_position
 from schemas import Changes
 

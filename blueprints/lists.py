@@ -14,10 +14,12 @@ from flask import Response, current_app
 from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
 
-from blueprints import broken_rule, database, is_fresh, json_response, path_of, query_pairs
+from blueprints import database, json_response, path_of, query_pairs
 from blueprints.paging import LARGEST_PAGE, LINK, PageArguments
+from conditions import is_fresh
 from config import VERSION
 from connection import Value
+from errors import broken_rule
 from field_types import (
     DUE_PATTERN,
     NOT_BLANK_PATTERN,

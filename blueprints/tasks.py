@@ -6,20 +6,13 @@ from typing import Any
 
 from flask import Response, current_app
 
-from blueprints import (
-    MERGE_PATCH,
-    UserBlueprint,
-    database,
-    expected_versions,
-    heeds,
-    is_fresh,
-    json_response,
-    path_of,
-)
+from blueprints import UserBlueprint, database, heeds, json_response, path_of
 from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_response
+from conditions import expected_versions, is_fresh
 from connection import Value
 from errors import ApiError
 from lean_flask import current_request
+from request_bodies import MERGE_PATCH
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 from trail import tell
 

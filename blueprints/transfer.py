@@ -13,25 +13,15 @@ from marshmallow import ValidationError, fields
 import transfer_calendar
 import transfer_csv
 import transfer_json
-from blueprints import (
-    UserBlueprint,
-    broken_rule,
-    database,
-    first_fault,
-    heeds,
-    json_response,
-    read_body,
-    read_part,
-    refuse_encoded,
-    transaction,
-)
+from blueprints import UserBlueprint, database, heeds, json_response, transaction
 from blueprints.tasks import too_many_tasks
 from connection import Connection, Value
 from database import Database
-from errors import ApiError
+from errors import ApiError, broken_rule, first_fault
 from field_types import ResponseSchema
 from overload import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
 from replicas import Reader
+from request_bodies import read_body, read_part, refuse_encoded
 from schemas import Task, TaskImport
 from trail import tell
 from turns import in_turns

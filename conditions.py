@@ -1,0 +1,41 @@
+"""Conditional requests (RFC 9110, section 13): the versions that their entity tags name."""
+
+import re
+
+from compression import SUFFIX
+from lean_flask import current_request
+
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+# Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version, compressed or not.
+ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
+VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def tags_in(header: str) -> list[str]:
+    """Find the entity tags of a list.
+
+    A version alone is one without its quotes: a 412 would have its client get and try for ever.
+    """
+    return [header] if VERSION_PATTERN.fullmatch(header) else ENTITY_TAG.findall(header)
+
+
+def versions_of(header: str) -> list[str]:
+    """Find the versions that a list of entity tags names.
+
+    Weak tags count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
+    would lock its clients out of writing. A version is exact all the same.
+    """
+    return [tag for tag in tags_in(header) if VERSION_PATTERN.fullmatch(tag)]
+
+
+def expected_versions() -> list[str] | None:
+    """Read the versions of If-Match (RFC 9110, section 13.1.1); None: any version."""
+    header: str = current_request().environ.get("HTTP_IF_MATCH", "*").strip()
+    return None if header == "*" else versions_of(header)
+
+
+def is_fresh(version: str) -> bool:
+    """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
+    header: str = current_request().environ.get("HTTP_IF_NONE_MATCH", "").strip()
+    return header == "*" or version in tags_in(header)

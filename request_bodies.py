@@ -1,0 +1,67 @@
+"""Bodies of requests, read whole or in parts: within their limits, unencoded, and to their end."""
+
+from flask import Request
+
+from errors import ApiError
+
+MERGE_PATCH = "application/merge-patch+json"
+ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
+
+
+def read_body(req: Request) -> bytes:
+    """Read the request body, chunked or not, up to the request's max_content_length.
+
+    werkzeug silently cuts a chunked body off at the limit, so one byte more is read. If a client
+    breaks off, the server hands on what it has (RFC 9112, section 6.3: incomplete).
+
+    Raises:
+        ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
+    """
+    refuse_encoded(req)
+    limit, length = req.max_content_length or 0, req.content_length or 0
+    if length <= limit:
+        body = read_part(req, limit + 1)
+        if len(body) < length:
+            raise broken_off()
+        if len(body) <= limit:
+            return body
+    raise too_large(limit)
+
+
+def too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The request body is larger than {limit} bytes.")
+
+
+def refuse_encoded(req: Request) -> None:
+    if req.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in {"", "identity"}:
+        raise ApiError(415, "Send the body without a Content-Encoding.")
+
+
+def read_part(req: Request, size: int) -> bytes:
+    """Read `size` bytes of the request body, or fewer at its end.
+
+    Raises:
+        ApiError: 400 where it breaks off.
+    """
+    try:
+        part: bytes = req.environ["wsgi.input"].read(size)
+    except Exception:  # noqa: BLE001 - each server has its own for a broken chunk or a stall
+        raise broken_off() from None
+    return part
+
+
+def broken_off() -> ApiError:
+    return ApiError(400, "The request body is incomplete.")
+
+
+def refuse_other_types(req: Request) -> None:
+    """Refuse a body that is not JSON; a PATCH may also have the type of RFC 7396.
+
+    Raises:
+        ApiError: 415, with Accept-Patch (RFC 5789, section 2.2) for a PATCH.
+    """
+    message = "Send the body as JSON, with Content-Type: application/json."
+    if req.method != "PATCH":
+        raise ApiError(415, message)
+    if req.mimetype != MERGE_PATCH:
+        raise ApiError(415, message, headers={"Accept-Patch": ACCEPTED_PATCHES})
