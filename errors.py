@@ -48,6 +48,10 @@ RETRY_AFTER = "1"  # seconds
 LONGEST_NAME = 100  # characters, in a message; the details have all of an unknown field's name
 
 
+def message_of(status: int) -> str:
+    return MESSAGE_OF_STATUS.get(status) or f"{HTTPStatus(status).phrase}."
+
+
 class ErrorBody(ResponseSchema):
     """The body of every error."""
 
@@ -71,7 +75,7 @@ class ApiError(Exception):
         details: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        self.message = message or MESSAGE_OF_STATUS[status]
+        self.message = message or message_of(status)
         super().__init__(self.message)
         self.status = status
         self.details = details
@@ -98,12 +102,10 @@ def error_body(
     status: int, message: str | None = None, details: dict[str, Any] | None = None
 ) -> bytes:
     """Make the body; `details` has the `request_id`, even where a field of that name is wrong."""
-    phrase = HTTPStatus(status).phrase
-    code = CODE_OF_STATUS.get(status) or phrase.lower().replace(" ", "_")
-    message = message or MESSAGE_OF_STATUS.get(status) or f"{phrase}."
+    code = CODE_OF_STATUS.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_")
     if trail := CURRENT.get():
         details = (details or {}) | {"request_id": trail.request_id}
-    body = {"error": code, "message": message}
+    body = {"error": code, "message": message or message_of(status)}
     return json.dumps(body | ({"details": details} if details else {})).encode()
 
 
@@ -132,24 +134,14 @@ def answer_http_error(error: HTTPException) -> Response:
     return error_response(error.code or 500, headers=headers)
 
 
-def answer_database_unavailable(error: DatabaseUnavailable) -> Response:
+def answer_other_error(error: Exception) -> Response:
     blame(error)
-    return error_response(503)
-
-
-def answer_database_error(error: psycopg.Error) -> Response:
-    blame(error)
-    return error_response(status_of(error))
-
-
-def answer_unknown_error(error: Exception) -> Response:
-    blame(error)
-    return error_response(500)
+    if isinstance(error, psycopg.Error):
+        return error_response(status_of(error))
+    return error_response(503 if isinstance(error, DatabaseUnavailable) else 500)
 
 
 def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(ApiError, answer_api_error)
     app.register_error_handler(HTTPException, answer_http_error)
-    app.register_error_handler(DatabaseUnavailable, answer_database_unavailable)
-    app.register_error_handler(psycopg.Error, answer_database_error)
-    app.register_error_handler(Exception, answer_unknown_error)
+    app.register_error_handler(Exception, answer_other_error)
