@@ -103,7 +103,7 @@ def read(body: bytes) -> Iterator[Row]:
     delimiter = ";" if header.count(";") > header.count(",") else ","
     rows = csv.reader(bounded(), strict=True, delimiter=delimiter)
     try:
-        names = check_header([name.strip() for name in next(rows, [])])
+        names = check_header([name.strip().lower() for name in next(rows, [])])
         for row in rows:
             size = 0
             if any(row) or len(row) == 1:  # a spreadsheet may write rows of nothing but commas
