@@ -307,10 +307,10 @@ ALTER TABLE ONLY public.tasks
 
 
 --
--- Name: audit_log_at; Type: INDEX; Schema: public; Owner: -
+-- Name: audit_log_time; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX audit_log_at ON public.audit_log USING brin (at);
+CREATE INDEX audit_log_time ON public.audit_log USING btree (at);
 
 
 --
@@ -493,4 +493,6 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('0023'),
     ('0024'),
     ('0025'),
-    ('0026');
+    ('0026'),
+    ('0027'),
+    ('0028');

@@ -7,8 +7,8 @@ FROM jsonb_to_recordset(%(entries)s) AS given (
 );
 
 -- name: delete_audit_entries
--- Deletes up to max_rows entries that are older than some days, and returns how many. In no order:
--- the BRIN index has none, and to sort would read all of them each time.
+-- Deletes up to max_rows entries that are older than some days, the oldest first, and returns how
+-- many. The order is the index's, so that no more entries are read than deleted.
 WITH deleted AS (
     DELETE FROM audit_log
     WHERE ctid = ANY (
@@ -16,6 +16,7 @@ WITH deleted AS (
             SELECT ctid
             FROM audit_log
             WHERE at < now() - make_interval(days => %(days)s)
+            ORDER BY at, ctid
             LIMIT %(max_rows)s
         )
     )

@@ -2,8 +2,10 @@
 -- The settings of a fresh session, whatever those of the database or the role: limits in
 -- milliseconds; times in UTC; read committed, so that a write that waited for another sees its
 -- result; one plan for each statement, whatever its values, as else a list by tag is planned each
--- time; no jit, as compiling such short statements takes longer than running them. Behind a pooler
--- it sets nothing and returns no row: pids are the pooler's, and clients share the session.
+-- time; no jit, as compiling such short statements takes longer than running them; no sequential
+-- scan where there is an index, as a plan made while a table was empty is kept when it is not.
+-- Behind a pooler it sets nothing and returns no row: pids are the pooler's, and clients share the
+-- session.
 SELECT
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
@@ -11,7 +13,8 @@ SELECT
     set_config('TimeZone', 'UTC', false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('plan_cache_mode', 'force_generic_plan', false),
-    set_config('jit', 'off', false)
+    set_config('jit', 'off', false),
+    set_config('enable_seqscan', 'off', false)
 WHERE pg_backend_pid() = %(backend_pid)s;
 
 -- name: select_pending_migrations
@@ -52,7 +55,8 @@ SELECT
     set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
     set_config('TimeZone', 'UTC', true),
     set_config('plan_cache_mode', 'force_generic_plan', true),
-    set_config('jit', 'off', true);
+    set_config('jit', 'off', true),
+    set_config('enable_seqscan', 'off', true);
 
 -- name: select_grants
 -- The statements, in order, that let a role serve the API and do nothing else; the last ones revoke

@@ -15,6 +15,7 @@ from support import User, assert_error, audit_entries, settings_for
 
 import trail
 from app import create_app
+from statements import QUERIES
 
 ID = {"X-Request-Id": "the-request"}
 
@@ -207,6 +208,26 @@ def test_purge_deletes_what_is_older_than_audit_days(
     code, lines = manage_here(monkeypatch, tmp_path, "purge", **environ)
     assert code == 0, lines
     assert [task_ids for _, _, task_ids, _, _ in audit_entries(postgresql)] == [[new]]
+
+
+def test_purge_reads_what_is_too_old_alone_wherever_it_stands(
+    postgresql: psycopg.Connection,
+):
+    """Once vacuum has freed the pages of old entries, entries of all ages stand together."""
+    postgresql.execute(
+        """
+        INSERT INTO audit_log (at, user_id, action)
+        SELECT now() - make_interval(days => 1 + 365 * (number % 5000 = 0)::integer), 'x', 'x'
+        FROM generate_series(1, 50000) AS number
+        """
+    )
+    text = QUERIES["delete_audit_entries"].text.replace("$1", "365").replace("$2", "100000")
+    [(before, *_)] = postgresql.execute(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}"
+    ).fetchall()
+    plan = before[0]["Plan"]
+    assert postgresql.execute("SELECT count(*) FROM audit_log").fetchone() == (49_990,)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100
 
 
 def test_test_without_a_database_leaves_no_entry_to_the_next_that_has_one(

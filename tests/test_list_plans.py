@@ -13,6 +13,7 @@ from psycopg import sql
 from pytest_postgresql import factories
 from pytest_postgresql.executors.noop import NoopExecutor
 from support import API_ROLE, settings_for
+from transfers import store
 
 from database import Database
 from statements import QUERIES
@@ -133,6 +134,19 @@ def test_statement_is_planned_once_for_all_values(database_url: str):
             plans = "SELECT max(custom_plans), max(generic_plans) FROM pg_prepared_statements"
             listed = f"{plans} WHERE statement LIKE '%tasks%'"
             assert connection.execute(listed).fetchone() == (0, 10)
+
+
+def test_plan_made_while_there_is_nothing_is_good_for_many(database_url: str, owner_url: str):
+    name = "select_tagged_tasks_by_priority_desc"
+    values = VALUES | {"user_id": "alice", "tags": '["x"]'}
+    with closing(Database(settings_for(database_url, database_pool_size=1))) as database:
+        assert database.fetch(name, **values)
+        store(owner_url, 1000, 10)
+        database.fetch(name, **values)
+        with database.connection() as connection:
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            scans = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'tasks'"
+            assert connection.execute(scans).fetchone() == (0,)
 
 
 def test_plain_list_reads_no_more_than_it_shows(planned: psycopg.Connection):
