@@ -21,6 +21,7 @@ import migrate as migrations
 import purge as purges
 import roles
 from config import PROJECT, CommandError, Settings, parse, read_environ, require_free_port
+from connection import CONNECTION_OPTIONS, UnpreparedConnection
 from database import Database, DatabaseUnavailable
 from serving import make_token, on_stop, serve
 
@@ -184,6 +185,10 @@ def purge_all(settings: Settings) -> str:
         "expired idempotency keys": purges.purge_idempotency_keys,
         f"audit entries older than {audit} days": partial(purges.purge_audit, days=audit),
     }
+    try:
+        UnpreparedConnection.connect(settings.database_url, **CONNECTION_OPTIONS).close()
+    except psycopg.Error as error:  # which the pool would only log
+        raise CommandError(f"The database cannot be reached: {error}") from None
     deleted: list[str] = []
     failures: list[Exception] = []
     with closing(Database(settings)) as database:
@@ -196,7 +201,7 @@ def purge_all(settings: Settings) -> str:
             except (DatabaseUnavailable, psycopg.Error) as error:
                 failures.append(error)
     if failures:
-        raise CommandError(f"Not all was deleted, run it again: {failures[0]}")
+        raise CommandError(f"Not all was deleted: {failures[0]}")
     return f"Deleted {', '.join(deleted)}."
 
 

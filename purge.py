@@ -1,5 +1,7 @@
 """What is deleted for good: from the trash on request, or by `manage.py purge` when due."""
 
+import psycopg
+
 from connection import Value
 from database import Database
 
@@ -30,15 +32,25 @@ def purge_trash(database: Database, user_id: str, days: int | None = None) -> in
 
 
 def purge_old_trash(database: Database, days: int) -> int:
-    """Delete what has been in anybody's trash for more than `days`; return how many tasks."""
+    """Delete what has been in anybody's trash for more than `days`; return how many tasks.
+
+    Raises:
+        psycopg.Error: it failed for at least one user, as the first such error tells.
+    """
     deleted = 0
+    failures: list[psycopg.Error] = []
     after = ""
     while owners := database.fetch(
         "select_trash_owners", after=after, days=days, max_rows=OWNERS_A_STATEMENT
     ):
-        users = [owner.decode() for owner, is_due in owners if is_due == b"t"]
-        deleted += sum(purge_trash(database, user_id, days) for user_id in users)
+        for owner in (owner.decode() for owner, is_due in owners if is_due == b"t"):
+            try:
+                deleted += purge_trash(database, owner, days)
+            except psycopg.Error as error:  # such as a long import of theirs: others go on
+                failures.append(error)
         after = owners[-1][0].decode()
+    if failures:
+        raise failures[0]
     return deleted
 
 

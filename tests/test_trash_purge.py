@@ -148,11 +148,24 @@ def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
     postgresql.commit()
     code, [line] = purge()
     assert code == 1
-    assert line.startswith("Error: Not all was deleted, run it again: ")
+    assert line.startswith("Error: Not all was deleted: ")
     left = (
         "SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM audit_log WHERE action = 'x')"
     )
     assert postgresql.execute(left).fetchone() == (0, 0)
+
+
+def test_purge_goes_on_with_others_where_one_user_is_busy(
+    postgresql: psycopg.Connection, owner_url: str, purge: Callable
+):
+    fill(postgresql, ["a", "b", "c"], 1, days=31)
+    with psycopg.connect(owner_url) as other:
+        other.execute("SELECT FROM task_counters WHERE user_id = 'b' FOR UPDATE")
+        code, [line] = purge(DATABASE_STATEMENT_TIMEOUT=200)
+    assert code == 1
+    assert line.startswith("Error: Not all was deleted: canceling statement")
+    left = postgresql.execute("SELECT user_id FROM tasks").fetchall()
+    assert left == [("b",)]
 
 
 def test_purge_gives_tombstones_a_version_of_their_own(
@@ -170,7 +183,8 @@ def test_purge_without_a_database_ends_in_one_line(purge: Callable):
     code, lines = purge(DATABASE_URL="postgresql://localhost:1/nowhere")
     assert code == 1
     assert [line for line in lines if "Traceback" in line] == []
-    assert lines[-1].startswith("Error: Not all was deleted, run it again: ")
+    assert lines[-1].startswith("Error: The database cannot be reached: ")
+    assert len(lines) == 1
 
 
 def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: Callable, database_url: str):
