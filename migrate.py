@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from children import end_with_parent
 from config import PROJECT, CommandError, ConfigError, Settings
-from connection import CONNECTION_OPTIONS, Connection, UnpreparedConnection
+from connection import CONNECTION_OPTIONS, Connection, UnpreparedConnection, Value
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ UNBOUNDED = "-c statement_timeout=0 -c lock_timeout=0"  # migrations set what th
 WRONG_ADDRESS = re.compile(
     r'invalid \S+ value:? .*|invalid port number: .*|(?:database|role) ".*" does not exist'
     r"|password authentication failed.*|no pg_hba\.conf entry .*"
+    r"|fe_sendauth: no password supplied|root certificate file \".*\" does not exist"
+    r"|no such database: .*|SASL authentication failed"  # PgBouncer's
     r"|unrecognized configuration parameter .*|server does not support SSL, but SSL was required"
 )
 
@@ -96,14 +100,22 @@ def migrate(url: str) -> None:
             raise CommandError(
                 f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."
             )
-        if connection.run("select_whether_case_is_folded", {}).get_value(0, 0) != b"t":
+        if not is_true(connection, "select_whether_case_is_folded"):
             log.warning("search ignores the case of A to Z alone: see the database's LC_CTYPE")
+        may_create = is_true(connection, "select_whether_may_create_tables")
+        if not may_create and pending_migrations(connection):
+            raise CommandError("Only the tables' owner may migrate: set MIGRATION_DATABASE_URL.")
         run_dbmate(connection, "migrate")
 
 
 def rollback(url: str) -> None:
-    """Undo the newest migration; raises as `migrate`."""
+    """Undo the newest migration, unless this code does not know it; raises as `migrate`."""
     with only_runner(url) as connection:
+        known = known_migrations()
+        newer = connection.run("select_newer_migrations", {"newest": known[-1]}).get_value(0, 0)
+        if newer:
+            message = f"The database has newer migrations ({newer.decode()}): "
+            raise CommandError(f"{message}roll back with the code that brought them.")
         run_dbmate(connection, "rollback")
 
 
@@ -120,27 +132,56 @@ def only_runner(url: str) -> Iterator[Connection]:
 
     It is polled: dbmate's own lock waits, and deadlocks with CREATE INDEX CONCURRENTLY.
     """
-    deadline = time.monotonic() + RUNNER_TIMEOUT
     try:
-        with Connection.connect(url, **CONNECTION_OPTIONS) as connection:
-            while connection.run("try_migration_lock", {"key": LOCK_KEY}).get_value(0, 0) != b"t":
-                if time.monotonic() > deadline:
-                    raise CommandError("Another runner has held the lock for minutes.")
-                time.sleep(POLL_INTERVAL)
-            yield connection
+        connection = UnpreparedConnection.connect(url, **CONNECTION_OPTIONS)
     except psycopg.Error as error:
         raise CommandError(f"The database cannot be reached: {error}") from None
+    with connection:
+        try:
+            take_lock(connection)
+            yield connection
+        except psycopg.Error as error:
+            raise CommandError(f"The database refused it: {error}") from None
+
+
+def take_lock(connection: Connection) -> None:
+    """Take the lock of all runners, for the session.
+
+    Raises:
+        CommandError: the session is a pooler's, which would keep the lock; or another's never ends.
+    """
+    if not is_true(connection, "select_whether_own_session", pid=connection.pgconn.backend_pid):
+        message = "Migrations need PostgreSQL itself, not a pooler: set MIGRATION_DATABASE_URL."
+        raise CommandError(message)
+    deadline = time.monotonic() + RUNNER_TIMEOUT
+    waits = False
+    while not is_true(connection, "try_migration_lock", key=LOCK_KEY):
+        if not waits:
+            log.warning("another runner holds the lock of migrations, waiting for it")
+        waits = True
+        if time.monotonic() > deadline:
+            raise CommandError("Another runner has held the lock for minutes.")
+        time.sleep(POLL_INTERVAL)
+
+
+def is_true(connection: Connection, statement: str, **values: Value) -> bool:
+    return connection.run(statement, values).get_value(0, 0) == b"t"
 
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
-    is_bounded = connection.run("select_whether_time_is_bounded", {}).get_value(0, 0) == b"t"
+    is_bounded = is_true(connection, "select_whether_time_is_bounded")
     environment = os.environ | {
         "DATABASE_URL": dbmate_url(connection, UNBOUNDED if is_bounded else ""),
         "DBMATE_MIGRATIONS_DIR": str(MIGRATIONS_FOLDER),
         "DBMATE_NO_DUMP_SCHEMA": "true",
         "DBMATE_STRICT": "true",
     }
-    done = subprocess.run([DBMATE, command], env=environment | variables, check=False)
+    done = subprocess.run(
+        [DBMATE, command],
+        env=environment | variables,
+        check=False,
+        preexec_fn=end_with_parent(signal.SIGTERM),  # it runs under the lock of this process
+    )
     if done.returncode:
         raise CommandError(f"dbmate {command} failed.")
 

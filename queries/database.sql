@@ -23,6 +23,20 @@ SELECT string_agg(version, ',' ORDER BY version)
 FROM unnest(%(versions)s::text[]) AS version
 WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 
+-- name: select_newer_migrations
+-- Those that the database has, and code whose newest is given does not know.
+SELECT string_agg(version, ', ' ORDER BY version)
+FROM schema_migrations
+WHERE version > %(newest)s;
+
+-- name: select_whether_may_create_tables
+-- Whether the role is one that migrations can run as.
+SELECT has_schema_privilege(current_schema(), 'CREATE');
+
+-- name: select_whether_own_session
+-- Whether the client speaks to PostgreSQL itself: a pooler tells a pid of its own.
+SELECT pg_backend_pid() = %(pid)s;
+
 -- name: select_whether_time_is_bounded
 -- Whether the role or the database ends what takes long; to build an index may take hours.
 SELECT

@@ -13,6 +13,7 @@ import processes
 import psycopg
 import pytest
 from migrating import DOWN, UP, NewDatabase, applied
+from support import API_ROLE
 
 import migrate
 from connection import Connection
@@ -35,6 +36,29 @@ def test_command_rollback_undoes_the_newest_migration(empty_url: str, run: Calla
     assert applied(empty_url) == known_migrations()
     assert run("rollback", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url) == known_migrations()[:-1]
+
+
+def test_rollback_by_code_older_than_the_database_is_refused(empty_url: str, run: Callable):
+    assert run("migrate", DATABASE_URL=empty_url)[0] == 0
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("INSERT INTO schema_migrations VALUES ('9001'), ('9002')")
+    code, [line] = run("rollback", DATABASE_URL=empty_url)
+    assert code == 1
+    assert line.startswith("Error: The database has newer migrations (9001, 9002): roll back with")
+    assert applied(empty_url) == [*known_migrations(), "9001", "9002"]
+
+
+def test_role_that_does_not_own_the_schema_is_told_which_setting_to_set(
+    new_database: NewDatabase, run: Callable
+):
+    url = new_database()
+    api = processes.as_url(psycopg.conninfo.make_conninfo(url, **API_ROLE))
+    given = {"DATABASE_URL": api, "MIGRATION_DATABASE_URL": url}
+    assert run("migrate", **given)[0] == 0
+    assert run("rollback", **given)[0] == 0
+    code, [line] = run("migrate", **given | {"MIGRATION_DATABASE_URL": api})
+    assert code == 1
+    assert line.endswith("set MIGRATION_DATABASE_URL.")
 
 
 def test_unreachable_database_is_told_in_one_line(run: Callable):

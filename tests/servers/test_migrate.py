@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import processes
+import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 from migrating import DOWN, UP, applied
 from own_postgres import OwnPostgres
-from processes import manage
+from processes import manage, wait_until
 from proxy import in_front_of
 from psycopg import sql
 from support import settings_for
@@ -45,6 +46,17 @@ def test_migration_takes_the_time_it_needs_whatever_the_database_allows(
     (project / "migrations" / "9001_wait.sql").write_text(slow)
     assert manage(project, "migrate", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url)[-1] == "9001"
+
+
+def test_end_of_the_command_is_the_end_of_its_migration(empty_url: str, project: Path):
+    slow = f"{UP} transaction:false\nSELECT pg_sleep(60);\n\n{DOWN}\nSELECT 1;\n"
+    (project / "migrations" / "9001_wait.sql").write_text(slow)
+    with processes.running(["manage.py", "migrate"], project, DATABASE_URL=empty_url) as process:
+        wait_until(lambda: "9001_wait.sql" in process.output())
+        [dbmate] = psutil.Process(process.pid).children()
+        process.popen.kill()
+        dbmate.wait(10)
+        assert applied(empty_url)[-1] != "9001"
 
 
 def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, project: Path):

@@ -13,6 +13,7 @@ from support import User, assert_error, settings_for
 
 import migrate
 from app import create_app
+from config import CommandError
 from database import Database
 from statements import QUERIES, Query
 
@@ -100,6 +101,16 @@ def test_audit_is_written_and_the_start_checked(
             wait_until(lambda number=number: owner.execute(count).fetchone() == (number,))
             migrate.require_migrated(settings)
     assert caplog.messages == []
+
+
+def test_migrations_through_the_pooler_are_refused_and_leave_no_lock(
+    pooler: PgBouncer, pooled: OwnPostgres
+):
+    with pytest.raises(CommandError, match="not a pooler: set MIGRATION_DATABASE_URL"):
+        migrate.migrate(pooler.url)
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    with pooled.connect() as connection:
+        assert connection.execute(locks).fetchone() == (0,)
 
 
 def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBouncer):
