@@ -240,9 +240,9 @@ class Database:
             self._ask()
         except psycopg.OperationalError as error:
             is_silent = monotonic() - started > POOL_TIMEOUT
-            # As when others have taken all its connections: our idle ones may be good.
-            at_hand = not is_silent and self._pool.get_stats()["pool_available"]
-            self._suspect = self._down = not at_hand
+            # A quick refusal may mean that others have all connections: our idle ones may be good.
+            has_idle = not is_silent and self._pool.get_stats()["pool_available"]
+            self._suspect = self._down = not has_idle
             if self._down:
                 raise DatabaseUnavailable(str(error)) from None
         finally:
@@ -257,8 +257,12 @@ class Database:
         return True
 
     def _ask(self) -> None:
+        """Have a statement answered: a pooler lets clients in even while its server is away."""
         try:
-            Connection.connect(self._url, **CONNECTION_OPTIONS).close()
+            with UnpreparedConnection.connect(self._url, **CONNECTION_OPTIONS) as connection:
+                connection.reply_timeout = POOL_CONNECT_TIMEOUT
+                own = {"pid": connection.pgconn.backend_pid}
+                connection.run("select_whether_own_session", own)
         except psycopg.OperationalError:
             self._tell("probe_failed")
             raise

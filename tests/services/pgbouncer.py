@@ -33,7 +33,7 @@ class PgBouncer:
             f"[databases]\ntasks = host={place['host']} port={place['port']}\n"
             f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {folder}\n"
             f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
-            f"default_pool_size = {POOL_SIZE}\nlogfile = {folder / 'log'}\n"
+            f"default_pool_size = {POOL_SIZE}\nserver_login_retry = 1\nlogfile = {folder / 'log'}\n"
         )
         self.url = as_url(make_conninfo(host=folder, port=6432, user="tasks_api", dbname="tasks"))
         self.start()

@@ -124,3 +124,24 @@ def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBounc
 
 def test_probe_is_ready(app: Flask):
     assert app.test_client().get("/readyz").status_code == 200
+
+
+def test_outage_behind_the_pooler_is_seen_and_over_once_postgresql_is_back(
+    app: Flask, pooled: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+):
+    heard: list[str] = []
+    monkeypatch.setattr("trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    alice = User(app.test_client(), "alice")
+
+    def is_ready() -> bool:
+        return app.test_client().get("/readyz").status_code == 200
+
+    assert is_ready()
+    with pooled.away():
+        wait_until(lambda: not is_ready())
+        for _ in range(5):
+            assert not is_ready()
+            assert_error(alice.call("GET"), 503, "unavailable")
+        assert "probe_failed" in heard
+    wait_until(is_ready)
+    assert alice.call("GET").status_code == 200
