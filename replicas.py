@@ -23,6 +23,7 @@ LARGE_READS = frozenset(
 STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
 # It serves: one statement took long, or was in the way of what the primary has written.
 STEPPED_BACK = (DatabaseBusy, psycopg.errors.QueryCanceled, psycopg.errors.SerializationFailure)
+NO_REPLICA = DatabaseUnavailable("the server of DATABASE_REPLICA_URL is no replica")
 PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
 
 
@@ -61,7 +62,7 @@ class Reader:
         [(written,)] = self._primary.fetch("select_version", user_id=values["user_id"])
         try:
             with self._replica.connection() as connection:
-                replayed, read = connection.run_together(["select_version", name], values)
+                replayed, read = connection.run_together(["select_replayed_version", name], values)
         except STEPPED_BACK:
             return None
         except (DatabaseUnavailable, psycopg.Error) as error:
@@ -70,6 +71,9 @@ class Reader:
             self._leave(error)
             return None
         [(replayed_to,)] = rows_of(replayed)
+        if not replayed_to:
+            self._leave(NO_REPLICA)
+            return None
         return rows_of(read) if int(replayed_to) >= int(written) else None
 
     def _leave(self, error: Exception) -> None:
@@ -79,15 +83,22 @@ class Reader:
             self.is_away = True
         tell("replica_failed")
         log.warning("the replica is away, the primary serves: %s", error)
-        Thread(target=self._await_return, name="replica", daemon=True).start()
+        Thread(target=self._await_return, args=[str(error)], name="replica", daemon=True).start()
 
-    def _await_return(self) -> None:
+    def _await_return(self, cause: str) -> None:
+        told = {cause}  # at first often only that no connection was free
+        sleep(PAUSE)
         while self.is_away:
-            sleep(PAUSE)
             try:
-                self._replica.fetch("select_version", user_id="")
-            except (DatabaseUnavailable, psycopg.Error):
+                [(replayed_to,)] = self._replica.fetch("select_replayed_version", user_id="")
+                if not replayed_to:
+                    raise NO_REPLICA
+            except (DatabaseUnavailable, psycopg.Error) as error:
                 tell("replica_failed")
-                continue
-            self.is_away = False
-            log.warning("the replica is back")
+                if str(error) not in told:
+                    told.add(str(error))
+                    log.warning("the replica is still away: %s", error)
+                sleep(PAUSE)
+            else:
+                self.is_away = False
+                log.warning("the replica is back")

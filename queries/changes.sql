@@ -2,6 +2,13 @@
 -- The version of one user's newest change; 0 where nothing was ever written.
 SELECT coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0);
 
+-- name: select_replayed_version
+-- The same on a replica; null on a server that is none, whose data may be anybody's.
+SELECT CASE
+    WHEN pg_is_in_recovery()
+        THEN coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0)
+END;
+
 -- name: select_changes
 -- What one user changed after a position, in the order of the commits: a JSON array of at most
 -- limit, whether there are more, and the position to go on from: that of the array's last if

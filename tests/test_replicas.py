@@ -17,8 +17,19 @@ from trail import CURRENT, Trail
 ASKED = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
 
 
-def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str):
-    settings = settings_for(database_url, database_replica_url=database_url)
+@pytest.fixture
+def replica_url(database_url: str, postgresql: psycopg.Connection) -> str:
+    """The same database, which says that it is a replica."""
+    postgresql.execute(
+        "CREATE FUNCTION pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'"
+    )
+    postgresql.commit()
+    options = "-c search_path=public,pg_catalog"
+    return psycopg.conninfo.make_conninfo(database_url, options=options)
+
+
+def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str, replica_url: str):
+    settings = settings_for(database_url, database_replica_url=replica_url)
     primary = Database(settings)
     reader = Reader(settings, primary)
     asked = dict.fromkeys(QUERIES["select_listed_tasks_by_due_asc"].parameters)
@@ -30,11 +41,14 @@ def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str):
 
 
 def test_what_takes_the_replica_long_is_left_to_the_primary_and_nothing_else(
-    database_url: str, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
+    replica_url: str,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("replicas.STATEMENT_TIMEOUT", 50)
     fill_with_long_texts(postgresql, "alice")
-    settings = settings_for(database_url, database_replica_url=database_url)
+    settings = settings_for(database_url, database_replica_url=replica_url)
     primary = Database(settings)
     reader = Reader(settings, primary)
     asked = dict.fromkeys(QUERIES["select_found_tasks_by_created_desc"].parameters)
@@ -45,8 +59,23 @@ def test_what_takes_the_replica_long_is_left_to_the_primary_and_nothing_else(
     primary.close()
 
 
+def test_server_that_is_no_replica_is_left(database_url: str, caplog: pytest.LogCaptureFixture):
+    """Such as a restored copy, or the old primary after a failover."""
+    settings = settings_for(database_url, database_replica_url=database_url)
+    primary = Database(settings)
+    reader = Reader(settings, primary)
+    assert reader.fetch("select_tasks", **ASKED)
+    assert reader.is_away
+    assert "the server of DATABASE_REPLICA_URL is no replica" in caplog.text
+    reader.close()
+    primary.close()
+
+
 def test_replica_that_is_away_is_passed_over_until_it_is_back(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
+    replica_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     monkeypatch.setattr("replicas.PAUSE", 0.01)
     away = psycopg.conninfo.make_conninfo(database_url, dbname="nowhere")
@@ -60,16 +89,21 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
         assert reader.is_away
     wait_until(lambda: heard.count("replica_failed") > 3)  # the alert looks for repeated ones
     assert set(heard) == {"replica_failed"}
-    reader._replica, nowhere = primary, reader._replica
+    told = [line for line in caplog.messages if "away" in line]
+    assert len(told) == 2
+    assert 'database "nowhere" does not exist' in told[1]
+    replica = Database(settings_for(replica_url))
+    reader._replica, nowhere = replica, reader._replica
     wait_until(lambda: not reader.is_away)
     nowhere.close()
+    replica.close()
     primary.close()
 
 
 def test_user_who_keeps_the_replica_busy_is_served_by_the_primary(
-    database_url: str,
+    database_url: str, replica_url: str
 ):
-    settings = settings_for(database_url, database_replica_url=database_url, database_pool_size=2)
+    settings = settings_for(database_url, database_replica_url=replica_url, database_pool_size=2)
     primary = Database(settings)
     reader = Reader(settings, primary)
     trail = Trail({})
