@@ -1,5 +1,7 @@
 """OpenTelemetry traces by OTLP/HTTP; imported only where OTEL_EXPORTER_OTLP_ENDPOINT is set."""
 
+import logging
+from collections.abc import Sequence
 from functools import cache
 from http import HTTPStatus
 from threading import Lock, Thread
@@ -7,8 +9,8 @@ from time import perf_counter, time_ns
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import (
     SpanKind,
     Status,
@@ -25,9 +27,26 @@ from config import Settings
 from observe import Report
 from trail import METHODS, Trail
 
+log = logging.getLogger(__name__)
+
 EXPORT_TIMEOUT = 5  # seconds
 STOP_TIMEOUT = 1.0  # seconds
 W3C = TraceContextTextMapPropagator()
+
+
+class Exporter(OTLPSpanExporter):
+    """Tells of an outage of the collector once, where its parent would log each attempt."""
+
+    is_away = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        was_away, self.is_away = self.is_away, result is not SpanExportResult.SUCCESS
+        if self.is_away and not was_away:
+            log.warning("the collector of OTEL_EXPORTER_OTLP_ENDPOINT takes no spans")
+        elif was_away and not self.is_away:
+            log.warning("the collector is back")
+        return result
 
 
 def tracer(settings: Settings) -> Report:
@@ -40,7 +59,7 @@ def tracer(settings: Settings) -> Report:
         endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
         name = Resource({SERVICE_NAME: "tasks"}).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=Resource.create().merge(name))
-        exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT)
+        exporter = Exporter(endpoint, timeout=EXPORT_TIMEOUT)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         set_tracer_provider(provider)
         return provider.get_tracer("tasks")

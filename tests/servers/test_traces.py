@@ -1,5 +1,6 @@
 """Traces, as a collector gets them by OTLP/HTTP."""
 
+import json
 import socket
 import time
 from pathlib import Path
@@ -101,14 +102,17 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(
     with traced(folder, database_url, port) as api:
         for _ in range(5):
             assert api.call("GET").status_code == 200
-        wait_until(lambda: "opentelemetry" in api.output())
+        wait_until(lambda: "takes no spans" in api.output(), seconds=20)
         assert api.call("GET").status_code == 200
         with collecting(port) as collector:
             headers = {"X-Request-Id": "later"}
             assert api.call("GET", headers=headers).status_code == 200
             collector.of_request("later")
         assert api.call("GET").status_code == 200
+        wait_until(lambda: "the collector is back" in api.output())
         stopped = time.monotonic()
         assert api.stop() == 0
         assert time.monotonic() - stopped < 8
         assert "Traceback" not in api.output()
+        loggers = {json.loads(line).get("logger", "") for line in api.lines() if line[:1] == "{"}
+        assert not [name for name in loggers if name.startswith("opentelemetry")]
