@@ -14,8 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from setting_parsers import (
     integer,
     key_set_address,
-    log_format,
-    log_level,
+    one_of,
     origin_of,
     origins,
     postgres_url,
@@ -54,7 +53,7 @@ class Settings:
     database_url: str = setting(
         "",
         postgres_url,
-        "PostgreSQL 15 to 18, as a libpq address; a driver suffix (`postgresql+asyncpg://`) is"
+        "PostgreSQL 15 to 18, as a URL of libpq; a driver suffix (`postgresql+asyncpg://`) is"
         " dropped. Empty: `make run` starts its own server in `.data/`",
     )
     database_replica_url: str = setting(
@@ -173,10 +172,12 @@ class Settings:
         "Number of proxies in front that each add to `X-Forwarded-For`; with 1 or more, the last"
         " one's `X-Forwarded-Proto` is trusted too",
     )
-    log_level: str = setting("info", log_level, "`debug`, `info`, `warning` or `error`")
+    log_level: str = setting(
+        "info", one_of("debug", "info", "warning", "error"), "`debug`, `info`, `warning` or `error`"
+    )
     log_format: str = setting(
         "json",
-        log_format,
+        one_of("json", "text"),
         "`json` or `text`; `make run` in a terminal writes `text` unless told otherwise",
     )
     server_timing: bool = setting(

@@ -9,6 +9,7 @@ from jwt.exceptions import InvalidKeyError
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+LONGEST_NUMBER = 20  # digits; far more are an error of Python's own
 SHORTEST_SECRET = 32  # bytes; RFC 7518, section 3.2, for HS256
 RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
@@ -23,29 +24,27 @@ def integer(minimum: int, maximum: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         wanted = f"a whole number from {minimum} to {maximum}"
-        if not (text.isascii() and text.isdecimal()) or not minimum <= int(text) <= maximum:
+        is_number = text.isascii() and text.isdecimal() and len(text) < LONGEST_NUMBER
+        if not is_number or not minimum <= int(text) <= maximum:
             raise ValueError(wanted)
         return int(text)
 
     return parse
 
 
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Make a parser of these words, in capitals too; others raise ValueError."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"{', '.join(choices[:-1])} or {choices[-1]}")
+        return text.lower()
+
+    return parse
+
+
 def switch(text: str) -> bool:
-    if text.lower() not in {"on", "off"}:
-        raise ValueError("on or off")
-    return text.lower() == "on"
-
-
-def log_level(text: str) -> str:
-    if text.lower() not in {"debug", "info", "warning", "error"}:
-        raise ValueError("debug, info, warning or error")
-    return text.lower()
-
-
-def log_format(text: str) -> str:
-    if text.lower() not in {"json", "text"}:
-        raise ValueError("json or text")
-    return text.lower()
+    return one_of("on", "off")(text) == "on"
 
 
 def secret(text: str) -> str:
@@ -61,20 +60,22 @@ def secret(text: str) -> str:
     return text
 
 
-def require_port(parts: SplitResult) -> None:
+def split_address(text: str) -> SplitResult:
+    """Split an address as urlsplit does, with a ValueError that says what it must be."""
     try:
+        parts = urlsplit(text)
         _ = parts.port
-    except ValueError:
-        raise ValueError("an address with a port that exists") from None
+    except ValueError:  # brackets without an IPv6 address, or no such port
+        raise ValueError("an address with a host and a port that exist") from None
+    return parts
 
 
 def web_url(text: str) -> str:
-    parts = urlsplit(text)
+    parts = split_address(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("an address that begins with http:// or https://")
     if not HOST.fullmatch(parts.hostname) or parts.netloc.endswith(":") or re.search(r"\s", text):
         raise ValueError("an address with the name of one host, in ASCII (punycode)")
-    require_port(parts)
     return text
 
 
@@ -105,7 +106,7 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def postgres_url(text: str) -> str:
-    """Take any libpq address; drop the driver suffix that SQLAlchemy adds to the scheme.
+    """Take libpq's URLs; drop the driver suffix that SQLAlchemy adds to the scheme.
 
     asyncpg's `ssl` is libpq's `sslmode`.
     """
@@ -114,12 +115,13 @@ def postgres_url(text: str) -> str:
     if not separator or scheme not in {"postgresql", "postgres"}:
         raise ValueError("an address that begins with postgresql://")
     url = re.sub(r"([?&])ssl=", r"\1sslmode=", f"{scheme}://{rest}")
+    no_address = ValueError("an address that libpq understands, with special characters escaped")
     try:
-        conninfo_to_dict(url)
+        hosts = str(conninfo_to_dict(url).get("host", "")).split(",")
     except ProgrammingError:  # its text may hold a part of the password
-        raise ValueError(
-            "an address that libpq understands, with special characters escaped"
-        ) from None
+        raise no_address from None
+    if any("@" in host and host[0] not in "/@" for host in hosts):  # and so may such a host
+        raise no_address
     return url
 
 
@@ -139,11 +141,10 @@ def rate(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    parts = urlsplit(text)
+    parts = split_address(text)
     wanted = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}
     if not wanted.get(parts.scheme):
         raise ValueError("an address that begins with redis://, rediss:// or unix://")
-    require_port(parts)
     import redis  # only here: 5 MB that most do without
 
     try:

@@ -1,5 +1,6 @@
 """Settings: read once, checked at the start, refused in one line."""
 
+import re
 import socket
 from typing import Any
 
@@ -36,6 +37,7 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("DATABASE_URL", "mysql://localhost/tasks"),
         ("DATABASE_URL", "localhost:5432"),
         ("DATABASE_URL", "postgresql://localhost/tasks?no_such_option=1"),
+        ("DATABASE_URL", "postgresql://api:pass@word@localhost/tasks"),
         ("DATABASE_POOL_SIZE", "-1"),
         ("DATABASE_STATEMENT_TIMEOUT", "5s"),
         ("DATABASE_PREPARE", "yes"),
@@ -46,6 +48,7 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("BETTER_AUTH_SECRET_PREVIOUS", "x" * 31),
         ("BETTER_AUTH_URL", "localhost:3000"),
         ("BETTER_AUTH_URL", "http://localhost:x"),
+        ("BETTER_AUTH_URL", "http://[abc"),
         ("BETTER_AUTH_URL", "https://ex\u00e4mple.com"),
         ("BETTER_AUTH_URL", "http://localhost:"),
         ("BETTER_AUTH_URL", "http://localhost/a b"),
@@ -53,6 +56,7 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("JWKS_URL", "https://me:password@localhost/jwks"),
         ("API_PORT", "0"),
         ("API_PORT", "65536"),
+        ("API_PORT", "8" * 5000),
         ("API_PORT", "٨٠٠٠"),
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "http://localhost:3000/"),
@@ -72,6 +76,7 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("REDIS_URL", "http://localhost:6379"),
         ("REDIS_URL", "redis://"),
         ("REDIS_URL", "redis://localhost:x"),
+        ("REDIS_URL", "redis://[abc"),
         ("REDIS_URL", "redis://localhost?no_such_option=1"),
         ("REDIS_URL", "redis://localhost?socket_timeout=long"),
         ("TRUSTED_PROXIES", "10.0.0.1"),
@@ -82,7 +87,9 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
 def test_wrong_value_is_refused_in_one_line_that_names_the_setting(name: str, text: str):
     with pytest.raises(ConfigError) as refused:
         Settings.load(ENOUGH | {name: text})
-    assert str(refused.value).startswith(f"{name} must be ")
+    assert re.match(
+        f"{name} must be (a|an|on|off|json|debug|origins|[0-9]+ bytes)\\b", str(refused.value)
+    )
     assert "\n" not in str(refused.value)
     assert name == "BETTER_AUTH_SECRET" or text not in str(refused.value).split()
 

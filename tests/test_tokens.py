@@ -67,6 +67,7 @@ def test_token_is_accepted(api: Flask, token: str):
         ({"exp": None}, "The token lacks the claim exp."),
         ({"sub": None}, "The token lacks the claim sub."),
         ({"sub": ""}, "The token does not name a user."),
+        ({"sub": 5}, "The token does not name a user."),
         ({"exp": IN_AN_HOUR + 0.5}, "The token has no valid expiry."),
     ],
 )
