@@ -7,17 +7,16 @@ FROM jsonb_to_recordset(%(entries)s) AS given (
 );
 
 -- name: delete_audit_entries
--- Deletes up to max_rows entries that are older than some days, the oldest first, and returns how
--- many. The order is the index's, so that no more entries are read than deleted.
+-- Of the max_rows oldest entries, deletes those that are older than some days, and returns how
+-- many. They are taken in the index's order before the age is looked at: else the planner, which
+-- does not know max_rows, may read and sort all that are too old for each statement.
 WITH deleted AS (
     DELETE FROM audit_log
     WHERE ctid = ANY (
         ARRAY(
-            SELECT ctid
-            FROM audit_log
+            SELECT place
+            FROM (SELECT at, ctid AS place FROM audit_log ORDER BY at LIMIT %(max_rows)s) AS oldest
             WHERE at < now() - make_interval(days => %(days)s)
-            ORDER BY at, ctid
-            LIMIT %(max_rows)s
         )
     )
     RETURNING at

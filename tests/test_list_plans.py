@@ -122,6 +122,7 @@ def planned(filled: NoopExecutor) -> Iterator[psycopg.Connection]:
         connection.prepare_threshold = None
         connection.execute("SELECT set_config('app.user_id', 'heavy', false)")
         connection.execute("SET plan_cache_mode = force_generic_plan")
+        connection.execute("SET enable_seqscan = off")
         yield connection
 
 
