@@ -1,5 +1,6 @@
 """The commands of development and operation: `python manage.py --help`, or the Makefile."""
 
+import logging
 import re
 import secrets
 import signal
@@ -189,6 +190,8 @@ def purge_all(settings: Settings) -> str:
         UnpreparedConnection.connect(settings.database_url, **CONNECTION_OPTIONS).close()
     except psycopg.Error as error:  # which the pool would only log
         raise CommandError(f"The database cannot be reached: {error}") from None
+    # What the pool says of each connection would stand before the cause, where no log is set up.
+    logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     deleted: list[str] = []
     failures: list[Exception] = []
     with closing(Database(settings)) as database:

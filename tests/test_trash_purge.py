@@ -8,6 +8,7 @@ import processes
 import psycopg
 import pytest
 from flask import Flask
+from psycopg.conninfo import make_conninfo
 from support import User, trash_of
 
 from database import Database
@@ -185,6 +186,14 @@ def test_purge_without_a_database_ends_in_one_line(purge: Callable):
     assert [line for line in lines if "Traceback" in line] == []
     assert lines[-1].startswith("Error: The database cannot be reached: ")
     assert len(lines) == 1
+
+
+def test_purge_where_nothing_can_be_written_ends_in_one_line(owner_url: str, tmp_path: Path):
+    read_only = make_conninfo(owner_url, options="-c default_transaction_read_only=on")
+    folder, url = processes.copy_of_project(tmp_path), processes.as_url(read_only)
+    code, [line] = processes.manage(folder, "purge", DATABASE_URL=url)
+    assert code == 1
+    assert line.endswith(" in a read-only transaction.")
 
 
 def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: Callable, database_url: str):
