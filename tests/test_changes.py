@@ -1,14 +1,17 @@
 """What changed since a cursor: all of it, once, in the order of the commits."""
 
 import json
+import re
 from collections.abc import Callable
 
+import psycopg
 import pytest
 from flask import Flask
 from listing import Copy, ids
 from support import User, assert_error
 
 import generated
+from config import PROJECT
 from schemas import ChangedTask, Changes, DeletedTask, Task
 
 
@@ -97,6 +100,24 @@ def test_each_kind_of_write_is_one_change(
     assert (change["id"], change["deleted"]) == (tasks[1]["id"], is_deleted)
     assert copy.all() == alice.all()
     assert copy.follow() == []
+
+
+def test_change_of_many_tasks_in_sql_raises_the_version_once_and_is_followed(
+    alice: User, copy: Copy, postgresql: psycopg.Connection
+):
+    """The statement of docs/operations.md."""
+    operations = (PROJECT / "docs/operations.md").read_text()
+    [statement] = re.findall(r"```sql\n(WITH counter.*?)```", operations, re.DOTALL)
+    tasks = [alice.create() for _ in range(3)]
+    copy.catch_up()
+    postgresql.execute(statement.replace("'demo'", "'alice'").encode())
+    postgresql.commit()
+    changes = copy.follow()
+    assert ids(changes) == [task["id"] for task in tasks]
+    assert {(each["version"], each["priority"]) for each in changes} == {
+        (tasks[-1]["version"] + 1, "low")
+    }
+    assert copy.all() == alice.all()
 
 
 def test_task_changed_twice_stands_there_once_as_it_is_now(alice: User, copy: Copy):
