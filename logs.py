@@ -46,8 +46,6 @@ def set_up_logging(settings: Settings) -> None:
                 "psycopg.pool": {"level": "ERROR"},
                 # Whatever a client sends in `tracestate` is not worth a warning.
                 "opentelemetry.trace": {"level": "ERROR"},
-                # traces.py tells once that the collector is away.
-                "opentelemetry.exporter": {"level": "CRITICAL"},
             },
         }
     )

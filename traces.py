@@ -37,16 +37,30 @@ W3C = TraceContextTextMapPropagator()
 class Exporter(OTLPSpanExporter):
     """Tells of an outage of the collector once, where its parent would log each attempt."""
 
-    is_away = False
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint, timeout=EXPORT_TIMEOUT)
+        self.is_away = False
+        self._message = ""  # the first one of an export: later ones name no cause
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(self._keep)
+        # That spans are dropped meanwhile goes without saying.
+        logging.getLogger("opentelemetry.sdk._shared_internal").addFilter(
+            lambda _: not self.is_away
+        )
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._message = ""
         result = super().export(spans)
         was_away, self.is_away = self.is_away, result is not SpanExportResult.SUCCESS
         if self.is_away and not was_away:
-            log.warning("the collector of OTEL_EXPORTER_OTLP_ENDPOINT takes no spans")
+            told = "the collector of OTEL_EXPORTER_OTLP_ENDPOINT takes no spans: %s"
+            log.warning(told, self._message)
         elif was_away and not self.is_away:
             log.warning("the collector is back")
         return result
+
+    def _keep(self, record: logging.LogRecord) -> bool:
+        self._message = self._message or record.getMessage()
+        return False
 
 
 def tracer(settings: Settings) -> Report:
@@ -59,8 +73,7 @@ def tracer(settings: Settings) -> Report:
         endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
         name = Resource({SERVICE_NAME: "tasks"}).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=Resource.create().merge(name))
-        exporter = Exporter(endpoint, timeout=EXPORT_TIMEOUT)
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(BatchSpanProcessor(Exporter(endpoint)))
         set_tracer_provider(provider)
         return provider.get_tracer("tasks")
 

@@ -15,6 +15,7 @@ from processes import GREENLETS, Process, as_url, ask, free_port, gunicorn, wait
 from support import CALLER, PARENT, TRACE, assert_error
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
+SMALL = {"OTEL_BSP_MAX_QUEUE_SIZE": 64, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 64}  # spans
 
 
 @pytest.fixture
@@ -99,11 +100,15 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(
     folder: Path, database_url: str
 ):
     port = free_port()
-    with traced(folder, database_url, port) as api:
+    with traced(folder, database_url, port, **SMALL, RATE_LIMIT="off") as api:
         for _ in range(5):
             assert api.call("GET").status_code == 200
         wait_until(lambda: "takes no spans" in api.output(), seconds=20)
-        assert api.call("GET").status_code == 200
+        [told] = [line for line in api.lines() if "takes no spans" in line]
+        assert "OTEL_EXPORTER_OTLP_ENDPOINT" in told
+        assert "Connection refused" in told
+        for _ in range(100):  # more spans than wait for a collector
+            assert api.call("GET").status_code == 200
         with collecting(port) as collector:
             headers = {"X-Request-Id": "later"}
             assert api.call("GET", headers=headers).status_code == 200
