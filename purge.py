@@ -5,7 +5,7 @@ import psycopg
 from connection import Value
 from database import Database
 
-TASKS_A_STATEMENT = 1000  # each takes a few milliseconds, far from any statement_timeout
+TASKS_A_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
 OWNERS_A_STATEMENT = 1000
 KEYS_A_STATEMENT = 1000  # with their answers, each up to megabytes
 ENTRIES_A_STATEMENT = 100_000  # each statement walks past those that were deleted before

@@ -24,7 +24,7 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
     """
     given = conninfo_to_dict(api_url)
     name, password = given.get("user"), given.get("password")
-    with only_runner(owner_url) as connection:  # two at once would fail on the same tables
+    with only_runner(owner_url) as connection:  # concurrent GRANTs on one table fail
         connection.add_notice_handler(lambda notice: log.warning("%s", notice.message_primary))
         if name in (None, connection.info.user):
             return

@@ -39,14 +39,15 @@ def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None 
     on_stop(lambda *_: gunicorn.terminate())
     if wait_until_live(settings, gunicorn):
         click.echo(banner(settings))
-    while embedded_on and gunicorn.poll() is None:
-        import embedded
+    if embedded_on:
+        import embedded  # only here: a given database needs none
 
-        if embedded.has_ended(embedded_on):
-            gunicorn.terminate()
-            gunicorn.wait()
-            raise CommandError(f"PostgreSQL has ended by itself, see {embedded_on}.log.")
-        time.sleep(WATCH_INTERVAL)
+        while gunicorn.poll() is None:
+            if embedded.has_ended(embedded_on):
+                gunicorn.terminate()
+                gunicorn.wait()
+                raise CommandError(f"PostgreSQL has ended by itself, see {embedded_on}.log.")
+            time.sleep(WATCH_INTERVAL)
     return gunicorn.wait()
 
 

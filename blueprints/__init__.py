@@ -73,7 +73,8 @@ def path_of(user_id: str, rest: str) -> str:
 
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     response = BytesResponse(body, status, "application/json", **headers)
-    # The answer to a write is always sent. A GET does not wait: its body is in memory already.
+    # Only GETs are limited, as what a write did must be told, and do not wait: the body is in
+    # memory already.
     if len(body) > LARGE and current_request().method == "GET":
         user_id: str = (current_request().view_args or {})["user_id"]
         await_receiver(current_app, response, user_id, patience=0)

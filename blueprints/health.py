@@ -27,7 +27,7 @@ class Health(ResponseSchema):
 @blueprint.get("/health")
 @blueprint.response(200, Health)
 def get_health() -> Response:
-    """Tell that the process is alive, as 1.0 did"""
+    """Tell that the process is alive, as for clients of 1.0"""
     return json_response(b'{"status": "healthy"}')
 
 
