@@ -7,12 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import processes
+import psycopg
 import pytest
+from listing import SLOW_WORD, fill_with_long_texts
 from own_postgres import OwnPostgres, migrated_on, standby_of
-from processes import GREENLETS, Process, gunicorn, wait_until
+from processes import GREENLETS, Process, gunicorn, tasks_of, wait_until
+from support import token_for
 
 AWAY = "the replica is away"
 BACK = "the replica is back"
+RELOAD = "SELECT pg_reload_conf()"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,24 @@ def told_apart(primary: OwnPostgres, replica: OwnPostgres, user: str) -> Iterato
         yield
 
 
+@contextmanager
+def no_patience(replica: OwnPostgres) -> Iterator[None]:
+    """Have the standby cancel at once whatever is in the way of replay."""
+    replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0", RELOAD)
+    try:
+        yield
+    finally:
+        replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay", RELOAD)
+
+
+def conflicts(replica: OwnPostgres) -> int:
+    elsewhere = replica.url.replace("/tasks?", "/postgres?")  # where nothing is in its own way
+    with psycopg.connect(elsewhere) as connection:
+        count = "SELECT sum(confl_snapshot)::int FROM pg_stat_database_conflicts"
+        [found] = connection.execute(count).fetchone() or [0]
+        return int(found)
+
+
 def test_list_comes_from_the_replica_and_a_single_task_from_the_primary(
     apis: list[Process], primary: OwnPostgres, replica: OwnPostgres
 ):
@@ -157,6 +179,31 @@ def test_replica_that_fails_slows_one_request_and_fails_none_until_it_is_back(
     wait_until(lambda: api.output().count(BACK) == before[1] + 1)
     with told_apart(primary, replica, user):
         assert titles(api, user) == ["At the replica"]
+
+
+def test_read_in_the_way_of_replay_is_served_by_the_primary_and_the_replica_stays(
+    apis: list[Process], primary: OwnPostgres, replica: OwnPostgres
+):
+    api = apis[0]
+    with psycopg.connect(primary.url) as connection:
+        fill_with_long_texts(connection, "erin")
+    search = f"{tasks_of('erin')}?q={SLOW_WORD}"
+    create(api, "frank", "x")
+    wait_until_replayed(primary, replica)
+    away, cancelled = api.output().count(AWAY), conflicts(replica)
+
+    def is_cancelled_on_the_replica() -> bool:
+        found = pool.submit(api.ask, "GET", search, token=token_for("erin"))
+        while not found.done():
+            primary.execute("UPDATE tasks SET tags = '{}' WHERE user_id = 'frank'", "VACUUM tasks")
+        assert found.result().status_code == 200
+        return conflicts(replica) > cancelled
+
+    with no_patience(replica), ThreadPoolExecutor(1) as pool:
+        wait_until(is_cancelled_on_the_replica)
+    assert api.output().count(AWAY) == away
+    with told_apart(primary, replica, "frank"):
+        assert titles(api, "frank") == ["x"]
 
 
 def test_replica_without_the_tables_is_as_one_that_is_away(primary: OwnPostgres, folder: Path):
