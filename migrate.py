@@ -138,21 +138,35 @@ def only_runner(url: str) -> Iterator[Connection]:
         raise CommandError(f"The database cannot be reached: {error}") from None
     with connection:
         try:
+            if is_pooled(connection, url):
+                message = "Migrations need PostgreSQL itself, not a pooler: "
+                raise CommandError(f"{message}set MIGRATION_DATABASE_URL.")
             take_lock(connection)
             yield connection
         except psycopg.Error as error:
             raise CommandError(f"The database refused it: {error}") from None
 
 
-def take_lock(connection: Connection) -> None:
-    """Take the lock of all runners, for the session.
+def is_pooled(connection: Connection, url: str) -> bool:
+    """Tell whether the session is a pooler's, which would keep the lock.
 
-    Raises:
-        CommandError: the session is a pooler's, which would keep the lock; or another's never ends.
+    A pooler tells a pid of its own. So does Neon's proxy, but it passes a client's options on.
     """
-    if not is_true(connection, "select_whether_own_session", pid=connection.pgconn.backend_pid):
-        message = "Migrations need PostgreSQL itself, not a pooler: set MIGRATION_DATABASE_URL."
-        raise CommandError(message)
+    if is_true(connection, "select_whether_own_session", pid=connection.pgconn.backend_pid):
+        return False
+    given = conninfo_to_dict(connection.info.dsn).get("options") or ""
+    options = CONNECTION_OPTIONS | {"options": f"{given} -c tasks.is_direct=on"}
+    try:
+        with UnpreparedConnection.connect(url, **options) as other:
+            return not is_true(other, "select_whether_options_arrive")
+    except psycopg.OperationalError as error:
+        if "unsupported startup parameter" in str(error):  # PgBouncer's
+            return True
+        raise
+
+
+def take_lock(connection: Connection) -> None:
+    """Take the lock of all runners, for the session; a CommandError if another keeps it."""
     deadline = time.monotonic() + RUNNER_TIMEOUT
     waits = False
     while not is_true(connection, "try_migration_lock", key=LOCK_KEY):

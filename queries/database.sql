@@ -34,8 +34,12 @@ WHERE version > %(newest)s;
 SELECT has_schema_privilege(current_schema(), 'CREATE');
 
 -- name: select_whether_own_session
--- Whether the client speaks to PostgreSQL itself: a pooler tells a pid of its own.
+-- Whether the client speaks to PostgreSQL itself: poolers and proxies tell a pid of their own.
 SELECT pg_backend_pid() = %(pid)s;
+
+-- name: select_whether_options_arrive
+-- Whether the session is this client's, with the option that it asked for.
+SELECT current_setting('tasks.is_direct', true) = 'on';
 
 -- name: select_whether_time_is_bounded
 -- Whether the role or the database ends what takes long; to build an index may take hours.

@@ -20,6 +20,7 @@ from app import create_app
 from config import PROJECT, CommandError
 from connection import Connection
 from migrate import known_migrations
+from statements import QUERIES, Query
 
 CONCURRENT = f"""\
 {UP} transaction:false
@@ -194,13 +195,22 @@ def test_four_runners_at_once_end_well(
         assert connection.execute(valid).fetchone() == (True,)
 
 
-def test_runner_gives_up_on_a_lock_that_is_never_free(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
+def test_runner_tells_once_that_it_waits_and_gives_up_on_a_lock_that_is_never_free(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(migrate, "RUNNER_TIMEOUT", 0.2)
+    monkeypatch.setattr(migrate, "RUNNER_TIMEOUT", 0.3)
     with migrate.only_runner(empty_url), pytest.raises(CommandError, match="Another runner"):
         migrate.migrate(empty_url)
+    [told] = caplog.messages
+    assert "another runner" in told
     migrate.migrate(empty_url)
+
+
+def test_proxy_that_makes_up_a_pid_is_no_pooler(empty_url: str, monkeypatch: pytest.MonkeyPatch):
+    never = Query("select_whether_own_session", "SELECT $1::int IS NULL", ("pid",))
+    monkeypatch.setitem(QUERIES, never.name, never)  # as with Neon's proxy
+    migrate.migrate(empty_url)
+    assert applied(empty_url) == known_migrations()
 
 
 def test_plain_dbmate_applies_the_same_files(new_database: NewDatabase, tmp_path: Path):

@@ -29,7 +29,7 @@ class PgBouncer:
         self.file = folder / "pgbouncer.ini"
         users = folder / "users.txt"
         users.write_text('"tasks" ""\n"tasks_api" ""\n')
-        self.file.write_text(
+        self.config = (
             f"[databases]\ntasks = host={place['host']} port={place['port']}\n"
             f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {folder}\n"
             f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
@@ -38,7 +38,8 @@ class PgBouncer:
         self.url = as_url(make_conninfo(host=folder, port=6432, user="tasks_api", dbname="tasks"))
         self.start()
 
-    def start(self) -> None:
+    def start(self, more: str = "") -> None:
+        self.file.write_text(self.config + more)
         # It refuses root as PostgreSQL does.
         prefix = embedded.NAMESPACE if os.geteuid() == 0 else ()
         self.popen = subprocess.Popen([*prefix, PROGRAM, "-q", self.file])

@@ -9,11 +9,12 @@ from flask import Flask
 from own_postgres import OwnPostgres
 from pgbouncer import PATIENCE, POOL_SIZE, TIMEOUTS, PgBouncer
 from processes import wait_until
+from psycopg.conninfo import make_conninfo
 from support import User, assert_error, settings_for
 
 import migrate
 from app import create_app
-from config import CommandError
+from config import CommandError, ConfigError
 from database import Database
 from statements import QUERIES, Query
 
@@ -103,14 +104,23 @@ def test_audit_is_written_and_the_start_checked(
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("more", ["", "ignore_startup_parameters = options\n"])
 def test_migrations_through_the_pooler_are_refused_and_leave_no_lock(
-    pooler: PgBouncer, pooled: OwnPostgres
+    pooler: PgBouncer, pooled: OwnPostgres, more: str
 ):
+    pooler.stop()
+    pooler.start(more)
     with pytest.raises(CommandError, match="not a pooler: set MIGRATION_DATABASE_URL"):
         migrate.migrate(pooler.url)
     locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     with pooled.connect() as connection:
         assert connection.execute(locks).fetchone() == (0,)
+
+
+def test_database_that_the_pooler_does_not_know_is_refused_at_the_start(pooler: PgBouncer):
+    url = make_conninfo(pooler.url, dbname="nowhere")
+    with pytest.raises(ConfigError, match="DATABASE_URL is wrong: no such database: nowhere"):
+        migrate.require_migrated(settings_for(url))
 
 
 def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBouncer):
