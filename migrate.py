@@ -102,10 +102,8 @@ def migrate(url: str) -> None:
             )
         if not is_true(connection, "select_whether_case_is_folded"):
             log.warning("search ignores the case of A to Z alone: see the database's LC_CTYPE")
-        may_create = is_true(connection, "select_whether_may_create_tables")
-        if not may_create and pending_migrations(connection):
-            raise CommandError("Only the tables' owner may migrate: set MIGRATION_DATABASE_URL.")
-        run_dbmate(connection, "migrate")
+        if pending_migrations(connection):
+            run_dbmate(connection, "migrate")
 
 
 def rollback(url: str) -> None:
@@ -135,7 +133,8 @@ def only_runner(url: str) -> Iterator[Connection]:
     try:
         connection = UnpreparedConnection.connect(url, **CONNECTION_OPTIONS)
     except psycopg.Error as error:
-        raise CommandError(f"The database cannot be reached: {error}") from None
+        place = "The database of MIGRATION_DATABASE_URL, or else of DATABASE_URL,"
+        raise CommandError(f"{place} cannot be reached: {error}") from None
     with connection:
         try:
             if is_pooled(connection, url):
@@ -183,6 +182,8 @@ def is_true(connection: Connection, statement: str, **values: Value) -> bool:
 
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
+    if not is_true(connection, "select_whether_may_create_tables"):
+        raise CommandError("Only the tables' owner may migrate: set MIGRATION_DATABASE_URL.")
     is_bounded = is_true(connection, "select_whether_time_is_bounded")
     environment = os.environ | {
         "DATABASE_URL": dbmate_url(connection, UNBOUNDED if is_bounded else ""),

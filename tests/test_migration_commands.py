@@ -56,15 +56,16 @@ def test_role_that_does_not_own_the_schema_is_told_which_setting_to_set(
     given = {"DATABASE_URL": api, "MIGRATION_DATABASE_URL": url}
     assert run("migrate", **given)[0] == 0
     assert run("rollback", **given)[0] == 0
-    code, [line] = run("migrate", **given | {"MIGRATION_DATABASE_URL": api})
-    assert code == 1
-    assert line.endswith("set MIGRATION_DATABASE_URL.")
+    for command in ("migrate", "rollback"):
+        code, [line] = run(command, **given | {"MIGRATION_DATABASE_URL": api})
+        assert code == 1
+        assert line.endswith("set MIGRATION_DATABASE_URL.")
 
 
 def test_unreachable_database_is_told_in_one_line(run: Callable):
     code, [line] = run("migrate", DATABASE_URL="postgresql://localhost:1/nowhere")
     assert code == 1
-    assert line.startswith("Error: The database cannot be reached: ")
+    assert line.startswith("Error: The database of MIGRATION_DATABASE_URL, or else of DATABASE_URL")
 
 
 def test_wrong_address_is_refused_under_the_name_of_its_setting(run: Callable):
