@@ -1,5 +1,7 @@
 """The commands for migrations, run in copies of the project."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import processes
@@ -22,6 +24,27 @@ BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP T
 def test_start_is_refused_where_the_server_cannot_do_the_tls_that_is_asked_for(own: OwnPostgres):
     with in_front_of(own.url) as (_, url), pytest.raises(ConfigError, match="not support SSL"):
         require_migrated(settings_for(url.replace("sslmode=disable", "sslmode=require")))
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "told"),
+    [
+        (b"R\0\0\0\x08\0\0\0\x03", "sslmode=disable", "fe_sendauth: no password supplied"),
+        (b"S", "sslmode=verify-full&sslrootcert=/none", 'root certificate file "/none" does not'),
+    ],
+)
+def test_start_without_what_the_server_asks_for_is_refused(reply: bytes, options: str, told: str):
+    def ask() -> None:
+        with listener.accept()[0] as client:
+            client.recv(1024)
+            client.sendall(reply)
+            client.recv(1024)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        thread.submit(ask)
+        url = f"postgresql://me@127.0.0.1:{listener.getsockname()[1]}/tasks?{options}"
+        with pytest.raises(ConfigError, match=f"^DATABASE_URL is wrong: {told}"):
+            require_migrated(settings_for(url))
 
 
 @pytest.fixture
