@@ -117,10 +117,12 @@ def postgres_url(text: str) -> str:
     url = re.sub(r"([?&])ssl=", r"\1sslmode=", f"{scheme}://{rest}")
     no_address = ValueError("an address that libpq understands, with special characters escaped")
     try:
-        hosts = str(conninfo_to_dict(url).get("host", "")).split(",")
+        parts = conninfo_to_dict(url)
     except ProgrammingError:  # its text may hold a part of the password
         raise no_address from None
-    if any("@" in host and host[0] not in "/@" for host in hosts):  # and so may such a host
+    hosts, ports = (str(parts.get(name, "")).split(",") for name in ("host", "port"))
+    is_odd = any("@" in host and host[0] not in "/@" for host in hosts)
+    if is_odd or not all(port.isdecimal() for port in ports if port):  # and so may these
         raise no_address
     return url
 

@@ -38,6 +38,7 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("DATABASE_URL", "localhost:5432"),
         ("DATABASE_URL", "postgresql://localhost/tasks?no_such_option=1"),
         ("DATABASE_URL", "postgresql://api:pass@word@localhost/tasks"),
+        ("DATABASE_URL", "postgresql://api:pass/word@localhost/tasks"),
         ("DATABASE_POOL_SIZE", "-1"),
         ("DATABASE_STATEMENT_TIMEOUT", "5s"),
         ("DATABASE_PREPARE", "yes"),
