@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -28,6 +28,7 @@ RUNNER_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
 UNBOUNDED = "-c statement_timeout=0 -c lock_timeout=0"  # migrations set what they need
 
+NO_OWNER = "Only the tables' owner may migrate: set MIGRATION_DATABASE_URL."
 
 # Errors of libpq and the server that waiting does not mend: the address is wrong.
 WRONG_ADDRESS = re.compile(
@@ -110,10 +111,11 @@ def rollback(url: str) -> None:
     """Undo the newest migration, unless this code does not know it; raises as `migrate`."""
     with only_runner(url) as connection:
         known = known_migrations()
-        newer = connection.run("select_newer_migrations", {"newest": known[-1]}).get_value(0, 0)
-        if newer:
-            message = f"The database has newer migrations ({newer.decode()}): "
-            raise CommandError(f"{message}roll back with the code that brought them.")
+        with suppress(psycopg.errors.UndefinedTable):  # dbmate says that there is nothing to undo
+            newer = connection.run("select_newer_migrations", {"newest": known[-1]}).get_value(0, 0)
+            if newer:
+                message = f"The database has newer migrations ({newer.decode()}): "
+                raise CommandError(f"{message}roll back with the code that brought them.")
         run_dbmate(connection, "rollback")
 
 
@@ -142,6 +144,8 @@ def only_runner(url: str) -> Iterator[Connection]:
                 raise CommandError(f"{message}set MIGRATION_DATABASE_URL.")
             take_lock(connection)
             yield connection
+        except psycopg.errors.InsufficientPrivilege:
+            raise CommandError(NO_OWNER) from None
         except psycopg.Error as error:
             raise CommandError(f"The database refused it: {error}") from None
 
@@ -183,7 +187,7 @@ def is_true(connection: Connection, statement: str, **values: Value) -> bool:
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
     if not is_true(connection, "select_whether_may_create_tables"):
-        raise CommandError("Only the tables' owner may migrate: set MIGRATION_DATABASE_URL.")
+        raise CommandError(NO_OWNER)
     is_bounded = is_true(connection, "select_whether_time_is_bounded")
     environment = os.environ | {
         "DATABASE_URL": dbmate_url(connection, UNBOUNDED if is_bounded else ""),

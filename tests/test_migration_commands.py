@@ -62,6 +62,23 @@ def test_role_that_does_not_own_the_schema_is_told_which_setting_to_set(
         assert line.endswith("set MIGRATION_DATABASE_URL.")
 
 
+def test_role_without_any_rights_is_told_which_setting_to_set(empty_url: str, run: Callable):
+    api = processes.as_url(psycopg.conninfo.make_conninfo(empty_url, **API_ROLE))
+    assert run("migrate", DATABASE_URL=empty_url)[0] == 0  # which gives the API's role none
+    for command in ("migrate", "rollback"):
+        code, [line] = run(command, DATABASE_URL=api)
+        assert code == 1
+        assert line.endswith("set MIGRATION_DATABASE_URL.")
+
+
+def test_rollback_of_nothing_is_told_by_dbmate(
+    empty_url: str, run: Callable, capfd: pytest.CaptureFixture[str]
+):
+    code, [line] = run("rollback", DATABASE_URL=empty_url)
+    assert (code, line) == (1, "Error: dbmate rollback failed.")
+    assert "no migrations have been applied" in capfd.readouterr().err
+
+
 def test_unreachable_database_is_told_in_one_line(run: Callable):
     code, [line] = run("migrate", DATABASE_URL="postgresql://localhost:1/nowhere")
     assert code == 1
