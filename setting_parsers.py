@@ -116,14 +116,13 @@ def postgres_url(text: str) -> str:
         raise ValueError("an address that begins with postgresql://")
     url = re.sub(r"([?&])ssl=", r"\1sslmode=", f"{scheme}://{rest}")
     no_address = ValueError("an address that libpq understands, with special characters escaped")
+    authority, _, path = rest.partition("?")[0].partition("/")
+    if authority.count("@") > 1 or "@" in path:  # libpq would tell a part of the password as a host
+        raise no_address
     try:
-        parts = conninfo_to_dict(url)
+        conninfo_to_dict(url)
     except ProgrammingError:  # its text may hold a part of the password
         raise no_address from None
-    hosts, ports = (str(parts.get(name, "")).split(",") for name in ("host", "port"))
-    is_odd = any("@" in host and host[0] not in "/@" for host in hosts)
-    if is_odd or not all(port.isdecimal() for port in ports if port):  # and so may these
-        raise no_address
     return url
 
 

@@ -39,6 +39,8 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("DATABASE_URL", "postgresql://localhost/tasks?no_such_option=1"),
         ("DATABASE_URL", "postgresql://api:pass@word@localhost/tasks"),
         ("DATABASE_URL", "postgresql://api:pass/word@localhost/tasks"),
+        ("DATABASE_URL", "postgresql://api:pass@wo/rd@localhost/tasks"),
+        ("DATABASE_URL", "postgresql://api:password@@localhost/tasks"),
         ("DATABASE_POOL_SIZE", "-1"),
         ("DATABASE_STATEMENT_TIMEOUT", "5s"),
         ("DATABASE_PREPARE", "yes"),
@@ -160,6 +162,12 @@ def test_database_url_loses_its_driver_and_keeps_all_else(scheme: str, driver: s
     rest = "me:p%40ss@db.example/tasks?sslmode=require&channel_binding=require"
     settings = Settings.load(ENOUGH | {"DATABASE_URL": f"{scheme}{driver}://{rest}"})
     assert settings.database_url == f"{scheme}://{rest}"
+
+
+@pytest.mark.parametrize("rest", ["me:p%40ss@%40socket/a%40b", "me@/tasks?host=@socket"])
+def test_database_url_may_name_a_socket(rest: str):
+    url = f"postgresql://{rest}"
+    assert Settings.load(ENOUGH | {"DATABASE_URL": url}).database_url == url
 
 
 def test_white_space_around_a_value_is_no_part_of_it():
