@@ -104,7 +104,7 @@ def test_audit_is_written_and_the_start_checked(
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("more", ["", "ignore_startup_parameters = options\n"])
+@pytest.mark.parametrize("more", ["ignore_startup_parameters = options\n", ""])
 def test_migrations_through_the_pooler_are_refused_and_leave_no_lock(
     pooler: PgBouncer, pooled: OwnPostgres, more: str
 ):
