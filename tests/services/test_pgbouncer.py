@@ -1,7 +1,9 @@
 """A real PgBouncer in transaction mode: nobody's settings, rows or statements reach another."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from support import User, assert_error, settings_for
 import migrate
 from app import create_app
 from config import CommandError, ConfigError
+from connection import REPLY_TIMEOUT
 from database import Database
 from statements import QUERIES, Query
 
@@ -155,3 +158,19 @@ def test_outage_behind_the_pooler_is_seen_and_over_once_postgresql_is_back(
         assert "probe_failed" in heard
     wait_until(is_ready)
     assert alice.call("GET").status_code == 200
+
+
+def test_pooler_with_no_session_free_is_as_one_whose_server_is_away(app: Flask, pooler: PgBouncer):
+    def is_ready() -> bool:
+        return app.test_client().get("/readyz").status_code == 200
+
+    assert is_ready()
+    with ExitStack() as held:
+        for _ in range(POOL_SIZE):
+            held.enter_context(pooler.connect()).execute("BEGIN")
+        wait_until(lambda: not is_ready())
+        started = time.monotonic()
+        for _ in range(5):  # the first one probes
+            assert not is_ready()
+        assert time.monotonic() - started < REPLY_TIMEOUT / 2
+    wait_until(is_ready)
