@@ -81,7 +81,10 @@ def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
         each.close()
 
 
-def test_import_that_has_no_place_is_a_line_with_its_cause(app: Flask, alice: User, lines: Lines):
+def test_import_that_has_no_place_is_a_line_with_its_cause(
+    app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("overload.PATIENCE", 0.05)
     senders, slots = app.extensions["senders"], app.extensions["import_slots"]
     sends = senders.take("alice", 0)
     alice.call("POST", "import", json=[])
