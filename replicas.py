@@ -23,7 +23,7 @@ LARGE_READS = frozenset(
 STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
 # It serves: one statement took long, or was in the way of what the primary has written.
 STEPPED_BACK = (DatabaseBusy, psycopg.errors.QueryCanceled, psycopg.errors.SerializationFailure)
-NO_REPLICA = DatabaseUnavailable("the server of DATABASE_REPLICA_URL is no replica")
+NO_REPLICA = "the server of DATABASE_REPLICA_URL is no replica"
 PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
 
 
@@ -72,7 +72,7 @@ class Reader:
             return None
         [(replayed_to,)] = rows_of(replayed)
         if not replayed_to:
-            self._leave(NO_REPLICA)
+            self._leave(DatabaseUnavailable(NO_REPLICA))
             return None
         return rows_of(read) if int(replayed_to) >= int(written) else None
 
@@ -85,14 +85,17 @@ class Reader:
         log.warning("the replica is away, the primary serves: %s", error)
         Thread(target=self._await_return, args=[str(error)], name="replica", daemon=True).start()
 
+    def _require_replica(self) -> None:
+        [(replayed_to,)] = self._replica.fetch("select_replayed_version", user_id="")
+        if not replayed_to:
+            raise DatabaseUnavailable(NO_REPLICA)
+
     def _await_return(self, cause: str) -> None:
         told = {cause}  # at first often only that no connection was free
         sleep(PAUSE)
         while self.is_away:
             try:
-                [(replayed_to,)] = self._replica.fetch("select_replayed_version", user_id="")
-                if not replayed_to:
-                    raise NO_REPLICA
+                self._require_replica()
             except (DatabaseUnavailable, psycopg.Error) as error:
                 tell("replica_failed")
                 if str(error) not in told:
