@@ -46,6 +46,7 @@ class Limit:
         parsed = parse_rate(rate)
         self._is_off = parsed is None
         self._quota, self._seconds = parsed or (0, 1)
+        self._policy = ("RateLimit-Policy", f'"{name}";q={self._quota};w={self._seconds}')
         self._shared = shared
         self._own = Counts()
 
@@ -57,23 +58,23 @@ class Limit:
         """
         if self._is_off:
             return
-        used = self.add(caller, amount)
         window, elapsed = divmod(int(time.time()), self._seconds)
+        used = self._use(window, caller, amount)
         remaining, wait = max(self._quota - used, 0), self._seconds - elapsed
         if environ is not None:
-            environ[HEADERS_KEY] = [
-                ("RateLimit-Policy", f'"{self.name}";q={self._quota};w={self._seconds}'),
-                ("RateLimit", f'"{self.name}";r={remaining};t={wait}'),
-            ]
+            left = ("RateLimit", f'"{self.name}";r={remaining};t={wait}')
+            environ[HEADERS_KEY] = [self._policy, left]
         if used - amount >= self._quota:
             tell("rate_limited", self.name)
             if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):
                 trail.is_first_over_limit = True
             raise ApiError(429, headers={"Retry-After": str(wait)})
 
-    def add(self, caller: str, amount: int) -> int:
-        """Count what a caller has used; return all that it used in this window."""
-        window = int(time.time()) // self._seconds
+    def add(self, caller: str, amount: int) -> None:
+        """Count what a caller has used already, which can no longer be refused."""
+        self._use(int(time.time()) // self._seconds, caller, amount)
+
+    def _use(self, window: int, caller: str, amount: int) -> int:
         if self._shared:
             key = f"{self.name}/{window}/{caller}"
             if (used := self._shared.add(key, self._seconds, amount)) is not None:
