@@ -22,7 +22,6 @@ import migrate as migrations
 import purge as purges
 import roles
 from config import PROJECT, CommandError, Settings, parse, read_environ, require_free_port
-from connection import CONNECTION_OPTIONS, UnpreparedConnection
 from database import Database, DatabaseUnavailable
 from serving import make_token, on_stop, serve
 
@@ -186,10 +185,7 @@ def purge_all(settings: Settings) -> str:
         "expired idempotency keys": purges.purge_idempotency_keys,
         f"audit entries older than {audit} days": partial(purges.purge_audit, days=audit),
     }
-    try:
-        UnpreparedConnection.connect(settings.database_url, **CONNECTION_OPTIONS).close()
-    except psycopg.Error as error:  # which the pool would only log
-        raise CommandError(f"The database cannot be reached: {error}") from None
+    migrations.connect(settings.database_url).close()  # the pool would only log why it cannot
     # What the pool says of each connection would stand before the cause, where no log is set up.
     logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     deleted: list[str] = []

@@ -126,18 +126,22 @@ def dump_schema(url: str, bin_folder: Path, file: Path) -> None:
         run_dbmate(connection, "dump", DBMATE_SCHEMA_FILE=str(file), PATH=path)
 
 
+def connect(url: str) -> Connection:
+    """Connect as the tables' owner; a CommandError if that fails."""
+    try:
+        return UnpreparedConnection.connect(url, **CONNECTION_OPTIONS)
+    except psycopg.Error as error:
+        place = "The database of MIGRATION_DATABASE_URL, or else of DATABASE_URL,"
+        raise CommandError(f"{place} cannot be reached: {error}") from None
+
+
 @contextmanager
 def only_runner(url: str) -> Iterator[Connection]:
     """Hold the lock of all runners.
 
     It is polled: dbmate's own lock waits, and deadlocks with CREATE INDEX CONCURRENTLY.
     """
-    try:
-        connection = UnpreparedConnection.connect(url, **CONNECTION_OPTIONS)
-    except psycopg.Error as error:
-        place = "The database of MIGRATION_DATABASE_URL, or else of DATABASE_URL,"
-        raise CommandError(f"{place} cannot be reached: {error}") from None
-    with connection:
+    with connect(url) as connection:
         try:
             if is_pooled(connection, url):
                 message = "Migrations need PostgreSQL itself, not a pooler: "

@@ -24,7 +24,7 @@ def integer(minimum: int, maximum: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         wanted = f"a whole number from {minimum} to {maximum}"
-        is_number = text.isascii() and text.isdecimal() and len(text) < LONGEST_NUMBER
+        is_number = text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER
         if not is_number or not minimum <= int(text) <= maximum:
             raise ValueError(wanted)
         return int(text)
