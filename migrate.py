@@ -59,6 +59,20 @@ def pending_migrations(connection: Connection) -> list[str]:
     return pending.decode().split(",") if pending else []
 
 
+def require_none_pending(connection: Connection) -> None:
+    """Refuse a database that is behind the code; a ConfigError, too, if the role may not ask."""
+    try:
+        pending = pending_migrations(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        message = f"The role {connection.info.user} lacks rights ({error}): run `make migrate`."
+        raise ConfigError(message) from None
+    if pending:
+        raise ConfigError(
+            f"The database lacks migrations ({', '.join(pending)}):"
+            " run `make migrate`, or `python manage.py migrate` where there is no make."
+        )
+
+
 def require_migrated(settings: Settings) -> None:
     """Refuse to start on a database that is behind the code; one that is away may still come back.
 
@@ -69,10 +83,13 @@ def require_migrated(settings: Settings) -> None:
         with UnpreparedConnection.connect(
             settings.database_url, **CONNECTION_OPTIONS
         ) as connection:
-            pending = pending_migrations(connection)
-    except psycopg.errors.InsufficientPrivilege as error:
-        message = f"The role of DATABASE_URL lacks rights ({error}): run `make migrate`."
-        raise ConfigError(message) from None
+            require_none_pending(connection)
+            if not is_true(connection, "select_whether_policies_apply"):
+                log.warning(
+                    "row-level security does not apply to the role %s: give DATABASE_URL one of"
+                    " its own, and MIGRATION_DATABASE_URL the tables' owner",
+                    connection.info.user,
+                )
     except psycopg.Error as error:
         attempts = str(error).split("\n- host: ")[1:] or [str(error)]
         found = [WRONG_ADDRESS.search(attempt) for attempt in attempts]
@@ -81,12 +98,6 @@ def require_migrated(settings: Settings) -> None:
             hint = " If the role is missing, `make migrate` creates it." if is_role else ""
             raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.{hint}") from None
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
-        return
-    if pending:
-        raise ConfigError(
-            f"The database lacks migrations ({', '.join(pending)}):"
-            " run `make migrate`, or `python manage.py migrate` where there is no make."
-        )
 
 
 def migrate(url: str) -> None:

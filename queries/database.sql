@@ -33,6 +33,10 @@ WHERE version > %(newest)s;
 -- Whether the role is one that migrations can run as.
 SELECT has_schema_privilege(current_schema(), 'CREATE');
 
+-- name: select_whether_policies_apply
+-- Whether row-level security binds the role: not the tables' owner, nor a superuser.
+SELECT row_security_active('tasks');
+
 -- name: select_whether_own_session
 -- Whether the client speaks to PostgreSQL itself: poolers and proxies tell a pid of their own.
 SELECT pg_backend_pid() = %(pid)s;

@@ -219,6 +219,16 @@ def test_start_in_a_role_without_rights_is_refused(
         require_migrated(settings_for(database_url))
 
 
+def test_start_in_the_role_of_the_owner_warns_that_no_policy_applies(
+    owner_url: str, database_url: str, caplog: pytest.LogCaptureFixture
+):
+    require_migrated(settings_for(database_url))
+    assert caplog.messages == []
+    require_migrated(settings_for(owner_url))
+    [line] = caplog.messages
+    assert line.startswith("row-level security does not apply to the role ")
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

@@ -196,6 +196,16 @@ def test_purge_where_nothing_can_be_written_ends_in_one_line(owner_url: str, tmp
     assert line.endswith(" in a read-only transaction.")
 
 
+def test_purge_of_a_database_behind_the_code_names_the_command_to_run(
+    purge: Callable, postgresql: psycopg.Connection
+):
+    postgresql.execute("DELETE FROM schema_migrations WHERE version = '0028'")
+    postgresql.commit()
+    code, [line] = purge()
+    assert code == 1
+    assert line.startswith("Error: The database lacks migrations (0028): run `make migrate`")
+
+
 def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: Callable, database_url: str):
     code, [line] = purge(DATABASE_URL=processes.as_url(database_url))
     assert code == 1
