@@ -20,7 +20,7 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def test_prometheus_accepts_the_alerts():
-    assert "11 rules found" in promtool("check", "rules", RULES)
+    assert "12 rules found" in promtool("check", "rules", RULES)
 
 
 FREE = {"waiting": 0, "available": 8, "size": 8}
@@ -37,6 +37,11 @@ def refused(reason: str) -> dict[str, str]:
 
 def pool(pid: str, state: dict[str, int]) -> dict[str, str]:
     return {f'tasks_db_pool_{name}{{pid="{pid}"}}': f"{value}+0" for name, value in state.items()}
+
+
+def target(up: int) -> dict[str, str]:
+    place = '{job="api",instance="a"}'
+    return {f"up{place}": f"{up}+0", f"tasks_db_pool_size{place}": "8x0 _"}
 
 
 def failing(check: str) -> dict[str, str]:
@@ -57,6 +62,9 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
         ("TasksPoolExhausted", pool("1", FREE) | pool("2", FREE), []),
         ("TasksMetricsMissing", pool("1", FREE), []),
         ("TasksMetricsMissing", keys("a", "0+0", "0+0"), [{}]),
+        ("TasksInstanceSilent", target(0), [{"job": "api", "instance": "a"}]),
+        ("TasksInstanceSilent", target(1), []),
+        ("TasksInstanceSilent", {'up{job="other",instance="a"}': "0+0"}, []),
         ("TasksTokensRefused", refused("signature"), [{}]),
         ("TasksTokensRefused", refused("missing"), []),
         ("TasksTokensRefused", refused("keys_unavailable"), []),
@@ -71,6 +79,9 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
         "none stuck",
         "a worker",
         "no worker",
+        "an instance that is gone",
+        "an instance that is there",
+        "a target of others",
         "signed with another secret",
         "without a token",
         "issuer that is down",
