@@ -130,7 +130,7 @@ class Task(ResponseSchema):
     )
     completed = fields.Boolean(required=True, metadata={"examples": [False]})
     priority = fields.String(
-        required=True, validate=OneOf(PRIORITIES), metadata={"examples": ["none"]}
+        required=True, validate=OneOf(PRIORITIES), metadata={"examples": ["high"]}
     )
     due_at = Due(required=True, allow_none=True, metadata=DUE_DESCRIPTION)
     tags = fields.List(fields.String(), required=True, metadata={"examples": [["home", "shop"]]})

@@ -41,48 +41,23 @@ MOST_FAULTS = 20  # faulty entries that one answer names; an entry with as many 
 ENTRY = TaskImport()
 
 IMPORTED = [{"title": "Buy milk", "priority": "high", "due_at": "2026-12-01"}]
-CSV_EXAMPLE = """\
-title,description,priority,due_at,tags,completed\r
-Buy milk,Two bottles,high,2026-12-01,"home,shop",false\r
-"""
-CALENDAR_EXAMPLE = """\
-BEGIN:VCALENDAR\r
-VERSION:2.0\r
-PRODID:-//Tasks//Tasks//EN\r
-BEGIN:VTODO\r
-UID:12-2a97516c354b6848@tasks\r
-DTSTAMP:20261120T093000Z\r
-SUMMARY:Buy milk\r
-DESCRIPTION:Two bottles\r
-PRIORITY:1\r
-DUE;VALUE=DATE:20261201\r
-CATEGORIES:home,shop\r
-STATUS:NEEDS-ACTION\r
-END:VTODO\r
-END:VCALENDAR\r
-"""
-EXPORTED = b"""{
-    "id": 12, "user_id": "demo", "title": "Buy milk", "description": "Two bottles",
-    "priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "completed": false,
-    "created_at": "2026-11-20T09:30:00.123456+00:00",
-    "updated_at": "2026-11-20T09:30:00.123456+00:00", "completed_at": null, "version": 2
-}"""
+EXPORTED = {name: field.metadata["examples"][-1] for name, field in Task().fields.items()}
 
 
 def text_like(example: str) -> dict[str, Any]:
     return {"schema": {"type": "string"}, "example": example}
 
 
-EXPORTS = {
-    name: text_like(b"".join(FORMATS[name].write([EXPORTED], "demo")).decode())
+# An import's file may be what an export wrote.
+TEXTS = {
+    name: text_like(b"".join(FORMATS[name].write([json.dumps(EXPORTED).encode()], "demo")).decode())
     for name in ("text/csv", "text/calendar")
 }
 FILE = {
     "required": True,
     "content": {
         "application/json": {"schema": TaskImport(many=True), "example": IMPORTED},
-        "text/csv": text_like(CSV_EXAMPLE),
-        "text/calendar": text_like(CALENDAR_EXAMPLE),
+        **TEXTS,
     },
 }
 DISPOSITION = {
@@ -130,7 +105,7 @@ class Imported(ResponseSchema):
 
 @blueprint.get("/export")
 @blueprint.response(200, Task(many=True), headers=DISPOSITION)
-@blueprint.doc(responses={200: {"content": EXPORTS}})
+@blueprint.doc(responses={200: {"content": TEXTS}})
 def export_tasks(user_id: str) -> Response:
     """Export all tasks
 

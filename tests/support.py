@@ -116,7 +116,7 @@ def assert_error(
     assert body.keys() <= {"error", "message", "details"}
     assert body["error"] == error
     assert isinstance(body["message"], str)
-    assert body["message"].endswith((".", *"0123456789"))
+    assert body["message"].endswith((".", *"0123456789")), "a message is a sentence"
     if message is not None:
         assert body["message"] == message
     if status == 401:

@@ -31,7 +31,8 @@ def test_setting_stands_in_the_readme_and_the_example(name: str):
 @pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"better_auth_url", "jwks_url"}))
 def test_setting_is_read_outside_of_config(name: str):
     files = {*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")} - {PROJECT / "config.py"}
-    assert any(re.search(rf"""[."]{name}\b""", path.read_text()) for path in files)
+    texts = [path.read_text() for path in files]
+    assert any(re.search(rf"""[."]{name}\b""", text) for text in texts), "nothing reads it"
 
 
 def test_every_operation_of_users_stands_in_the_readme():
@@ -39,7 +40,7 @@ def test_every_operation_of_users_stands_in_the_readme():
         for operation in (item[method] for method in item if method != "parameters"):
             if operation.get("security") == []:
                 continue
-            assert f"`{operation['operationId']}`" in README, path
+            assert f"`{operation['operationId']}`" in README, "give it a row in the table"
             assert operation["summary"], path
 
 
@@ -98,6 +99,11 @@ def test_every_file_that_the_readme_names_exists():
 def test_every_module_stands_in_the_readme():
     for path in PROJECT.glob("*.py"):
         assert path.name in README or path.name == "wsgi.py", path.name
+
+
+def test_changelog_knows_the_newest_migration():
+    newest = max(path.name[:4] for path in (PROJECT / "migrations").glob("*.sql"))
+    assert f"Migrations 0002 to {newest}" in (PROJECT / "CHANGELOG.md").read_text()
 
 
 def test_every_document_that_the_code_names_exists():

@@ -179,7 +179,7 @@ def test_every_statement_fits_the_schema(postgresql: psycopg.Connection):
 
 @NAMED
 def test_statement_begins_with_a_known_verb(query: Query):
-    assert query.name.split("_")[0] in VERBS
+    assert query.name.split("_")[0] in VERBS, "name it with one of them, or add the verb to VERBS"
 
 
 def test_every_statement_is_used():
