@@ -46,6 +46,7 @@ worker_class = worker.Worker
 preload_app = True
 http_parser = "python"  # pinned: the compiled one, if installed, answers some faults differently
 limit_request_line = 8190  # bytes; gunicorn's largest limit, as a search by many tags is long
+limit_request_field_size = worker.LONGEST_HEAD  # a token may be long, too
 keepalive = 75  # seconds; longer than the idle timeout of a load balancer in front
 timeout = 30  # seconds
 graceful_timeout = settings.graceful_timeout + worker.LAST_TASKS

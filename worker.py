@@ -14,7 +14,10 @@ from gevent import GreenletExit
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
-from gunicorn.http.errors import InvalidHeader  # type: ignore[import-untyped]
+from gunicorn.http.errors import (  # type: ignore[import-untyped]
+    InvalidHeader,
+    UnsupportedTransferCoding,
+)
 from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
@@ -35,6 +38,8 @@ LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
 LONGEST_HEAD = 32 * 1024  # bytes of headers, or of trailers; gunicorn's own limit is 800 KB
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
+# RFC 9112, section 3.2; of two, gunicorn makes one with a comma.
+HOST = re.compile(r"(?:[\w.~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
 ANSWERED, ENDED = inf, -inf  # in place of the moment since when a client is waited for
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
@@ -145,15 +150,18 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Have the application answer; return whether the connection is kept.
 
         Raises:
-            InvalidHeader: the request names no host, or two.
+            InvalidHeader: the request names no host, two, or what is none.
+            UnsupportedTransferCoding: its body is compressed on the way.
             TimeoutError: the client does not read.
             BrokenPipeError: it has gone, or the answer broke off.
         """
         response, environ = wsgi.create(req, sock, addr, listener_name, self.cfg)
+        req.version = min(req.version, (1, 1))  # the answer names what is spoken here
         host = environ.get("HTTP_HOST")
-        # RFC 9112, section 3.2; gunicorn joins two with a comma.
-        if "," in (host or "") or (host is None and req.version == (1, 1)):
+        if (host is None and req.version == (1, 1)) or not HOST.fullmatch(host or ""):
             raise InvalidHeader("Host", req=req)
+        if (coding := environ.get("HTTP_TRANSFER_ENCODING")) and coding.lower() != "chunked":
+            raise UnsupportedTransferCoding(coding)
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False

@@ -67,6 +67,7 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
         (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "bad_request"),
         (b"GET /livez HTTP/1.1\r\n\r\n", 400, "bad_request"),
         (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "bad_request"),
+        (b"GET /livez HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "bad_request"),
         (b"GET /%s HTTP/1.1\r\n\r\n" % (b"z" * 100_000), 414, "uri_too_long"),
         (
             b"GET / HTTP/1.1\r\nCookie: %s\r\n\r\n" % (b"z" * 100_000),
@@ -79,6 +80,11 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
             "request_header_fields_too_large",
         ),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, foo\r\n\r\n", 501, "not_implemented"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "not_implemented",
+        ),
         (b"POST / HTTP/1.1\r\nExpect: garbage\r\n\r\n", 417, "expectation_failed"),
     ],
     ids=[
@@ -87,10 +93,12 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
         "two lengths",
         "no host",
         "two hosts",
+        "no name of a host",
         "long path",
         "long header",
         "long head",
         "coding",
+        "compressed on the way",
         "expected",
     ],
 )
@@ -111,6 +119,20 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     assert "exception" not in line
     # A hexadecimal request id never has a z, but may have "aaa" by chance.
     assert not re.search("Invalid request|garbage|bad header|zzz", api.output())
+
+
+def test_token_of_many_kilobytes_is_read(api: Process):
+    headers = {"Authorization": f"Bearer {'z' * 20_000}", "Origin": "http://localhost:3000"}
+    answer = api.ask("GET", "/api/alice/tasks", headers=headers)
+    assert_error(answer, 401, "unauthorized")
+    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+
+
+@pytest.mark.parametrize("spoken", ["1.0", "1.1", "1.9"])
+def test_answer_claims_no_version_of_http_but_those_that_are_spoken(api: Process, spoken: str):
+    request = f"GET /livez HTTP/{spoken}\r\nHost: [::1]:8000\r\nConnection: close\r\n\r\n"
+    answer = send_raw(api, request.encode())
+    assert answer.startswith(f"HTTP/{min(spoken, '1.1')} 200 ".encode())
 
 
 def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path, url: str):
