@@ -1,6 +1,7 @@
 """The files that are generated from the code; a test checks that they are up to date."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 from app import create_app
@@ -23,6 +24,7 @@ def files() -> dict[Path, str]:
     }
 
 
+@cache
 def openapi() -> str:
     settings = Settings(database_url="postgresql://", better_auth_secret="x" * 32)
     spec = create_app(settings).extensions["description"].to_dict()

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask
 from issuer import ask
-from support import User, app_for, assert_error, token_for
+from support import User, assert_error, token_for
 from tokens import TOKEN
 
 from database import DatabaseUnavailable
@@ -67,10 +67,11 @@ class NoDatabase:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_refused_request_never_reaches_the_database(method: str, path: str):
-    app = app_for()
-    app.extensions["database"] = NoDatabase()
-    client = app.test_client()
+def test_refused_request_never_reaches_the_database(
+    application: Flask, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+):
+    monkeypatch.setitem(application.extensions, "database", NoDatabase())
+    client = application.test_client()
     alice = {"Authorization": f"Bearer {TOKEN}"}
     assert_error(
         client.open(path, method=method, headers=alice, json={"title": "x"}), 503, "unavailable"

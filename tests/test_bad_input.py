@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import JSON, User, assert_error, settings_for
-
-from app import create_app
+from support import JSON, User, assert_error
 
 BROKEN_TITLES: list[Any] = ["", "   ", "\u2003\n", "x" * 201, "a\0b", "\ud800", "\udc00x"]
 BROKEN_TITLES += [None, 5, 1.5, True, [], ["x"], {}, {"a": 1}]
@@ -172,10 +170,9 @@ def test_empty_query_is_no_parameter(alice: User):
 
 
 @pytest.fixture
-def small(database_url: str) -> FlaskClient:
-    app = create_app(settings_for(database_url, max_content_length=100))
-    yield app.test_client()
-    app.extensions["database"].close()
+def small(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 100)
+    return app.test_client()
 
 
 def body_of(size: int) -> bytes:

@@ -12,7 +12,7 @@ from field_types import StrictSchema
 from schemas import TaskCreate, TaskImport, TaskPatch, TaskUpdate
 
 pytestmark = pytest.mark.no_cover  # examples by the hundred, of code that other tests cover
-examples = settings(derandomize=True, deadline=None, max_examples=400)
+examples = settings(derandomize=True, deadline=None, max_examples=200)
 
 
 def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
