@@ -14,7 +14,7 @@ from idempotency import keep_answers
 from lean_flask import LeanFlask
 from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
-from overload import bound_files, queue_requests
+from overload import bound_transfers, queue_requests
 from rate_limits import RateLimits
 from replicas import Reader
 
@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["readiness"] = health.Readiness()
 
     queue_requests(app)
-    bound_files(app)
+    bound_transfers(app)
     add_headers(app, settings)
     observe(app, settings)
     compress_answers(app)

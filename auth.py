@@ -88,7 +88,7 @@ class Verified(NamedTuple):
     key: Any
 
 
-def refuse(refusal: TokenRefused) -> ApiError:
+def unauthorized(refusal: TokenRefused) -> ApiError:
     """Make a 401 with the challenge of RFC 6750, section 3: no `error` where no token was sent."""
     note_refusal(refusal.reason)
     challenge = "Bearer" if refusal.reason == "missing" else 'Bearer error="invalid_token"'
@@ -236,7 +236,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
         try:
             subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
-            refusal = refuse(error)  # its reason is noted beyond the limit too
+            refusal = unauthorized(error)  # its reason is noted beyond the limit too
             limits.auth_failures.count(caller_at(asked.environ), environ=asked.environ)
             raise refusal from None
         except KeysUnavailable:
@@ -251,6 +251,6 @@ def require_owner(app: Flask, settings: Settings) -> None:
             sent = raw_path(asked.environ)
             if owner.startswith(f"{subject}/") and sent.count("%2f") <= subject.count("/"):
                 raise ApiError(404)  # a path of the user's own, where there is nothing
-            raise refuse(TokenRefused("owner"))
+            raise unauthorized(TokenRefused("owner"))
 
     app.before_request(check_owner)

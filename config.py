@@ -72,7 +72,7 @@ class Settings:
     database_pool_size: int = setting(
         8,
         integer(1, 1000),
-        "Most connections of a worker process to PostgreSQL; one user gets at most half of them."
+        "Most connections in the pool of a worker process; one user gets at most half of them."
         " Requests wait a second for one",
     )
     database_statement_timeout: int = setting(
@@ -83,7 +83,8 @@ class Settings:
     database_prepare: bool = setting(
         True,
         switch,
-        "Server-side prepared statements; `off` for PgBouncer before 1.22 in transaction mode",
+        "Server-side prepared statements; `off` for PgBouncer in transaction mode before 1.22, or"
+        " with `max_prepared_statements` 0 (the default before 1.24)",
     )
     better_auth_secret: str = setting(
         "",

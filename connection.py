@@ -19,7 +19,7 @@ from trail import CURRENT, Run
 
 CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes some to wake up
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that sends nothing, not even a timeout's error
-# A dead link is noticed by tcp_user_timeout while sending, and by keepalives while waiting.
+# Keepalives are sent while waiting; on Linux, tcp_user_timeout bounds them as well as what is sent.
 CONNECTION_OPTIONS: dict[str, Any] = {
     "autocommit": True,
     "client_encoding": "UTF8",  # a role or a database may be set to another

@@ -20,6 +20,7 @@ from trail import CURRENT, tell
 log = logging.getLogger(__name__)
 
 POOL_CONNECT_TIMEOUT = 2  # seconds; after an outage, a probe has just succeeded
+PROBE_TIMEOUT = 2.0  # seconds that a server which lets us in has to answer a statement
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
 REPLY_MARGIN = 2.0  # seconds that the server gets beyond its statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
@@ -260,7 +261,7 @@ class Database:
         """Have a statement answered: a pooler lets clients in even while its server is away."""
         try:
             with UnpreparedConnection.connect(self._url, **CONNECTION_OPTIONS) as connection:
-                connection.reply_timeout = POOL_CONNECT_TIMEOUT
+                connection.reply_timeout = PROBE_TIMEOUT
                 own = {"pid": connection.pgconn.backend_pid}
                 connection.run("select_whether_own_session", own)
         except psycopg.OperationalError:

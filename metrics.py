@@ -48,7 +48,7 @@ for check in ["connection_stale", "probe_failed", "replica_failed"]:
     CHECKS_FAILED.labels(check)
 for result in ["done", "failed"]:
     JWKS_FETCHES.labels(result)
-for limit in ["default", "auth-failures", "kept-answers"]:
+for limit in ["default", "auth-failures", "kept-answers", "tombstones"]:
     RATE_LIMITED.labels(limit)
 for reason in MESSAGE_OF_REFUSAL:
     JWT_REFUSED.labels(reason)

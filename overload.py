@@ -111,7 +111,7 @@ class NoPlace(Exception):
     """Why a file or a large answer is refused; for the log."""
 
 
-def bound_files(app: Flask) -> None:
+def bound_transfers(app: Flask) -> None:
     """Limit how many requests at once send a file, import it, or receive a large answer.
 
     An import's environ has a stack: what is pushed on it is released at the end of the request.

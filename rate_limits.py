@@ -66,7 +66,7 @@ class Limit:
             environ[HEADERS_KEY] = [self._policy, left]
         if used - amount >= self._quota:
             tell("rate_limited", self.name)
-            if self._own.is_first_refusal(window, caller) and (trail := CURRENT.get()):
+            if self._own.note_refusal(window, caller) and (trail := CURRENT.get()):
                 trail.is_first_over_limit = True
             raise ApiError(429, headers={"Retry-After": str(wait)})
 
@@ -97,8 +97,8 @@ class Counts:
             used = self._used[caller] = self._used.get(caller, 0) + amount
             return used
 
-    def is_first_refusal(self, window: int, caller: str) -> bool:
-        """True once per window: a caller that does not stop must not fill the audit."""
+    def note_refusal(self, window: int, caller: str) -> bool:
+        """Return whether it is the first in its window: the audit has one entry for many."""
         with self._lock:
             self._turn_to(window)
             is_first = caller not in self._refused

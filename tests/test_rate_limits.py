@@ -224,7 +224,7 @@ def test_counts_take_no_more_memory_than_stated(monkeypatch: pytest.MonkeyPatch)
     counts = Counts()
     for number in range(25):
         counts.add(1, f"192.0.2.{number}", 1)
-        assert counts.is_first_refusal(1, f"203.0.113.{number}")
+        assert counts.note_refusal(1, f"203.0.113.{number}")
         assert len(counts._used) + len(counts._refused) <= 10
     counts.add(2, "192.0.2.1", 1)
     assert counts._used == {"192.0.2.1": 1}
