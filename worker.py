@@ -3,7 +3,7 @@
 import re
 import socket
 import struct
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import cache, partial
 from math import inf
 from time import monotonic
@@ -56,9 +56,11 @@ class Server(StreamServer):  # type: ignore[misc]
 
     def wrap_socket_and_handle(self, client: socket.socket, address: Any) -> None:
         """Bound the TLS handshake; one that fails is the client's affair."""
-        client.settimeout(CLIENT_TIMEOUT)
         with suppress(OSError):
-            super().wrap_socket_and_handle(client, address)
+            with gevent.Timeout(CLIENT_TIMEOUT, TimeoutError):  # for all of it, however it drips
+                secured = self.wrap_socket(client, **self.ssl_args)
+            with closing(secured):
+                self.handle(secured, address)
 
     def do_handle(self, *args: Any) -> None:
         super().do_handle(*args)

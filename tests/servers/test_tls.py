@@ -3,6 +3,7 @@
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -77,6 +78,19 @@ def test_handshake_that_stalls_or_fails_ends_in_its_time(api: Process, sent: byt
         answer = read_to_end(client)
     assert statuses(answer) == [200]
     assert b"\r\nStrict-Transport-Security: " in answer
+
+
+def test_handshake_that_drips_ends_in_its_time(api: Process):
+    began = time.monotonic()
+    with (
+        socket.create_connection(("127.0.0.1", api.port), timeout=5) as client,
+        suppress(OSError),
+    ):
+        client.sendall(b"\x16\x03\x01\x20\x00\x01\x00\x1f\xfc\x03\x03")
+        while time.monotonic() < began + 5 * PATIENCE_WITH_CLIENTS:
+            client.sendall(b"\x00")
+            time.sleep(0.1)
+    assert time.monotonic() < began + 4 * PATIENCE_WITH_CLIENTS
 
 
 def test_request_that_was_received_with_the_one_before_is_answered_too(api: Process):
