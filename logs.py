@@ -9,6 +9,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -94,6 +95,7 @@ class LineHandler(logging.Handler):
         is_file = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         self._piece = sys.maxsize if is_file else select.PIPE_BUF
         self.lost = 0
+        self._is_cut = False  # the last line that was begun has no end
         self._select = unpatched_select()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -104,16 +106,18 @@ class LineHandler(logging.Handler):
 
     def write(self, line: str) -> None:
         data = f"{line}\n".encode()
-        try:
-            for start in range(0, len(data), self._piece):
-                if not self._select([], [self.descriptor], [], 0)[1]:
-                    self.lost += 1
-                    return
+        if self._is_cut:
+            data = b"\n" + data
+        written = 0
+        with suppress(OSError):  # a disk that is full, or a reader that has gone
+            while written < len(data) and self._select([], [self.descriptor], [], 0)[1]:
                 # No greenlet runs in between and mixes lines; in a pipe, very long ones mix anyway.
-                os.write(self.descriptor, data[start : start + self._piece])
-        except OSError:  # a disk that is full, or a reader that has gone
+                written += os.write(self.descriptor, data[written : written + self._piece])
+        if written < len(data):
             self.lost += 1
+            self._is_cut = self._is_cut or written > 0
             return
+        self._is_cut = False
         if self.lost:
             lost, self.lost = self.lost, 0
             log.warning("the log had no room for %d lines", lost)

@@ -1,8 +1,10 @@
 """Where a log has no room, its lines are lost and counted, and nobody waits."""
 
+import fcntl
 import logging
 import os
 import re
+import select
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,23 @@ def test_lines_that_there_is_no_room_for_are_lost_and_counted(caplog: pytest.Log
         assert re.fullmatch("the log had no room for [0-9]+ lines", caplog.messages[0])
         assert handler.lost == 0
         os.close(reader)
+
+
+def test_line_that_was_cut_off_takes_no_other_with_it():
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        handler = LineHandler(stream)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4 * select.PIPE_BUF)
+        handler.write("x" * (2 * select.PIPE_BUF))
+        handler.write("y" * (3 * select.PIPE_BUF))
+        assert handler.lost == 1
+        read = os.read(reader, 1_000_000)
+        assert read.endswith(b"\n" + b"y" * select.PIPE_BUF)
+        handler.write("one")
+        assert os.read(reader, 10) == b"\none\n"
+        handler.write("two")
+        assert os.read(reader, 10) == b"two\n"
+    os.close(reader)
 
 
 def test_lines_that_a_full_disk_refuses_are_counted():
