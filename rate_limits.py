@@ -106,7 +106,11 @@ class Counts:
             return is_first
 
     def _turn_to(self, window: int) -> None:
-        if window != self._window or len(self._used) + len(self._refused) >= MOST_COUNTED:
+        # One that began in the window before is counted in this, which it must not end.
+        if (
+            window not in {self._window, self._window - 1}
+            or len(self._used) + len(self._refused) >= MOST_COUNTED
+        ):
             self._window, self._used, self._refused = window, {}, set()
 
 

@@ -34,15 +34,18 @@ class Shares:
         line = self._lines[hash(user) % LINES]
         place = Place(user, line)
         line.append(place)
-        if len(line) <= self._most or place in self._first(place):
-            return place
-        place.go = SimpleQueue()
-        if place not in self._first(place):  # nobody has left meanwhile
-            try:
+        try:
+            if len(line) <= self._most or place in self._first(place):
+                return place
+            place.go = SimpleQueue()
+            if place not in self._first(place):  # nobody has left meanwhile
                 place.go.get(timeout=timeout)
-            except Empty:
-                self.give_back(place)
-                return None
+        except Empty:
+            self.give_back(place)
+            return None
+        except BaseException:
+            self.give_back(place)
+            raise
         return place
 
     def give_back(self, place: Place) -> None:

@@ -64,8 +64,9 @@ class Readiness:
         wanted_at = monotonic()
         with self._asking:
             if self._asked_at < wanted_at:
-                self._asked_at = monotonic()
+                asked_at = monotonic()
                 self._fault = find_fault()
+                self._asked_at = asked_at
             fault = self._fault
         if fault:
             message, cause = fault

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 from flask import Response, current_app, request
 from marshmallow import ValidationError, fields
@@ -86,7 +87,8 @@ def take_file() -> None:
         return
     refuse_encoded(request)
     await_sender(current_app, held, request.view_args["user_id"])  # type: ignore[index]
-    file = held.enter_context(SpooledTemporaryFile(KEPT_IN_MEMORY))  # noqa: SIM115 - it is one
+    file = SpooledTemporaryFile(KEPT_IN_MEMORY)  # noqa: SIM115 - `held` closes it
+    held.callback(discard, file)
     try:
         while file.tell() <= limit and (part := read_part(request, PART)):
             file.write(part)
@@ -95,6 +97,11 @@ def take_file() -> None:
         raise ApiError(503) from error
     request.environ["wsgi.input"] = file
     await_import(current_app, held)
+
+
+def discard(file: IO[bytes]) -> None:
+    with suppress(OSError):  # closing flushes again what the disk had no room for
+        file.close()
 
 
 class Imported(ResponseSchema):

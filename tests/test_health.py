@@ -40,6 +40,18 @@ def test_readiness_is_asked_once_for_all_who_wait(app: Flask, monkeypatch: pytes
     assert len(asked) < 10  # some may have begun, and not have asked yet
 
 
+def test_readiness_that_nobody_could_tell_is_told_nobody(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    def fail() -> None:
+        time.sleep(0.1)
+        raise RuntimeError
+
+    monkeypatch.setattr(health, "find_fault", fail)
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(lambda _: ask(app), range(3))) == {500}
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_busy_instance_is_ready_as_long_as_the_database_answers(
     database_url: str, answers: bool, monkeypatch: pytest.MonkeyPatch

@@ -230,6 +230,14 @@ def test_counts_take_no_more_memory_than_stated(monkeypatch: pytest.MonkeyPatch)
     assert counts._used == {"192.0.2.1": 1}
 
 
+def test_request_that_comes_late_from_the_window_before_ends_no_other_count():
+    counts = Counts()
+    assert counts.add(7, "bob", 50) == 50
+    assert counts.add(6, "alice", 1) == 1
+    assert counts.add(7, "bob", 1) == 51
+    assert counts.add(8, "bob", 1) == 1
+
+
 def test_refusal_tells_how_much_is_left_of_the_window(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("time.time", lambda: 130.9)
     limit, environ = Limit("default", "1/minute", None), {}

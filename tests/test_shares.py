@@ -77,6 +77,18 @@ def test_threads_at_once_never_have_more_than_a_share_and_none_is_forgotten(hect
     assert not any(shares._lines)
 
 
+def test_whoever_fails_as_they_wait_keeps_no_place(monkeypatch: pytest.MonkeyPatch):
+    shares = Shares(1)
+    first = shares.take("alice", 0)
+    assert first
+    with monkeypatch.context() as patch:
+        patch.setattr("shares.SimpleQueue", lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            shares.take("alice", 0)
+    shares.give_back(first)
+    assert shares.take("alice", 0)
+
+
 def test_users_whose_hashes_meet_have_a_share_each(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("shares.LINES", 1)
     shares = Shares(1)

@@ -1,6 +1,7 @@
 """Files however large and clients however slow keep nobody else waiting."""
 
 import json
+import resource
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import transfer_csv
 import transfer_json
 import turns
 from app import create_app
-from blueprints.transfer import load_entries
+from blueprints.transfer import PART, load_entries
 from overload import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
 
 
@@ -244,6 +245,16 @@ def test_file_that_never_ends_is_413_and_not_received(narrow: User):
     response = narrow.call("POST", "import", headers=JSON, environ_overrides=sent)
     assert_error(response, 413, "payload_too_large")
     assert endless.sent < 1_000_000
+
+
+def test_file_whose_last_part_has_no_room_is_503_too(alice: User):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 * PART + 100, hard))
+    try:
+        response = send(alice, b" " * (8 * PART + 4000), "application/json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_error(response, 503, "unavailable")
 
 
 def test_file_for_which_the_disk_has_no_room_is_503_and_its_user_may_try_again(
