@@ -1,7 +1,8 @@
 """The audit's entries for what is not a write: refused tokens, limits hit, exports.
 
 They are written in the background, on a connection of their own: a request that is refused never
-takes one from the pool. Every write is entered by the database's triggers, in its own transaction.
+takes one from the pool. Those whose connection broke as they were written may be there twice. Every
+write is entered by the database's triggers, in its own transaction.
 """
 
 import json
@@ -68,10 +69,12 @@ class Auditor:
         except Full:
             log.error("the audit lost an entry: %s", entry)  # noqa: TRY400 - no fault of code
             tell("audit_lost")
-        with self._lock:
+        # Where the system has no more threads, the next entry tries again.
+        with self._lock, suppress(RuntimeError):
             if self._writer is None:
-                self._writer = Thread(target=self._write, name="audit", daemon=True)
-                self._writer.start()
+                writer = Thread(target=self._write, name="audit", daemon=True)
+                writer.start()
+                self._writer = writer
 
     def close(self, seconds: float) -> None:
         """Wait up to so many seconds until the pending entries are written."""

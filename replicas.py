@@ -83,7 +83,11 @@ class Reader:
             self.is_away = True
         tell("replica_failed")
         log.warning("the replica is away, the primary serves: %s", error)
-        Thread(target=self._await_return, args=[str(error)], name="replica", daemon=True).start()
+        waiting = Thread(target=self._await_return, args=[str(error)], name="replica", daemon=True)
+        try:
+            waiting.start()
+        except RuntimeError:  # the system has no more threads: the next failure tries again
+            self.is_away = False
 
     def _require_replica(self) -> None:
         [(replayed_to,)] = self._replica.fetch("select_replayed_version", user_id="")

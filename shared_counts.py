@@ -73,7 +73,10 @@ class SharedCounts:
             self.is_away = True
         tell("redis_lost")
         log.warning("Redis is away, so each process counts for itself: %s", error)
-        Thread(target=self._await_return, name="redis", daemon=True).start()
+        try:
+            Thread(target=self._await_return, name="redis", daemon=True).start()
+        except RuntimeError:  # the system has no more threads: the next failure tries again
+            self.is_away = False
 
     def _await_return(self) -> None:
         while self.is_away:

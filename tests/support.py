@@ -106,6 +106,16 @@ def trash_of(user: User) -> list[dict]:
     return response.json
 
 
+class NoThread:
+    """A thread where the system has no more."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
 def assert_error(
     response: TestResponse, status: int, error: str, message: str | None = None
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, make_key
 from processes import as_url, manage_here, wait_until
-from support import User, assert_error, audit_entries, settings_for
+from support import NoThread, User, assert_error, audit_entries, settings_for
 
 import trail
 from app import create_app
@@ -141,6 +141,18 @@ def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg
         ("alice", "limit", [], "/api/{user_id}/tasks", "the-request")
     ]
     limited.extensions["database"].close()
+
+
+def test_entry_for_which_there_is_no_thread_is_written_with_the_next(
+    database_url: str, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    app = create_app(settings_for(database_url))
+    with monkeypatch.context() as patch:
+        patch.setattr("audit.Thread", NoThread)
+        assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
+    assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
+    app.extensions["auditor"].close(10)
+    assert len(audit_entries(postgresql)) == 2
 
 
 def test_entries_wait_for_a_database_that_is_away(

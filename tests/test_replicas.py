@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from listing import SLOW_WORD, fill_with_long_texts
 from processes import wait_until
-from support import settings_for
+from support import NoThread, settings_for
 
 import trail
 from database import Database
@@ -73,6 +73,20 @@ def test_server_that_is_no_replica_is_left_for_good_and_told_once(
     wait_until(lambda: len(heard) > 3 or not reader.is_away)
     assert reader.is_away
     assert caplog.text.count("the server of DATABASE_REPLICA_URL is no replica") == 1
+    reader.close()
+    primary.close()
+
+
+def test_replica_whose_return_nobody_can_await_is_asked_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("replicas.Thread", NoThread)
+    away = psycopg.conninfo.make_conninfo(database_url, dbname="nowhere")
+    settings = settings_for(database_url, database_replica_url=away)
+    primary = Database(settings)
+    reader = Reader(settings, primary)
+    assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
+    assert not reader.is_away
     reader.close()
     primary.close()
 

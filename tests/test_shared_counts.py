@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from issuer import api_for, ask
 from processes import wait_until
-from support import assert_error, token_for
+from support import NoThread, assert_error, token_for
 
 from rate_limits import Limit
 from shared_counts import SharedCounts
@@ -81,6 +81,15 @@ def test_while_redis_is_away_each_process_counts_for_itself(
     wait_until(lambda: not shared.is_away)
     assert calls(app, 1) == [200]
     wait_until(lambda: "Redis is back" in caplog.messages)
+
+
+def test_redis_whose_return_nobody_can_await_is_asked_again(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("shared_counts.Thread", NoThread)
+    counts = SharedCounts(redis.url)
+    assert counts.add("broken", 60, 1) is None
+    assert counts.add("whole", 60, 1) == 1
 
 
 def test_a_failure_that_comes_after_the_return_is_of_the_outage_before(
