@@ -76,6 +76,8 @@ def require_none_pending(connection: Connection) -> None:
 def require_migrated(settings: Settings) -> None:
     """Refuse to start on a database that is behind the code; one that is away may still come back.
 
+    Warn of a role that row-level security does not bind.
+
     Raises:
         ConfigError: migrations are pending, the role has no rights, or the address is wrong.
     """

@@ -35,9 +35,7 @@ LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the au
 KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request it may have begun
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
-LONGEST_HEAD = (
-    32 * 1024
-)  # bytes of headers; trailers get one read more; gunicorn's own limit is 800 KB
+LONGEST_HEAD = 32 * 1024  # bytes of headers, about that of trailers; gunicorn grants 800 KB
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
 # RFC 9112, section 3.2; of two, gunicorn makes one with a comma.
