@@ -29,6 +29,12 @@ START_TIMEOUT = 30.0  # seconds
 RETRY_TIMEOUT = 5.0  # seconds that a killed predecessor gets to end
 ADDRESS_BYTES = 103  # longest path of a unix socket on macOS, 107 on Linux: unix(4), unix(7)
 NAMESPACE = ("unshare", "-U")  # util-linux
+# util-linux too. Another user keeps root's way into closed folders, also for access(2). The signal
+# that `children` asks for is lost with the change of the user (prctl(2)), so it is asked for again.
+ANOTHER_USER = (
+    *("setpriv", "--clear-groups", "--pdeathsig=INT", "--securebits=+no_setuid_fixup"),
+    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+)
 # What PostgreSQL says while a killed predecessor is still ending: miscinit.c, sysv_shmem.c.
 LINGERING = re.compile(r"lock file .* already exists|pre-existing shared memory block")
 
@@ -86,10 +92,8 @@ def binaries() -> Path:
 
 def _start(stack: ExitStack, folder: Path, settings: Sequence[str]) -> str:
     """Start the server, leave to `stack` what must be undone, return the URL."""
-    programs = Programs(binaries(), _beside(folder, ".log"), *_account(folder))
-    programs.check_way_to(folder.parent)
-    programs.check_way_to(programs.folder)
-    programs.make_parent(folder.parent)
+    programs = Programs(binaries(), _beside(folder, ".log"), *account(folder))
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _lock(stack, folder)
     programs.log.unlink(missing_ok=True)  # another account may own the last one
     if not (folder / "PG_VERSION").exists():
@@ -155,17 +159,22 @@ def _initialise(programs: Programs, folder: Path, *, durable: bool) -> None:
     new.rename(folder)
 
 
-def _account(folder: Path) -> tuple[tuple[str, ...], tuple[int, int] | None]:
-    """Return the command prefix or the user and group that run PostgreSQL: it refuses root."""
+def account(folder: Path) -> tuple[tuple[str, ...], tuple[int, int] | None]:
+    """Return what runs a program that refuses root, and the user and group that `folder` needs.
+
+    Those are None where its files stay as they are.
+    """
     if os.geteuid() != 0:
         return (), None
     data = folder.stat() if folder.exists() else None
     if data and data.st_uid != 0:  # an ordinary user's data stays theirs
-        return (), (data.st_uid, data.st_gid)
-    if _namespaces_allowed():  # PostgreSQL sees no root, yet no file changes hands
+        user, group = data.st_uid, data.st_gid
+    elif _namespaces_allowed():  # PostgreSQL sees no root, yet no file changes hands
         return NAMESPACE, None
-    nobody = pwd.getpwnam("nobody")
-    return (), (nobody.pw_uid, nobody.pw_gid)
+    else:
+        nobody = pwd.getpwnam("nobody")
+        user, group = nobody.pw_uid, nobody.pw_gid
+    return (*ANOTHER_USER, f"--reuid={user}", f"--regid={group}"), (user, group)
 
 
 @functools.cache

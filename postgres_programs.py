@@ -33,7 +33,7 @@ class EmbeddedError(CommandError):
 
 
 class Programs(NamedTuple):
-    """PostgreSQL's programs, their log, and the user and group that run them (None: our own)."""
+    """PostgreSQL's programs, their log, what runs them, and the user and group of their files."""
 
     folder: Path
     log: Path
@@ -42,7 +42,6 @@ class Programs(NamedTuple):
 
     def spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a program, away from the terminal."""
-        user, group = self.owner or (None, None)
         try:
             with self.log.open("ab") as log:
                 return subprocess.Popen(
@@ -50,12 +49,8 @@ class Programs(NamedTuple):
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    cwd="/",  # another user may not enter our folder
                     env=os.environ | {"LC_ALL": "C"},  # its complaints are read here
                     start_new_session=True,  # Ctrl-C is for the caller, who stops the server last
-                    user=user,
-                    group=group,
-                    extra_groups=self.owner and (),
                     preexec_fn=end_with_parent(signal.SIGINT),  # PostgreSQL's fast shutdown
                 )
         except OSError as error:
@@ -79,28 +74,6 @@ class Programs(NamedTuple):
         free = shutil.disk_usage(self.log.parent).free // 2**20
         last = (text.strip().splitlines() or ["it says nothing"])[-1]
         return f"{last} ({free} MiB left on the disk)"
-
-    def check_way_to(self, folder: Path) -> None:
-        """Raise EmbeddedError where the owner may not search the path: path_resolution(7)."""
-        if self.owner is None:
-            return
-        user, group = self.owner
-        for place in filter(Path.exists, (folder, *folder.parents)):
-            at = place.stat()
-            bit = 0o100 if at.st_uid == user else 0o010 if at.st_gid == group else 0o001
-            if not at.st_mode & bit:
-                raise EmbeddedError(
-                    f"PostgreSQL refuses root, and user {user} may not enter {place}:"
-                    " run as an ordinary user or set DATABASE_URL"
-                )
-
-    def make_parent(self, parent: Path) -> None:
-        """Make the folder of the data folder, closed to all but ourselves and the owner's group."""
-        if not parent.exists():
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.owner:
-                os.chown(parent, -1, self.owner[1])
-                parent.chmod(0o710)
 
     def own(self, folder: Path) -> None:
         """Hand `folder` and all in it to the owner, where that is somebody else."""

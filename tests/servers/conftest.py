@@ -1,7 +1,6 @@
 """What the tests of real servers are given: gunicorn, copies of the project, and data folders."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,12 +48,3 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with running(parent / "postgres", FAST):
         pass
     return parent / "postgres"
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Make a folder that every account may enter; pytest's own are closed when root runs it."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)

@@ -2,85 +2,94 @@
 
 import os
 import pwd
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from embedding import AS_ROOT, FAST, copy_of, keep, kept, line_of, modes_above
+from embedding import AS_ROOT, FAST, copy_of, keep, kept, modes_above
+from processes import wait_until
 
 import embedded
-from embedded import EmbeddedError, running
+from embedded import running
 
 NOBODY = pwd.getpwnam("nobody").pw_uid if AS_ROOT else os.geteuid()
-ANOTHER_USER = 65000  # an id no account needs to have
+ANOTHER_USER = 65000 if AS_ROOT else os.geteuid()  # an id no account needs to have
+
+RUN_AND_BE_KILLED = """
+import os, pathlib, signal, sys, embedded
+embedded._namespaces_allowed = lambda: False
+with embedded.running(pathlib.Path(sys.argv[1]), ["fsync=off"]):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def open_to_all(path: Path) -> bool:
-    return all(place.stat().st_mode & stat.S_IXOTH for place in (path, *path.parents))
-
-
-def starts_for_another(folder: Path) -> bool:
-    """Start it twice; False where root's binaries are closed to others, which one line reports."""
-    if AS_ROOT and not open_to_all(embedded.binaries()):
-        with pytest.raises(EmbeddedError, match="may not enter"), running(folder, FAST):
-            pass
-        return False
+def start_twice(folder: Path) -> None:
     with running(folder, FAST) as url:
         word = keep(url)
     with running(folder, FAST) as url:
         assert kept(url) == word
-    return True
+
+
+def owners(folder: Path) -> set[int]:
+    return {path.stat().st_uid for path in (folder, *folder.rglob("*"))}
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """Give a folder that nobody but this account may enter."""
+    tmp_path.chmod(0o700)
+    return tmp_path
 
 
 @pytest.fixture
 def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in most containers."""
     monkeypatch.setattr(embedded, "_namespaces_allowed", lambda: False)
 
 
+def test_data_of_this_account_stays_its_own(pristine: Path, closed: Path):
+    folder = copy_of(pristine, closed / "postgres")
+    start_twice(folder)
+    assert owners(folder) == {os.geteuid() if embedded._namespaces_allowed() else NOBODY}
+
+
 @pytest.mark.usefixtures("no_namespaces")
-def test_without_namespaces_root_hands_the_data_alone_to_nobody(pristine: Path, open_folder: Path):
-    folder = copy_of(pristine, open_folder / "postgres")
+def test_without_namespaces_nobody_runs_it_in_roots_closed_folder(
+    pristine: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    programs = copy_of(embedded.binaries().parent, closed / "programs")
+    monkeypatch.setattr(embedded, "binaries", lambda: programs / "bin")
+    folder = copy_of(pristine, closed / "postgres")
     above = modes_above(folder)
-    owner = NOBODY if starts_for_another(folder) else os.geteuid()
-    assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {owner}
+    start_twice(folder)
+    assert owners(folder) == {NOBODY}
     assert modes_above(folder) == above
 
 
 @pytest.mark.usefixtures("no_namespaces")
-def test_without_namespaces_a_first_start_makes_a_folder_only_nobody_may_enter(
-    open_folder: Path,
+def test_without_namespaces_a_first_start_makes_a_folder_only_root_may_enter(closed: Path):
+    folder = closed / ".data" / "postgres"
+    start_twice(folder)
+    made = folder.parent.stat()
+    assert (stat.S_IMODE(made.st_mode), made.st_uid) == (0o700, os.geteuid())
+
+
+def test_without_namespaces_it_ends_with_the_killed_process_that_started_it(
+    pristine: Path, closed: Path
 ):
-    folder = open_folder / ".data" / "postgres"
-    if starts_for_another(folder):
-        made = folder.parent.stat()
-        assert stat.S_IMODE(made.st_mode) == (0o710 if AS_ROOT else 0o700)
-        assert made.st_uid == os.geteuid()
+    folder = copy_of(pristine, closed / "postgres")
+    command = [sys.executable, "-c", RUN_AND_BE_KILLED, str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    wait_until(lambda: not (folder / "postmaster.pid").exists())
 
 
-@pytest.mark.usefixtures("no_namespaces")
-@pytest.mark.parametrize("closed", ["data", "binaries"])
-def test_closed_folder_is_named_in_one_line_and_left_alone(
-    closed: str, tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (kept_data := tmp_path / "postgres").mkdir()
-    tools = {"data": embedded.binaries(), "binaries": tmp_path / "bin"}[closed]
-    folder = {"data": kept_data, "binaries": open_folder / "postgres"}[closed]
-    monkeypatch.setattr(embedded, "binaries", lambda: tools)
-    tmp_path.chmod(0o700 if AS_ROOT else 0)  # root enters it all the same, nobody does not
-    with pytest.raises(EmbeddedError) as error, running(folder):
-        pass
-    tmp_path.chmod(0o700)
-    assert str(tmp_path) in line_of(error)
-    assert not AS_ROOT or "run as an ordinary user or set DATABASE_URL" in line_of(error)
-    assert kept_data.stat().st_uid == os.geteuid()
-
-
-def test_data_of_an_ordinary_user_stays_theirs_when_root_starts_it(
-    pristine: Path, open_folder: Path
-):
-    folder = copy_of(pristine, open_folder / "postgres")
-    owner = ANOTHER_USER if AS_ROOT else os.geteuid()
+def test_data_of_an_ordinary_user_stays_theirs_when_root_starts_it(pristine: Path, closed: Path):
+    folder = copy_of(pristine, closed / "postgres")
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, owner, -1)
-    starts_for_another(folder)
-    assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {owner}
+        os.chown(path, ANOTHER_USER, -1)
+    start_twice(folder)
+    assert owners(folder) == {ANOTHER_USER}

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,22 +82,22 @@ def test_first_start_succeeds_after_an_interrupted_one(pristine: Path):
     assert not pristine.with_name(".postgres.initdb-1").exists()
 
 
-def test_data_of_this_account_stays_its_own(live: tuple[Path, str]):
-    assert {path.stat().st_uid for path in live[0].rglob("*")} == {os.geteuid()}
-
-
 # The socket and the URL
 
 
 @pytest.mark.parametrize("name", ["a space & ünïcode?", "a,comma", "long" * 30])
-def test_every_name_of_a_folder_gets_a_private_socket(name: str, pristine: Path, open_folder: Path):
-    folder = copy_of(pristine, open_folder / name)  # pytest's own name may be long
+def test_every_name_of_a_folder_gets_a_private_socket(name: str, pristine: Path):
+    with tempfile.TemporaryDirectory() as short:  # pytest's own name may be long
+        check_socket(copy_of(pristine, Path(short, name)), is_short=name.startswith("a space"))
+
+
+def check_socket(folder: Path, *, is_short: bool) -> None:
     with running(folder, FAST) as url:
         sockets = Path(parse_qs(urlsplit(url).query)["host"][0])
         assert show(url, "fsync") == "off"
         assert url_of_running(folder) == url
         assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
-        assert (sockets == folder) == name.startswith("a space")
+        assert (sockets == folder) == is_short
     assert folder.exists()
     assert sockets == folder or not sockets.exists()
 

@@ -1,6 +1,5 @@
 """PgBouncer in front of a PostgreSQL server."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,7 +40,7 @@ class PgBouncer:
     def start(self, more: str = "") -> None:
         self.file.write_text(self.config + more)
         # It refuses root as PostgreSQL does.
-        prefix = embedded.NAMESPACE if os.geteuid() == 0 else ()
+        prefix, _ = embedded.account(self.file)
         self.popen = subprocess.Popen([*prefix, PROGRAM, "-q", self.file])
         wait_until(self.answers)
 
