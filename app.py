@@ -4,8 +4,8 @@ from flask import Flask
 
 from auth import require_owner
 from blueprints import batch, changes, docs, health, tasks, transfer, trash
-from compression import compress_answers
 from config import VERSION, Settings
+from content_encoding import compress_answers
 from converters import TaskIdConverter, UserIdConverter, describe_task_id, describe_user_id
 from database import Database
 from errors import register_error_handlers

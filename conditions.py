@@ -2,7 +2,7 @@
 
 import re
 
-from compression import SUFFIX
+from content_encoding import SUFFIX
 from lean_flask import current_request
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})

@@ -9,7 +9,7 @@ import flask_swagger_ui
 from apispec import APISpec
 from flask import Blueprint, Response, abort, current_app, request, send_from_directory
 
-from compression import SUFFIX
+from content_encoding import SUFFIX
 
 STATIC = Path(__file__).parent / "static"
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,11 @@ def test_every_file_that_the_readme_names_exists():
 def test_every_module_stands_in_the_readme():
     for path in PROJECT.glob("*.py"):
         assert path.name in README or path.name == "wsgi.py", path.name
+
+
+def test_no_module_hides_one_of_pythons_own():
+    later = {"annotationlib", "compression", "profiling"}  # new in 3.14 and 3.15
+    assert not {path.stem for path in PROJECT.glob("*.py")} & (sys.stdlib_module_names | later)
 
 
 def test_changelog_knows_the_newest_migration():

@@ -16,7 +16,7 @@ from issuer import api_for
 from support import User, assert_error, token_for
 from werkzeug.test import TestResponse
 
-from compression import ALGORITHMS, PIECE, SMALLEST, STREAMING_ALGORITHMS
+from content_encoding import ALGORITHMS, PIECE, SMALLEST, STREAMING_ALGORITHMS
 
 READ = {"br": brotli.decompress, "gzip": gzip.decompress, "zstd": codecs.zstd.decompress}
 BROWSER = {"Accept-Encoding": "gzip, deflate, br, zstd"}
