@@ -13,7 +13,7 @@ import processes
 import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
-from issuer import Behaviour, Issuer, hang, make_key
+from issuer import Behaviour, Issuer, hang
 from own_postgres import Postgres
 from processes import GREENLETS, Process, gunicorn, tasks_of, wait_until
 from raw_http import begun_post, head
@@ -224,18 +224,18 @@ def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_wai
 
 
 def flood(issuer: Issuer, connection: socket.socket) -> None:
-    """Send interim responses without a pause."""
+    """Send trailers (RFC 9112, section 7.1.2) without a pause."""
     connection.settimeout(1)  # sending what nobody reads any more would wait for minutes
     with suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
         while not issuer.stopping.is_set():
-            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+            connection.sendall(b"X: y\r\n" * 10_000)
 
 
 @pytest.mark.parametrize("behave", [hang, flood])
 def test_issuer_that_hangs_keeps_no_other_request_waiting(
-    folder: Path, url: str, behave: Behaviour
+    folder: Path, url: str, issuer: Issuer, behave: Behaviour
 ):
-    issuer = Issuer(make_key())
     issuer.behave = behave
     settings = {"BETTER_AUTH_URL": issuer.origin, "BETTER_AUTH_SECRET": SECRET}
     with gunicorn(folder, url, **settings) as process, ThreadPoolExecutor() as pool:
@@ -243,9 +243,8 @@ def test_issuer_that_hangs_keeps_no_other_request_waiting(
         waiting = pool.submit(process.ask, "GET", tasks_of("alice"), token=token)
         wait_until(lambda: issuer.requests)
         assert_live(process)
-        assert not waiting.done()
+        assert behave is flood or not waiting.done()  # Python 3.14.8 ends a flood itself
         assert_error(waiting.result(), 503, "unavailable")
-    issuer.go_away()
 
 
 def test_application_is_served_without_gevent_too(folder: Path, url: str):
