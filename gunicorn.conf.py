@@ -6,10 +6,10 @@ from gevent import monkey  # type: ignore[import-untyped]
 monkey.patch_all()
 
 import gc
+import os
 import sys
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -57,7 +57,7 @@ forwarded_allow_ips = "*"
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 sendfile = False  # a client's socket has a timeout, which os.sendfile ignores
-if Path("/dev/shm").is_dir():
+if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
 

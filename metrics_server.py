@@ -21,7 +21,7 @@ def prepare(settings: Settings) -> None:
         ConfigError: the port is taken, or the folder is somebody else's.
     """
     memory = Path("/dev/shm")
-    parent = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
     folder = parent / f"tasks-metrics-{os.geteuid()}-{settings.metrics_port}"
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR") == str(folder):
         return
