@@ -6,6 +6,7 @@ import struct
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import cache, partial
 from math import inf
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 from time import monotonic
 from typing import Any
 
@@ -23,7 +24,7 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
-from config import Settings
+from config import ConfigError, Settings
 from responses import MOST_UNREAD
 from turns import PAUSE, TURN
 
@@ -36,6 +37,7 @@ KEPT_AT_STOP = 1.0  # seconds that a client gets at a stop to send the request i
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
 LONGEST_HEAD = 32 * 1024  # bytes of headers, about that of trailers; gunicorn grants 800 KB
+OTHER_FILES = 100  # that a process opens beside its clients and pools: metrics, Redis, log
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
 # RFC 9112, section 3.2; of two, gunicorn makes one with a comma.
@@ -207,6 +209,24 @@ class Worker(GeventWorker):  # type: ignore[misc]
 def load_settings() -> Settings:
     """Load the settings once: a reload keeps the application's settings, so the server's too."""
     return Settings.load()
+
+
+def allow_files(settings: Settings) -> None:
+    """Raise the soft limit of open files, often 1024, to what the clients of a process need.
+
+    Raises:
+        ConfigError: it is above the hard limit (getrlimit(2)), which only root may raise.
+    """
+    # A client may upload a file; a replica has a pool, too.
+    needed = 2 * (settings.web_connections + settings.database_pool_size) + OTHER_FILES
+    soft, hard = (inf if most == RLIM_INFINITY else most for most in getrlimit(RLIMIT_NOFILE))
+    if needed > hard:
+        raise ConfigError(
+            f"WEB_CONNECTIONS={settings.web_connections} takes {needed} open files a process, and"
+            f" {hard} are allowed: raise that limit (ulimit -Hn) or set fewer."
+        )
+    if needed > soft:
+        setrlimit(RLIMIT_NOFILE, (needed, RLIM_INFINITY if hard == inf else int(hard)))
 
 
 def reset_at_close(client: socket.socket) -> None:

@@ -1,8 +1,13 @@
 """A real gunicorn's processes: how they start, stop, reload and replace one another."""
 
 import re
+import resource
 import signal
+import socket
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -11,7 +16,7 @@ import processes
 import psutil  # type: ignore[import-untyped]
 from processes import Process, ask, gunicorn, tasks_of, wait_until
 from raw_http import head, send_raw
-from support import token_for
+from support import SECRET, token_for
 
 SPIN = """
 answer = application.wsgi_app
@@ -21,6 +26,23 @@ def spin(environ, start_response):
     return answer(environ, start_response)
 application.wsgi_app = spin
 """
+
+RUN_WITH_FEW_FILES = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@contextmanager
+def soft_limit_of_files(most: int) -> Iterator[None]:
+    """Lower it for this process, and for those that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
@@ -38,6 +60,25 @@ def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
         assert send_raw(process, head("GET", "/livez?spin")) == b""
         wait_until(process.is_live)
         assert "WORKER TIMEOUT" in process.output()
+
+
+def test_process_may_open_as_many_files_as_its_clients_need(folder: Path, url: str):
+    with ExitStack() as stack:
+        with soft_limit_of_files(128):
+            process = stack.enter_context(gunicorn(folder, url, WEB_CONNECTIONS=200))
+        for _ in range(190):
+            stack.enter_context(socket.create_connection(("127.0.0.1", process.port)))
+        assert process.call("GET").status_code == 200
+        assert "Too many open files" not in process.output()
+
+
+def test_start_is_refused_where_clients_need_more_files_than_may_be_open(folder: Path, url: str):
+    command = ["-c", RUN_WITH_FEW_FILES, sys.executable, "-m", "gunicorn", "wsgi:application"]
+    given = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET}
+    with processes.running(command, folder, **given) as process:
+        assert process.wait() == 1
+        [line] = process.lines()
+    assert line.startswith("Error: WEB_CONNECTIONS=1000 takes 2116 open files")
 
 
 def test_nothing_connects_to_the_database_before_the_fork(api: Process):
