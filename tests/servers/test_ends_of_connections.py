@@ -13,7 +13,7 @@ from processes import GREENLETS, Process, ask, gunicorn, tasks_of, wait_until
 from raw_http import head, read_to_end, statuses
 from support import token_for
 
-from worker import KEPT_AT_STOP
+from worker import KEPT_AT_LEAST
 
 TASK = b'{"title":"x"}'
 
@@ -39,7 +39,7 @@ def test_request_at_a_stop_is_done_and_answered_or_not_done(tmp_path: Path, url:
         for client in clients:
             client.sendall(head("GET", "/livez"))
             client.recv(4096)
-        time.sleep(KEPT_AT_STOP)
+        time.sleep(KEPT_AT_LEAST)
         api.popen.send_signal(signal.SIGTERM)
         for client in clients:
             with suppress(OSError):

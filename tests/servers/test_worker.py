@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from threading import Event
 
@@ -221,6 +221,16 @@ def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_wai
     )
     assert max(seconds for status, seconds in answers if status == 503) < 2.5
     assert api.call("GET", task_id).status_code == 200
+
+
+def test_idle_clients_make_room_for_others_once_no_more_fit(folder: Path, url: str):
+    with gunicorn(folder, url, WEB_CONNECTIONS=3) as process, ExitStack() as stack:
+        kept = stack.enter_context(closing(process.connect()))
+        assert processes.ask(kept, "GET", "/livez").status_code == 200
+        for begun in [b"", b"GET /livez HT"]:
+            stack.enter_context(connect(process)).sendall(begun)
+        assert process.ask("GET", "/livez", timeout=5).status_code == 200
+        assert CRASH not in process.output()
 
 
 def flood(issuer: Issuer, connection: socket.socket) -> None:
