@@ -128,7 +128,11 @@ def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
 @blueprint.arguments(TaskCreate())  # an instance: a class would be instantiated for each request
 @blueprint.response(201, Task, headers=LOCATION | ETAG)
 def create_task(body: dict[str, Any], user_id: str) -> Response:
-    """Create a task"""
+    """Create a task
+
+    What is left out is empty, and the priority `none`. When sent again after a broken connection,
+    it creates no second task if it has the same Idempotency-Key.
+    """
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     values = parameters_of(body)
     rows = database().fetch("insert_task", user_id=user_id, max_stored=most, **values)
@@ -187,7 +191,10 @@ def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 @blueprint.response(204)
 @heeds("If-Match", "If-None-Match")
 def delete_task(user_id: str, task_id: int) -> Response:
-    """Move a task to the trash"""
+    """Move a task to the trash
+
+    Until it is deleted for good it can be restored, and counts towards a user's tasks.
+    """
     write_task("delete_task", user_id, task_id)
     return Response(status=204)
 
@@ -196,7 +203,11 @@ def delete_task(user_id: str, task_id: int) -> Response:
 @blueprint.response(200, Task, headers=ETAG)
 @heeds("If-Match", "If-None-Match")
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
-    """Toggle a task's completion"""
+    """Toggle a task's completion
+
+    Toggles at the same moment all count. When sent again after a broken connection, it would toggle
+    back, unless it has the same Idempotency-Key; a patch of `completed` sets one state.
+    """
     version, task = write_task("toggle_task", user_id, task_id)
     if COMPLETED in task:
         tell("tasks_completed")

@@ -63,7 +63,10 @@ def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
 @blueprint.delete("")
 @blueprint.response(204)
 def empty_trash(user_id: str) -> Response:
-    """Delete all tasks in the trash for good"""
+    """Delete all tasks in the trash for good
+
+    They cannot be restored; `listChanges` says which they were.
+    """
     tombstones().count(user_id, 0)
     tombstones().add(user_id, purge_trash(pool(), user_id))
     return Response(status=204)
@@ -86,7 +89,10 @@ def restore_task(user_id: str, task_id: int) -> Response:
 @blueprint.response(204)
 @heeds("If-Match", "If-None-Match")
 def purge_task(user_id: str, task_id: int) -> Response:
-    """Delete a task in the trash for good"""
+    """Delete a task in the trash for good
+
+    It cannot be restored; `listChanges` says that it was there.
+    """
     tombstones().count(user_id, 0)
     write_task(
         "delete_trashed_tasks",
