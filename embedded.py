@@ -32,8 +32,12 @@ NAMESPACE = ("unshare", "-U")  # util-linux
 # util-linux too. Another user keeps root's way into closed folders, also for access(2). The signal
 # that `children` asks for is lost with the change of the user (prctl(2)), so it is asked for again.
 ANOTHER_USER = (
-    *("setpriv", "--clear-groups", "--pdeathsig=INT", "--securebits=+no_setuid_fixup"),
-    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+    "setpriv",
+    "--clear-groups",
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+    "--securebits=+no_setuid_fixup",
+    "--pdeathsig=INT",
 )
 # What PostgreSQL says while a killed predecessor is still ending: miscinit.c, sysv_shmem.c.
 LINGERING = re.compile(r"lock file .* already exists|pre-existing shared memory block")

@@ -1,4 +1,7 @@
-"""Whose the data of the embedded PostgreSQL is, and stays, whoever starts it."""
+"""Whose the data of the embedded PostgreSQL is, and stays, whoever starts it.
+
+Only the account that runs the tests may enter pytest's folders: they stand for root's home.
+"""
 
 import os
 import pwd
@@ -38,31 +41,24 @@ def owners(folder: Path) -> set[int]:
 
 
 @pytest.fixture
-def closed(tmp_path: Path) -> Path:
-    """Give a folder that nobody but this account may enter."""
-    tmp_path.chmod(0o700)
-    return tmp_path
-
-
-@pytest.fixture
 def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in most containers."""
+    """As in a container of Docker's."""
     monkeypatch.setattr(embedded, "_namespaces_allowed", lambda: False)
 
 
-def test_data_of_this_account_stays_its_own(pristine: Path, closed: Path):
-    folder = copy_of(pristine, closed / "postgres")
+def test_data_of_this_account_stays_its_own(pristine: Path, tmp_path: Path):
+    folder = copy_of(pristine, tmp_path / "postgres")
     start_twice(folder)
     assert owners(folder) == {os.geteuid() if embedded._namespaces_allowed() else NOBODY}
 
 
 @pytest.mark.usefixtures("no_namespaces")
 def test_without_namespaces_nobody_runs_it_in_roots_closed_folder(
-    pristine: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    programs = copy_of(embedded.binaries().parent, closed / "programs")
+    programs = copy_of(embedded.binaries().parent, tmp_path / "programs")
     monkeypatch.setattr(embedded, "binaries", lambda: programs / "bin")
-    folder = copy_of(pristine, closed / "postgres")
+    folder = copy_of(pristine, tmp_path / "postgres")
     above = modes_above(folder)
     start_twice(folder)
     assert owners(folder) == {NOBODY}
@@ -70,25 +66,25 @@ def test_without_namespaces_nobody_runs_it_in_roots_closed_folder(
 
 
 @pytest.mark.usefixtures("no_namespaces")
-def test_without_namespaces_a_first_start_makes_a_folder_only_root_may_enter(closed: Path):
-    folder = closed / ".data" / "postgres"
+def test_without_namespaces_a_first_start_makes_a_folder_only_root_may_enter(tmp_path: Path):
+    folder = tmp_path / ".data" / "postgres"
     start_twice(folder)
     made = folder.parent.stat()
     assert (stat.S_IMODE(made.st_mode), made.st_uid) == (0o700, os.geteuid())
 
 
 def test_without_namespaces_it_ends_with_the_killed_process_that_started_it(
-    pristine: Path, closed: Path
+    pristine: Path, tmp_path: Path
 ):
-    folder = copy_of(pristine, closed / "postgres")
+    folder = copy_of(pristine, tmp_path / "postgres")
     command = [sys.executable, "-c", RUN_AND_BE_KILLED, str(folder)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     wait_until(lambda: not (folder / "postmaster.pid").exists())
 
 
-def test_data_of_an_ordinary_user_stays_theirs_when_root_starts_it(pristine: Path, closed: Path):
-    folder = copy_of(pristine, closed / "postgres")
+def test_data_of_an_ordinary_user_stays_theirs_when_root_starts_it(pristine: Path, tmp_path: Path):
+    folder = copy_of(pristine, tmp_path / "postgres")
     for path in (folder, *folder.rglob("*")):
         os.chown(path, ANOTHER_USER, -1)
     start_twice(folder)
