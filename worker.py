@@ -33,7 +33,7 @@ ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of 
 CLIENT_TIMEOUT = 10.0  # seconds that a client may neither send its body nor read its answer
 SEND_BUFFER = 256 * 1024  # bytes; a client is seen to read only once a third of it is free
 LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the audit's entries
-KEPT_AT_LEAST = 1.0  # seconds that a client may be idle at a stop, or while no other finds room
+KEPT_AT_LEAST = 1.0  # seconds that a client may be idle in a stop, or while no other finds room
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
 LONGEST_HEAD = 32 * 1024  # bytes of headers, about that of trailers; gunicorn grants 800 KB
@@ -102,10 +102,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 gevent.sleep(TICK)
             for server in servers:
                 server.close()
-            deadline = monotonic() + self.cfg.graceful_timeout - LAST_TASKS
+            stopped = monotonic()
+            deadline = stopped + self.cfg.graceful_timeout - LAST_TASKS
             while clients and monotonic() < deadline:
                 self.notify()
-                self.end_idle_connections(KEPT_AT_LEAST)
+                if monotonic() > stopped + KEPT_AT_LEAST:  # a proxy may just be sending on one
+                    self.end_idle_connections(KEPT_AT_LEAST)
                 gevent.sleep(TICK)
         finally:  # also where the process is told to end at once
             for client, since in self.waiting_since.items():
