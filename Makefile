@@ -48,8 +48,8 @@ test-servers: .venv/dev ## Test real servers that are killed, stopped, frozen an
 test-browser: .venv/dev ## Test the documentation pages in a real Chromium
 	@$(BIN)/python -m pytest -q tests/browser
 
-test-services: .venv/dev ## Test with the real Better Auth, Redis, PgBouncer and promtool
-	@for program in npm redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install npm redis-server pgbouncer prometheus)."; exit 1; }; done
+test-services: .venv/dev ## Test with the real Better Auth, nginx, Redis, PgBouncer and promtool
+	@for program in npm nginx redis-server pgbouncer promtool; do command -v $$program >/dev/null || { echo "Install them first (Debian: apt install npm nginx-light redis-server pgbouncer prometheus)."; exit 1; }; done
 	@cd tests/services/better_auth && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null; }
 	@$(BIN)/python -m pytest -q tests/services
 

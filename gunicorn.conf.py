@@ -48,12 +48,13 @@ preload_app = True
 http_parser = "python"  # pinned: the compiled one, if installed, answers some faults differently
 limit_request_line = 8190  # bytes; gunicorn's largest limit, as a search by many tags is long
 limit_request_field_size = worker.LONGEST_HEAD  # a token may be long, too
-keepalive = 75  # seconds; longer than the idle timeout of a load balancer in front
-timeout = 30  # seconds
+keepalive = 130  # seconds; a proxy must be the first to close: nginx after 60, Caddy after 120
+timeout = 30  # seconds without a sign of life, after which the master ends a worker
 graceful_timeout = settings.graceful_timeout + worker.LAST_TASKS
 loglevel = settings.log_level
 control_socket_disable = True
-# gunicorn trusts no header, whoever sends it: headers.py reads those of TRUSTED_PROXIES.
+# gunicorn takes nothing from a proxy's headers, as both lists are empty; "*" only spares it parsing
+# each peer's address. headers.py reads those of TRUSTED_PROXIES.
 forwarded_allow_ips = "*"
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""

@@ -176,7 +176,7 @@ def serving_ours(url: str) -> Iterator[Server]:
 def serving_floor(url: str) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "main:app", "--bind", f"{HOST}:{port}"]
-    command += ["--workers", str(PROCESSES), "--worker-class", "gevent", "--keep-alive", "75"]
+    command += ["--workers", str(PROCESSES), "--worker-class", "gevent", "--keep-alive", "130"]
     settings = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET}
     with serving(command, PEERS / "bare_flask", settings, port) as pid:
         yield Server(pid, port)

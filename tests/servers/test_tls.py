@@ -6,16 +6,11 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import processes
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
-from issuer import one_key
+from certificates import write_certificate
 from processes import Process, running, wait_until
 from raw_http import head, read_to_end, statuses
 from support import SECRET
@@ -26,18 +21,7 @@ CHUNK = 8192  # bytes that gunicorn reads at once
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    private = one_key("ES256").private
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now, day = datetime.now(UTC), timedelta(days=1)
-    builder = x509.CertificateBuilder(
-        name, name, private.public_key(), x509.random_serial_number(), now - day, now + day
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    path.write_bytes(
-        builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM)
-        + private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    return path
+    return write_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,160 @@
+"""ops/nginx.conf in a real nginx, in front of a real server."""
+
+import shutil
+import ssl
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPSConnection
+from pathlib import Path
+from signal import SIGHUP
+from typing import Any
+
+import pytest
+from certificates import write_certificate
+from own_postgres import OwnPostgres
+from processes import Answer, Process, ask, copy_of_project, free_port, gunicorn, wait_until
+from support import assert_error, token_for
+
+from config import PROJECT
+
+PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
+CLIENTS, RELOADS = 40, 4
+# One process, which keeps all of its files in the folder of the test.
+MAIN = """
+daemon off; master_process off; pid {folder}/pid;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {ours}
+}}
+"""
+
+
+@dataclass
+class Proxied:
+    """The API, as its clients reach it."""
+
+    api: Process
+    port: int
+    certificate: Path
+
+    def connect(self) -> HTTPSConnection:
+        context = ssl.create_default_context(cafile=self.certificate)
+        return HTTPSConnection("localhost", self.port, timeout=10, context=context)
+
+    def call(self, method: str, path: str, user: str = "alice", **options: Any) -> Answer:
+        connection = self.connect()
+        try:
+            return ask(connection, method, path, **{"token": token_for(user)} | options)
+        finally:
+            connection.close()
+
+
+@contextmanager
+def proxied(folder: Path, database_url: str, **settings: str) -> Iterator[Proxied]:
+    certificate, port = write_certificate(folder / "localhost.pem"), free_port()
+    with gunicorn(copy_of_project(folder), database_url, TRUSTED_PROXIES=1, **settings) as api:
+        ours = (PROJECT / "ops/nginx.conf").read_text()
+        for theirs, here in {
+            "listen 443 ": f"listen 127.0.0.1:{port} ",
+            "server_name tasks.example.com;": "server_name localhost;",
+            "server 127.0.0.1:8000;": f"server 127.0.0.1:{api.port};",
+            "/etc/nginx/tasks.crt": str(certificate),
+            "/etc/nginx/tasks.key": str(certificate),
+        }.items():
+            assert ours.count(theirs) == 1
+            ours = ours.replace(theirs, here)
+        file, log = folder / "nginx.conf", folder / "log"
+        file.write_text(MAIN.format(folder=folder, ours=ours))
+        nginx = subprocess.Popen([PROGRAM, "-c", file, "-e", log])
+        try:
+            proxied = Proxied(api, port, certificate)
+            wait_until(lambda: is_open(proxied) or nginx.poll() is not None)
+            assert nginx.poll() is None, log.read_text()
+            yield proxied
+        finally:
+            nginx.terminate()
+            nginx.wait()
+
+
+def is_open(proxied: Proxied) -> bool:
+    try:
+        return proxied.call("GET", "/livez").status_code == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def proxy(pooled: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    with proxied(tmp_path_factory.mktemp("nginx"), pooled.url) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "request_line", "options"),
+    [
+        (401, "unauthorized", "GET /api/bob/tasks", {}),
+        (404, "not_found", "GET //api/alice/tasks", {}),
+        (413, "payload_too_large", "POST /api/alice/tasks", {"json": "x" * 2**21}),
+        (413, "payload_too_large", "POST /api/alice/tasks/import", {"json": "x" * 2**26}),
+        (414, "uri_too_long", f"GET /api/alice/tasks?q={'x' * 9000}", {}),
+        (431, "request_header_fields_too_large", "GET /docs", {"headers": {"X": "x" * 40_000}}),
+    ],
+)
+def test_refusal_is_the_apis_own(
+    proxy: Proxied, status: int, error: str, request_line: str, options: dict[str, Any]
+):
+    assert_error(proxy.call(*request_line.split(), **options), status, error)
+
+
+def test_requests_come_as_they_were_sent(proxy: Proxied):
+    created = proxy.call("POST", "/api/a%2Fb%20c/tasks", user="a/b c", json={"title": "x"})
+    assert created.status_code == 201
+    assert created.headers["Location"].startswith("/api/a%2Fb%20c/tasks/")
+    assert created.headers["Strict-Transport-Security"]
+    many = [{"title": "x" * 200, "description": "y" * 1000}] * 3000
+    imported = proxy.call("POST", "/api/carol/tasks/import", user="carol", json=many)
+    assert imported.status_code == 201
+    exported = proxy.call("GET", "/api/carol/tasks/export", user="carol")
+    assert len(exported.json) == 3000
+
+
+def test_clients_without_a_token_are_told_apart_by_address_whatever_they_claim(
+    pooled: OwnPostgres, tmp_path: Path
+):
+    with proxied(tmp_path, pooled.url, AUTH_FAILURE_LIMIT="3/hour") as proxy:
+        forged = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(5)]
+        answers = [
+            proxy.call("GET", "/api/alice/tasks", token=None, headers=headers) for headers in forged
+        ]
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+
+
+def test_reload_of_the_api_costs_no_request(proxy: Proxied):
+    ends = time.monotonic() + 2 * RELOADS + 1
+
+    def work(number: int) -> Counter[int]:
+        connection, token = proxy.connect(), token_for(f"user-{number}")
+        statuses: Counter[int] = Counter()
+        while time.monotonic() < ends:
+            sent = {"token": token, "json": {"title": "x"}}
+            statuses[ask(connection, "POST", f"/api/user-{number}/tasks", **sent).status_code] += 1
+            time.sleep(number / CLIENTS / 5)
+        connection.close()
+        return statuses
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        found = [pool.submit(work, number) for number in range(CLIENTS)]
+        for _ in range(RELOADS):
+            time.sleep(2)
+            proxy.api.popen.send_signal(SIGHUP)
+        statuses = sum((each.result() for each in found), Counter())
+    assert list(statuses) == [201]
