@@ -185,8 +185,11 @@ def purge_all(settings: Settings) -> str:
         "expired idempotency keys": purges.purge_idempotency_keys,
         f"audit entries older than {audit} days": partial(purges.purge_audit, days=audit),
     }
-    with migrations.connect(settings.database_url) as connection:
-        migrations.require_none_pending(connection)  # the pool would only log why it cannot
+    try:
+        with migrations.connect(settings.database_url) as connection:
+            migrations.require_none_pending(connection)  # the pool would only log why it cannot
+    except psycopg.Error as error:
+        raise CommandError(f"The database refused it: {error}") from None
     # What the pool says of each connection would stand before the cause, where no log is set up.
     logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     deleted: list[str] = []

@@ -26,7 +26,6 @@ DBMATE = Path(sys.executable).with_name("dbmate")
 LOCK_KEY = 0x7461736B73  # "tasks"
 RUNNER_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
-UNBOUNDED = "-c statement_timeout=0 -c lock_timeout=0"  # migrations set what they need
 
 NO_OWNER = "Only the tables' owner may migrate: set MIGRATION_DATABASE_URL."
 
@@ -37,6 +36,8 @@ WRONG_ADDRESS = re.compile(
     r"|fe_sendauth: no password supplied|root certificate file \".*\" does not exist"
     r"|no such database: .*|SASL authentication failed"  # PgBouncer's
     r"|unrecognized configuration parameter .*|server does not support SSL, but SSL was required"
+    r"|certificate verify failed|server certificate for .* does not match host name \".*\""
+    r"|connection requires a valid client certificate|private key file \".*\" has .* access"
 )
 
 
@@ -66,11 +67,26 @@ def require_none_pending(connection: Connection) -> None:
     except psycopg.errors.InsufficientPrivilege as error:
         message = f"The role {connection.info.user} lacks rights ({error}): run `make migrate`."
         raise ConfigError(message) from None
-    if pending:
-        raise ConfigError(
-            f"The database lacks migrations ({', '.join(pending)}):"
-            " run `make migrate`, or `python manage.py migrate` where there is no make."
-        )
+    if not pending:
+        return
+    if pending == known_migrations():
+        [(places,)] = connection.fetch("select_other_places_of_tables")
+        if places:
+            raise ConfigError(
+                f"The tables are in the schema {places.decode()}, which the search_path of the role"
+                f" {connection.info.user} does not name: set it, best for the whole database."
+            )
+    raise ConfigError(
+        f"The database lacks migrations ({', '.join(pending)}):"
+        " run `make migrate`, or `python manage.py migrate` where there is no make."
+    )
+
+
+def require_utf8(connection: Connection) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        message = f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."
+        raise ConfigError(message)
 
 
 def require_migrated(settings: Settings) -> None:
@@ -79,12 +95,14 @@ def require_migrated(settings: Settings) -> None:
     Warn of a role that row-level security does not bind.
 
     Raises:
-        ConfigError: migrations are pending, the role has no rights, or the address is wrong.
+        ConfigError: migrations are pending, the role has no rights, the address is wrong, or the
+            database cannot hold every character.
     """
     try:
         with UnpreparedConnection.connect(
             settings.database_url, **CONNECTION_OPTIONS
         ) as connection:
+            require_utf8(connection)
             require_none_pending(connection)
             if not is_true(connection, "select_whether_policies_apply"):
                 log.warning(
@@ -109,13 +127,12 @@ def migrate(url: str) -> None:
         CommandError: a migration failed, or the database cannot be reached or used.
     """
     with only_runner(url) as connection:
-        encoding = connection.info.parameter_status("server_encoding")
-        if encoding != "UTF8":
-            raise CommandError(
-                f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."
-            )
+        require_utf8(connection)
         if not is_true(connection, "select_whether_case_is_folded"):
-            log.warning("search ignores the case of A to Z alone: see the database's LC_CTYPE")
+            log.warning(
+                "search and the order by title do not ignore the case of all letters: see the"
+                " database's locale (LC_CTYPE)"
+            )
         if pending_migrations(connection):
             run_dbmate(connection, "migrate")
 
@@ -203,11 +220,17 @@ def is_true(connection: Connection, statement: str, **values: Value) -> bool:
 
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
-    if not is_true(connection, "select_whether_may_create_tables"):
-        raise CommandError(NO_OWNER)
-    is_bounded = is_true(connection, "select_whether_time_is_bounded")
+    [(schema, may_create)] = connection.fetch("select_place_of_tables")
+    if not schema:
+        raise CommandError("There is none of the schemas that search_path names: create one.")
+    if may_create != b"t":
+        raise CommandError(
+            f"The role {connection.info.user} may not create tables in the schema"
+            f" {schema.decode()}: grant it CREATE there, or set MIGRATION_DATABASE_URL."
+        )
+    [(options,)] = connection.fetch("select_options_without_timeouts")
     environment = os.environ | {
-        "DATABASE_URL": dbmate_url(connection, UNBOUNDED if is_bounded else ""),
+        "DATABASE_URL": dbmate_url(connection, options.decode()),
         "DBMATE_MIGRATIONS_DIR": str(MIGRATIONS_FOLDER),
         "DBMATE_NO_DUMP_SCHEMA": "true",
         "DBMATE_STRICT": "true",
@@ -244,6 +267,8 @@ def dbmate_url(connection: Connection, options: str = "") -> str:
         query |= {"host": info.host, "port": str(info.port)}
         place = ""
     else:
+        if info.hostaddr:  # the same server, where a name has several addresses
+            query["hostaddr"] = info.hostaddr
         place = f"[{info.host}]" if ":" in info.host else info.host
         place += f":{info.port}"
     return f"postgres://{login}@{place}/{quote(info.dbname, safe='')}?{urlencode(query)}"

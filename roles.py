@@ -25,7 +25,7 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
     given = conninfo_to_dict(api_url)
     name, password = given.get("user"), given.get("password")
     with only_runner(owner_url) as connection:  # concurrent GRANTs on one table fail
-        connection.add_notice_handler(lambda notice: log.warning("%s", notice.message_primary))
+        connection.add_notice_handler(log_warning)
         if name in (None, connection.info.user):
             return
         verifier = password and connection.pgconn.encrypt_password(
@@ -48,7 +48,14 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
             raise CommandError(f"The role {name} cannot be given its rights: {reason}") from None
 
 
+def log_warning(notice: psycopg.errors.Diagnostic) -> None:
+    """Log a warning of the server, but none of its statements, which may hold a verifier."""
+    if notice.severity_nonlocalized == "WARNING":
+        log.warning("%s", notice.message_primary)
+
+
 def run_grants(connection: Connection, values: dict[str, Value]) -> None:
     grants = connection.run("select_grants", values)
-    for row in range(grants.ntuples):
-        connection.execute(grants.get_value(row, 0) or b"")
+    with connection.transaction():
+        for row in range(grants.ntuples):
+            connection.execute(grants.get_value(row, 0) or b"")

@@ -108,13 +108,13 @@ def origins(text: str) -> tuple[str, ...]:
 def postgres_url(text: str) -> str:
     """Take libpq's URLs; drop the driver suffix that SQLAlchemy adds to the scheme.
 
-    asyncpg's `ssl` is libpq's `sslmode`.
+    asyncpg's `ssl` is libpq's `sslmode`, but for `ssl=true`, which libpq knows.
     """
     scheme, separator, rest = text.partition("://")
     scheme = scheme.partition("+")[0]
     if not separator or scheme not in {"postgresql", "postgres"}:
         raise ValueError("an address that begins with postgresql://")
-    url = re.sub(r"([?&])ssl=", r"\1sslmode=", f"{scheme}://{rest}")
+    url = re.sub(r"([?&])ssl=(?!true(?:&|$))", r"\1sslmode=", f"{scheme}://{rest}")
     no_address = ValueError("an address that libpq understands, with special characters escaped")
     authority, _, path = rest.partition("?")[0].partition("/")
     if authority.count("@") > 1 or "@" in path:  # libpq would tell a part of the password as a host

@@ -1,9 +1,11 @@
 -- name: set_timeouts
 -- The settings of a fresh session, whatever those of the database or the role: limits in
--- milliseconds; times in UTC; read committed, so that a write that waited for another sees its
--- result; one plan for each statement, whatever its values, as else a list by tag is planned each
--- time; no jit, as compiling such short statements takes longer than running them; no sequential
--- scan where there is an index, as a plan made while a table was empty is kept when it is not.
+-- milliseconds, none for a transaction (PostgreSQL 17), as each of an import's many statements has
+-- one; times in UTC; read committed, so that a write that waited for another sees its result; one
+-- plan for each statement, whatever its values, as else a list by tag is planned each time; no jit,
+-- as compiling such short statements takes longer than running them; no sequential scan where there
+-- is an index, as a plan made while a table was empty is kept when it is not; and policies that
+-- hide rows in place of failing.
 -- Behind a pooler it sets nothing and returns no row: pids are the pooler's, and clients share the
 -- session.
 SELECT
@@ -14,7 +16,12 @@ SELECT
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('plan_cache_mode', 'force_generic_plan', false),
     set_config('jit', 'off', false),
-    set_config('enable_seqscan', 'off', false)
+    set_config('enable_seqscan', 'off', false),
+    set_config('row_security', 'on', false),
+    CASE
+        WHEN current_setting('transaction_timeout', true) IS NOT NULL
+            THEN set_config('transaction_timeout', '0', false)
+    END
 WHERE pg_backend_pid() = %(backend_pid)s;
 
 -- name: select_pending_migrations
@@ -29,9 +36,16 @@ SELECT string_agg(version, ', ' ORDER BY version)
 FROM schema_migrations
 WHERE version > %(newest)s;
 
--- name: select_whether_may_create_tables
--- Whether the role is one that migrations can run as.
-SELECT has_schema_privilege(current_schema(), 'CREATE');
+-- name: select_place_of_tables
+-- The schema that new tables are made in, null if there is none of search_path, and whether the
+-- role is one that migrations can run as.
+SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE');
+
+-- name: select_other_places_of_tables
+-- The schemas that have been migrated, where search_path names none of them.
+SELECT string_agg(relnamespace::regnamespace::text, ', ' ORDER BY relnamespace)
+FROM pg_class
+WHERE relname = 'schema_migrations' AND relkind = 'r';
 
 -- name: select_whether_policies_apply
 -- Whether row-level security binds the role: not the tables' owner, nor a superuser.
@@ -45,19 +59,24 @@ SELECT pg_backend_pid() = %(pid)s;
 -- Whether the session is this client's, with the option that it asked for.
 SELECT current_setting('tasks.is_direct', true) = 'on';
 
--- name: select_whether_time_is_bounded
--- Whether the role or the database ends what takes long; to build an index may take hours.
-SELECT
-    current_setting('statement_timeout') <> '0' OR current_setting('lock_timeout') <> '0';
+-- name: select_options_without_timeouts
+-- Options that lift what the role or the database sets; to build an index may take hours.
+-- Migrations set what they need.
+SELECT coalesce(string_agg(format('-c %s=0', name), ' ' ORDER BY name), '')
+FROM pg_settings
+WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout') AND setting <> '0';
 
 -- name: select_whether_case_is_folded
--- Whether search and the order by title ignore case beyond A to Z: the locale decides.
-SELECT lower('Ä') = 'ä';
+-- Whether search and the order by title ignore case as most languages do: the locale decides. C
+-- folds nothing beyond A to Z, Turkish makes another letter of I.
+SELECT lower('Ä') = 'ä' AND lower('I') = 'i';
 
 -- name: try_migration_lock
 -- True for one session at a time. Polled, never awaited: a waiting session would hold a snapshot
--- that CREATE INDEX CONCURRENTLY waits for in turn, a deadlock.
-SELECT pg_try_advisory_lock(%(key)s);
+-- that CREATE INDEX CONCURRENTLY waits for in turn, a deadlock. The session idles while it holds
+-- the lock, so it may for ever.
+SELECT pg_try_advisory_lock(%(key)s)
+FROM set_config('idle_session_timeout', '0', false);
 
 -- name: set_owner
 -- Whose rows the statements of this transaction may touch, and for which request: the tables'
@@ -78,14 +97,20 @@ SELECT
     set_config('TimeZone', 'UTC', true),
     set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('jit', 'off', true),
-    set_config('enable_seqscan', 'off', true);
+    set_config('enable_seqscan', 'off', true),
+    set_config('row_security', 'on', true),
+    CASE
+        WHEN current_setting('transaction_timeout', true) IS NOT NULL
+            THEN set_config('transaction_timeout', '0', true)
+    END;
 
 -- name: select_grants
--- The statements, in order, that let a role serve the API and do nothing else; the last ones revoke
--- what earlier releases granted beyond that. A role that exists keeps its password and timeouts.
--- Timeouts are set on the role, as a pooler such as PgBouncer drops those of a session. A temporary
--- table would hide the one of its name from the triggers, the audit's among them, and a function in
--- the tables' schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
+-- The statements, in order, that let a role serve the API and do nothing else, whatever an earlier
+-- release, a person or default privileges gave it. They run in one transaction, so that it lacks
+-- nothing meanwhile. A role that exists keeps its password and timeouts. Timeouts are set on the
+-- role, as a pooler such as PgBouncer drops those of a session. A temporary table would hide the
+-- one of its name from the triggers, the audit's among them, and a function in the tables' schema
+-- would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
 SELECT statement
 FROM
     (SELECT %(role)s::name::text AS role) AS given,  -- cut short as a name is
@@ -100,20 +125,23 @@ FROM
             )),
             (5, false, format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role)),
             (6, false, format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role)),
-            (7, false, format('GRANT SELECT ON schema_migrations TO %I', role)),
-            (8, false, format('GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO %I', role)),
-            (9, false, format(
-                'GRANT SELECT, INSERT, UPDATE ON task_counters, idempotency_keys TO %I', role
-            )),
-            (10, false, format('GRANT SELECT, INSERT ON purged_tasks TO %I', role)),
-            (11, false, format(
-                'REVOKE INSERT ON audit_log FROM %1$I;'
-                ' GRANT INSERT (at, user_id, action, task_ids, detail, address, request_id)'
-                ' ON audit_log TO %1$I',
+            (7, false, format(
+                'REVOKE ALL ON schema_migrations, tasks, task_counters, idempotency_keys,'
+                ' purged_tasks, audit_log, tasks_id_seq FROM %I',
                 role
             )),
-            (12, false, format('REVOKE DELETE ON task_counters, idempotency_keys FROM %I', role)),
-            (13, false, format('REVOKE UPDATE, DELETE ON purged_tasks FROM %I', role)),
+            (8, false, format('GRANT SELECT ON schema_migrations TO %I', role)),
+            (9, false, format('GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO %I', role)),
+            (10, false, format(
+                'GRANT SELECT, INSERT, UPDATE ON task_counters, idempotency_keys TO %I', role
+            )),
+            (11, false, format('GRANT SELECT, INSERT ON purged_tasks TO %I', role)),
+            (12, false, format(
+                'GRANT INSERT (at, user_id, action, task_ids, detail, address, request_id)'
+                ' ON audit_log TO %I',
+                role
+            )),
+            (13, false, format('GRANT EXECUTE ON FUNCTION bits_of_tags(text[]) TO %I', role)),
             (14, false, format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())),
             (15, false, format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema()))
     ) AS grants (position, is_for_new_role, statement)

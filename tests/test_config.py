@@ -176,9 +176,12 @@ def test_white_space_around_a_value_is_no_part_of_it():
     assert parse("database_url", url) == url.strip()
 
 
-def test_ssl_of_asyncpg_is_sslmode_of_libpq():
-    settings = Settings.load(ENOUGH | {"DATABASE_URL": "postgresql+asyncpg://h/d?ssl=require"})
-    assert settings.database_url == "postgresql://h/d?sslmode=require"
+@pytest.mark.parametrize(
+    ("asyncpg", "libpq"), [("require", "sslmode=require"), ("true", "ssl=true")]
+)
+def test_ssl_of_asyncpg_is_sslmode_of_libpq(asyncpg: str, libpq: str):
+    given = {"DATABASE_URL": f"postgresql+asyncpg://h/d?ssl={asyncpg}"}
+    assert Settings.load(ENOUGH | given).database_url == f"postgresql://h/d?{libpq}"
 
 
 def cursor_key(url: str, **environ: str) -> bytes:

@@ -251,11 +251,15 @@ def test_task_never_changes_hands(task: dict, postgresql: psycopg.Connection):
         postgresql.execute("UPDATE tasks SET user_id = 'bob'")
 
 
-def test_moments_are_in_utc_and_toggles_wait_whatever_the_database_is_set_to(
+def test_answers_are_the_same_whatever_the_database_is_set_to(
     database_url: str, postgresql: psycopg.Connection
 ):
     name = postgresql.info.dbname
-    for setting in ("TimeZone = 'Asia/Kolkata'", "default_transaction_isolation = serializable"):
+    settings = ["TimeZone = 'Asia/Kolkata'", "row_security = off"]
+    settings += ["default_transaction_isolation = serializable"]
+    if postgresql.info.server_version >= 170_000:
+        settings += ["transaction_timeout = 1"]  # millisecond
+    for setting in settings:
         postgresql.execute(f'ALTER DATABASE "{name}" SET {setting}')
     postgresql.commit()
     app = create_app(settings_for(database_url))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,11 +14,12 @@ import processes
 import psycopg
 import pytest
 from migrating import DOWN, UP, NewDatabase, applied
-from support import API_ROLE
+from support import API_ROLE, settings_for
 
 import migrate
+from config import ConfigError
 from connection import Connection
-from migrate import known_migrations
+from migrate import known_migrations, require_migrated
 
 # Commands
 
@@ -105,6 +107,8 @@ def database_in_c(url: str, encoding: str) -> Iterator[str]:
 def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run: Callable):
     with database_in_c(empty_url, "LATIN1") as other:
         code, [line] = run("migrate", DATABASE_URL=other)
+        with pytest.raises(ConfigError, match="The database holds text as LATIN1: "):
+            require_migrated(settings_for(other))
     assert code == 1
     assert line.startswith("Error: The database holds text as LATIN1: ")
 
@@ -115,6 +119,37 @@ def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
     with database_in_c(empty_url, "UTF8") as other:
         assert run("migrate", DATABASE_URL=other)[0] == 0
     assert "LC_CTYPE" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("nowhere", "search_path"), ("information_schema", "grant it CREATE there")],
+)
+def test_schema_that_tables_cannot_be_made_in_is_told(
+    new_database: NewDatabase, run: Callable, path: str, told: str
+):
+    url = psycopg.conninfo.make_conninfo(new_database(), **API_ROLE)
+    given = processes.as_url(url, options=f"-csearch_path={path}")
+    code, [line] = run("migrate", DATABASE_URL=given)
+    assert code == 1
+    assert told in line
+
+
+def test_role_that_does_not_see_the_tables_is_told_where_they_are(
+    new_database: NewDatabase, run: Callable
+):
+    url = new_database()
+    assert run("migrate", DATABASE_URL=url)[0] == 0
+    elsewhere = processes.as_url(url, options="-csearch_path=information_schema")
+    with pytest.raises(ConfigError, match=r"in the schema public, .+ search_path of the role"):
+        require_migrated(settings_for(elsewhere))
+
+
+def test_runner_keeps_its_lock_although_the_server_ends_idle_sessions(empty_url: str):
+    hasty = processes.as_url(empty_url, options="-cidle_session_timeout=100")
+    with migrate.only_runner(hasty) as connection:
+        time.sleep(0.3)  # as while dbmate builds an index
+        assert connection.fetch("select_place_of_tables") == [(b"public", b"t")]
 
 
 def test_new_migration_gets_the_next_number_and_both_parts(
@@ -147,7 +182,8 @@ def test_name_with_special_characters_is_passed_on(new_database: NewDatabase):
 
 
 def converted(dsn: str, *, tls: bool = False, **values: Any) -> str:
-    info = {"host": "db", "port": 5432, "user": "me", "password": "", "dbname": "tasks"} | values
+    info = {"host": "db", "port": 5432, "user": "me", "password": "", "dbname": "tasks"}
+    info |= {"hostaddr": ""} | values
     connection = SimpleNamespace(
         info=SimpleNamespace(dsn=dsn, **info), pgconn=SimpleNamespace(ssl_in_use=tls)
     )
@@ -170,6 +206,11 @@ def converted(dsn: str, *, tls: bool = False, **values: Any) -> str:
             "sslmode=verify-full sslrootcert=system",
             {"tls": True},
             "postgres://me@db:5432/tasks?sslmode=verify-full",
+        ),
+        (
+            "",
+            {"hostaddr": "192.0.2.7"},
+            "postgres://me@db:5432/tasks?sslmode=disable&hostaddr=192.0.2.7",
         ),
         ("", {"host": "::1"}, "postgres://me@[::1]:5432/tasks?sslmode=disable"),
         (

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
+from listing import listed
 from own_postgres import database_on
 from processes import manage_here, wait_until
 from support import User, settings_for
@@ -55,9 +56,8 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
     owner_url: str, database_url: str, postgresql: psycopg.Connection
 ):
     postgresql.execute(
-        "GRANT SELECT, INSERT, UPDATE, DELETE"
-        " ON tasks, task_counters, purged_tasks, idempotency_keys TO tasks_api;"
-        " GRANT INSERT ON audit_log TO tasks_api"
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO tasks_api;"
+        " GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO tasks_api"
     )
     postgresql.commit()
     roles.grant(owner_url, database_url)
@@ -72,6 +72,28 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
         "purged_tasks": "INSERT SELECT",
         "schema_migrations": "SELECT",
     }
+    sequences = "SELECT relacl FROM pg_class WHERE relkind = 'S'"
+    assert not any("tasks_api" in str(rights) for rights in postgresql.execute(sequences))
+
+
+def test_tags_are_written_and_found_where_functions_are_closed_to_others(
+    owner_url: str, database_url: str, postgresql: psycopg.Connection, alice: User
+):
+    postgresql.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC")
+    postgresql.commit()
+    roles.grant(owner_url, database_url)
+    task = alice.create(tags=["home"])
+    assert listed(alice, tag="home") == [task]
+
+
+def test_server_that_logs_to_its_clients_has_no_password_logged(
+    new_role: tuple[str, str], caplog: pytest.LogCaptureFixture
+):
+    owner_url, api_url = new_role
+    migrate.migrate(owner_url)
+    talkative = "-c client_min_messages=log -c log_statement=all"
+    roles.grant(psycopg.conninfo.make_conninfo(owner_url, options=talkative), api_url)
+    assert "SCRAM" not in caplog.text
 
 
 def test_api_role_reaches_a_database_that_is_closed_to_others(
@@ -246,10 +268,28 @@ def test_start_with_an_address_that_no_waiting_makes_right_is_refused(
         require_migrated(settings_for(f"{database_url} {wrong}"))
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "certificate verify failed",
+        'server certificate for "db" (and 1 other name) does not match host name "127.0.0.1"',
+        "connection requires a valid client certificate",
+        'private key file "/key.pem" has group or world access',
+    ],
+)
+def test_refusal_by_tls_is_one_that_no_waiting_mends(refusal: str):
+    """In the words of libpq and PostgreSQL; the server of the tests speaks no TLS."""
+    found = migrate.WRONG_ADDRESS.search(f'connection to server at "127.0.0.1" failed: {refusal}')
+    assert found
+    assert found[0] == refusal
+
+
 @pytest.fixture
 def nowhere(database_url: str) -> dict[str, Any]:
     """The parts of an address whose host has no such database."""
-    return psycopg.conninfo.conninfo_to_dict(database_url) | {"dbname": "nowhere"}
+    parts = psycopg.conninfo.conninfo_to_dict(database_url) | {"dbname": "nowhere"}
+    parts.pop("hostaddr", None)  # one, where the tests name several hosts
+    return parts
 
 
 def test_start_is_not_refused_while_another_host_may_come_up(nowhere: dict[str, Any]):

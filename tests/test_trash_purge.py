@@ -196,6 +196,18 @@ def test_purge_where_nothing_can_be_written_ends_in_one_line(owner_url: str, tmp
     assert line.endswith(" in a read-only transaction.")
 
 
+def test_purge_that_may_not_even_ask_what_is_migrated_ends_in_one_line(
+    purge: Callable, owner_url: str, postgresql: psycopg.Connection
+):
+    postgresql.execute("LOCK schema_migrations")
+    hasty = make_conninfo(owner_url, options="-c lock_timeout=100")
+    code, [line] = purge(DATABASE_URL=processes.as_url(hasty))
+    assert (code, line) == (
+        1,
+        "Error: The database refused it: canceling statement due to lock timeout.",
+    )
+
+
 def test_purge_of_a_database_behind_the_code_names_the_command_to_run(
     purge: Callable, postgresql: psycopg.Connection
 ):

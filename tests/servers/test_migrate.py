@@ -64,9 +64,14 @@ def test_command_schema_writes_schema_sql(project: Path):
 def test_migration_takes_the_time_it_needs_whatever_the_database_allows(
     empty_url: str, project: Path
 ):
-    bound = sql.SQL("ALTER DATABASE {} SET statement_timeout = 500")
     with psycopg.connect(empty_url, autocommit=True) as connection:
-        connection.execute(bound.format(sql.Identifier(connection.info.dbname)))
+        names = ["statement_timeout", "lock_timeout"]
+        if connection.info.server_version >= 170_000:
+            names.append("transaction_timeout")
+        for name in names:
+            bound = sql.SQL("ALTER DATABASE {} SET {} = 500")
+            database = sql.Identifier(connection.info.dbname)
+            connection.execute(bound.format(database, sql.Identifier(name)))
     slow = f"{UP} transaction:false\nSELECT pg_sleep(1);\n\n{DOWN}\nSELECT 1;\n"
     (project / "migrations" / "9001_wait.sql").write_text(slow)
     assert manage(project, "migrate", DATABASE_URL=empty_url)[0] == 0

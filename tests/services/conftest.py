@@ -20,6 +20,8 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
             pooled.execute(f"ALTER ROLE tasks_api SET {name} = '{PATIENCE}'")
         pooled.execute("ALTER ROLE tasks_api SET client_encoding = 'LATIN1'")
         pooled.execute("ALTER ROLE tasks_api SET TimeZone = 'Asia/Kolkata'")
+        pooled.execute("ALTER ROLE tasks_api SET row_security = off")
+        pooled.execute("ALTER ROLE tasks_api SET transaction_timeout = '20s'")
         yield pooled
 
 

@@ -29,11 +29,12 @@ SHOW = Query(
     "select_timeouts",
     "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),"
     " current_setting('idle_in_transaction_session_timeout'), current_setting('plan_cache_mode'),"
-    " current_setting('jit'), current_setting('TimeZone'), current_setting('enable_seqscan')"
+    " current_setting('jit'), current_setting('TimeZone'), current_setting('enable_seqscan'),"
+    " current_setting('row_security'), current_setting('transaction_timeout')"
     " WHERE $1::text IS NOT NULL",
     ("user_id",),
 )
-OURS = (b"300ms", b"3s", b"10s", b"force_generic_plan", b"off", b"UTC", b"off")
+OURS = (b"300ms", b"3s", b"10s", b"force_generic_plan", b"off", b"UTC", b"off", b"on", b"0")
 
 
 @pytest.fixture
