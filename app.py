@@ -1,4 +1,4 @@
-"""create_app() wires the layers; below Flask, a request meets the layer wired last first."""
+"""create_app() puts the application together. A request meets what is added last first."""
 
 from flask import Flask
 
@@ -14,9 +14,10 @@ from idempotency import keep_answers
 from lean_flask import LeanFlask
 from observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
-from overload import bound_transfers, queue_requests
+from overload import queue_requests
 from rate_limits import RateLimits
 from replicas import Reader
+from transfer_limits import bound_transfers
 
 
 def create_app(settings: Settings) -> Flask:

@@ -101,7 +101,7 @@ class Auditor:
     def _is_written(self, entries: list[Entry], tries: int) -> bool:
         try:
             with UnpreparedConnection.connect(self.url, **CONNECTION_OPTIONS) as connection:
-                connection.run("insert_audit_entries", {"entries": json.dumps(entries)})
+                connection.fetch("insert_audit_entries", entries=json.dumps(entries))
         except psycopg.Error as error:
             if not tries:
                 log.warning("the audit waits for the database: %s", error)

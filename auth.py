@@ -150,7 +150,8 @@ def token_verifier(settings: Settings) -> Verify:
             except jwt.InvalidSignatureError:
                 continue
             except jwt.PyJWTError as error:
-                raise refusal_of(error) from None
+                reason = REASON_OF_ERROR.get(type(error), "invalid")
+                raise TokenRefused(reason, getattr(error, "claim", "")) from None
             check_claims(claims)
             return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
         raise TokenRefused("signature")
@@ -199,10 +200,6 @@ def check_claims(claims: dict[str, Any]) -> None:
         raise TokenRefused("expiry")
 
 
-def refusal_of(error: jwt.PyJWTError) -> TokenRefused:
-    return TokenRefused(REASON_OF_ERROR.get(type(error), "invalid"), getattr(error, "claim", ""))
-
-
 def bearer_token(header: str | None) -> str:
     """Take the token out of an Authorization header (RFC 6750, section 2.1).
 
@@ -247,7 +244,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
         limits.requests.count(subject, environ=asked.environ)
         owner = (asked.view_args or {}).get("user_id", "")
         if subject != owner:
-            # Slashes of an id come as %2F; a plain one behind the caller's own begins their path.
+            # A slash in an id is sent as %2F: a plain one behind the caller's own begins a path.
             sent = raw_path(asked.environ)
             if owner.startswith(f"{subject}/") and sent.count("%2f") <= subject.count("/"):
                 raise ApiError(404)  # a path of the user's own, where there is nothing

@@ -15,7 +15,7 @@ VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 def tags_in(header: str) -> list[str]:
     """Find the entity tags of a list.
 
-    A version alone is one without its quotes: a 412 would have its client get and try for ever.
+    A bare version is a tag that lost its quotes: after a 412, its client would retry for ever.
     """
     return [header] if VERSION_PATTERN.fullmatch(header) else ENTITY_TAG.findall(header)
 
@@ -35,7 +35,7 @@ def expected_versions() -> list[str] | None:
     return None if header == "*" else versions_of(header)
 
 
-def is_fresh(version: str) -> bool:
+def is_fresh(tag: str) -> bool:
     """Tell whether If-None-Match (RFC 9110, section 13.1.2) names what the client has already."""
     header: str = current_request().environ.get("HTTP_IF_NONE_MATCH", "").strip()
-    return header == "*" or version in tags_in(header)
+    return header == "*" or tag in tags_in(header)

@@ -13,7 +13,6 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
-from shares import Place
 from statements import QUERIES, Query
 from trail import CURRENT, Run
 
@@ -99,7 +98,6 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
-        self.place: Place | None = None  # of the user who holds the connection
         self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
         self._prepared_names: set[str] = set()
         asked = {option.keyword: option.val for option in self.pgconn.info}
@@ -126,7 +124,7 @@ class Connection(psycopg.Connection[Any]):
             return self._run(names, values)
         finally:
             trail.runs.append(Run(names[-1], started, perf_counter() - started))
-            trail.backend = self.pgconn.backend_pid
+            trail.backend_pid = self.pgconn.backend_pid
 
     def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         deadline = monotonic() + self.reply_timeout

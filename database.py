@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from config import Settings
 from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
-from shares import Shares
+from shares import Place, Shares
 from trail import CURRENT, tell
 
 log = logging.getLogger(__name__)
@@ -141,16 +141,21 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Yield a connection; raises as `fetch`."""
-        connection = self._take()
+        place = self._take_place()
         try:
-            yield connection
-        except psycopg.Error as error:
-            self._note_failure(connection, error)
-            raise
-        else:
-            self._answered_at = monotonic()
+            connection = self._take()
+            try:
+                yield connection
+            except psycopg.Error as error:
+                self._note_failure(connection, error)
+                raise
+            else:
+                self._answered_at = monotonic()
+            finally:
+                self._pool.putconn(connection)
         finally:
-            self._give_back(connection)
+            if place is not None:
+                self._shares.give_back(place)
 
     def _note_failure(self, connection: Connection, error: psycopg.Error) -> None:
         if connection.closed:
@@ -158,30 +163,17 @@ class Database:
         elif error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it
             self._discard(connection)
 
-    def _take(self) -> Connection:
-        """Take a connection out of the share of the request's user."""
+    def _take_place(self) -> Place | None:
+        """Take a place in the share of the request's user; None outside a user's request."""
         trail = CURRENT.get()
         user = trail.user if trail else None
         if user is None:
-            return self._take_any()
-        place = self._shares.take(user, POOL_TIMEOUT)
-        if place is None:
+            return None
+        if (place := self._shares.take(user, POOL_TIMEOUT)) is None:
             raise DatabaseBusy("its user holds as many connections as one user may")
-        try:
-            connection = self._take_any()
-        except BaseException:
-            self._shares.give_back(place)
-            raise
-        connection.place = place
-        return connection
+        return place
 
-    def _give_back(self, connection: Connection) -> None:
-        place, connection.place = connection.place, None
-        self._pool.putconn(connection)
-        if place is not None:
-            self._shares.give_back(place)
-
-    def _take_any(self) -> Connection:
+    def _take(self) -> Connection:
         """Take a connection from the pool, replacing those whose server has gone."""
         if self._pool.closed:
             self._pool.open()
@@ -262,8 +254,8 @@ class Database:
         try:
             with UnpreparedConnection.connect(self._url, **CONNECTION_OPTIONS) as connection:
                 connection.reply_timeout = PROBE_TIMEOUT
-                own = {"pid": connection.pgconn.backend_pid}
-                connection.run("select_whether_own_session", own)
+                pid = connection.pgconn.backend_pid
+                connection.fetch("select_whether_own_session", backend_pid=pid)
         except psycopg.OperationalError:
             self._tell("probe_failed")
             raise
@@ -287,6 +279,6 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         connection.reply_timeout = self._reply_timeout
-        own = {"backend_pid": connection.pgconn.backend_pid}
-        if not connection.run("set_timeouts", self._timeouts | own).ntuples:
+        pid = connection.pgconn.backend_pid
+        if not connection.fetch("set_timeouts", backend_pid=pid, **self._timeouts):
             connection.timeouts = self._timeouts

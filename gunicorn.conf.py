@@ -124,7 +124,7 @@ allowed = cors_headers(settings.cors_origins)
 
 
 def write_error(reports, client, status, _reason, _message):  # type: ignore[no-untyped-def]
-    """Answer and report, as any other error, what gunicorn refuses or what failed below Flask."""
+    """Answer and report, as any other error, what gunicorn refuses or what failed outside Flask."""
     trail = CURRENT.get() or Trail(UNREAD)
     CURRENT.set(trail)
     trail.status = status

@@ -1,6 +1,7 @@
 """The headers of every answer: who may cache, read and frame it, and how much quota is left.
 
-Added below Flask, where a list of headers costs a fifth of what Flask's response objects take.
+Added in front of Flask (WSGI middleware), where a list of headers costs a fifth of what Flask's
+response objects take.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ COMMON = [
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 ]
-# For the host alone: what its subdomains do is not known here.
+# Without includeSubDomains: whether subdomains have HTTPS is not known here.
 COMMON_OF_HTTPS = [*COMMON, ("Strict-Transport-Security", "max-age=31536000")]
 POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 # A browser may cache the user's data, and asks with If-None-Match each time.

@@ -195,8 +195,10 @@ class KeySet:
             starts = idle and monotonic() - self._asked_at >= FETCH_PAUSE
             if starts:
                 self._asked_at = monotonic()
-                self._fetching = Thread(target=self._fetch, name="jwks", daemon=True)
-                self._fetching.start()
+                thread = Thread(target=self._fetch, name="jwks", daemon=True)
+                with suppress(RuntimeError):  # the system has no more threads: try again later
+                    thread.start()
+                    self._fetching = thread
             fetching, deadline = self._fetching, self._asked_at + FETCH_TIMEOUT
         # While the issuer fails, only the request that starts a fetch waits for it.
         if wait and fetching and (starts or not self._failing):

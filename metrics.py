@@ -43,7 +43,7 @@ JWKS_FETCHED = Gauge(
     "When the issuer's keys were last fetched; 0: never",
     multiprocess_mode="max",
 )
-# From the start, so that the first failure of a process is an increase.
+# At 0 from the start: Prometheus sees no increase where a counter first appears as 1.
 for check in ["connection_stale", "probe_failed", "replica_failed"]:
     CHECKS_FAILED.labels(check)
 for result in ["done", "failed"]:

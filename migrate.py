@@ -53,10 +53,9 @@ def pending_migrations(connection: Connection) -> list[str]:
     """
     known = known_migrations()
     try:
-        result = connection.run("select_pending_migrations", {"versions": known})
+        [(pending,)] = connection.fetch("select_pending_migrations", versions=known)
     except psycopg.errors.UndefinedTable:
         return known
-    pending = result.get_value(0, 0)
     return pending.decode().split(",") if pending else []
 
 
@@ -142,7 +141,7 @@ def rollback(url: str) -> None:
     with only_runner(url) as connection:
         known = known_migrations()
         with suppress(psycopg.errors.UndefinedTable):  # dbmate says that there is nothing to undo
-            newer = connection.run("select_newer_migrations", {"newest": known[-1]}).get_value(0, 0)
+            [(newer,)] = connection.fetch("select_newer_migrations", newest=known[-1])
             if newer:
                 message = f"The database has newer migrations ({newer.decode()}): "
                 raise CommandError(f"{message}roll back with the code that brought them.")
@@ -189,7 +188,7 @@ def is_pooled(connection: Connection, url: str) -> bool:
 
     A pooler tells a pid of its own. So does Neon's proxy, but it passes a client's options on.
     """
-    if is_true(connection, "select_whether_own_session", pid=connection.pgconn.backend_pid):
+    if is_true(connection, "select_whether_own_session", backend_pid=connection.pgconn.backend_pid):
         return False
     given = conninfo_to_dict(connection.info.dsn).get("options") or ""
     options = CONNECTION_OPTIONS | {"options": f"{given} -c tasks.is_direct=on"}
@@ -216,7 +215,7 @@ def take_lock(connection: Connection) -> None:
 
 
 def is_true(connection: Connection, statement: str, **values: Value) -> bool:
-    return connection.run(statement, values).get_value(0, 0) == b"t"
+    return connection.fetch(statement, **values) == [(b"t",)]
 
 
 def run_dbmate(connection: Connection, command: str, **variables: str) -> None:

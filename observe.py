@@ -1,4 +1,4 @@
-"""Every answer seen once, below Flask: its id, its line in the log, its metrics, its trace."""
+"""Every answer seen once, in front of Flask: its id, line in the log, metrics and trace."""
 
 import logging
 import re
@@ -180,7 +180,7 @@ def line_of_success(trail: Trail) -> str:
     if trail.runs:
         line += (
             f', "db_ms": {1000 * trail.database_seconds:.2f}, "queries": {len(trail.runs)}'
-            f', "pg_pid": {trail.backend}'
+            f', "pg_pid": {trail.backend_pid}'
         )
     return line + "}"
 
@@ -203,7 +203,7 @@ def fields_of(trail: Trail) -> dict[str, Any]:
     if trail.runs:
         fields["db_ms"] = round(1000 * trail.database_seconds, 2)
         fields["queries"] = len(trail.runs)
-        fields["pg_pid"] = trail.backend
+        fields["pg_pid"] = trail.backend_pid
     if trail.refused:
         fields["refused"] = trail.refused
     if trail.error:

@@ -168,11 +168,11 @@ class SharedDescription(BasePlugin):
                 operation["security"] = []
                 continue
             add_headers(operation, NAMES_OF_HEADERS)
+            own = operation["responses"].items()
             statuses = {401, 422, 429, 500, 503}
+            statuses |= {int(status) for status, name in own if isinstance(name, str)}
             if rule.arguments > {"user_id"}:
                 statuses |= {404}
-            if rule.endpoint == "transfer.export_tasks":
-                statuses |= {406}
             if "requestBody" in operation:
                 statuses |= {400, 415}
                 content = operation["requestBody"]["content"]

@@ -3,18 +3,15 @@
 import logging
 import socket
 from collections import deque
-from contextlib import ExitStack, suppress
-from functools import partial
+from contextlib import suppress
 from itertools import cycle
 from queue import SimpleQueue
-from threading import BoundedSemaphore
 from time import monotonic, sleep
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask
 
-from errors import RETRY_AFTER, ApiError, error_body
-from shares import Shares
+from errors import RETRY_AFTER, error_body
 from trail import blame
 
 log = logging.getLogger(__name__)
@@ -25,11 +22,6 @@ LOG_PAUSE = 1.0  # seconds between two lines in the log
 # Of requests whose turn comes too late, one in four is refused. A refusal costs a third of an
 # answer, and its client is back at once: refusing them all would leave no time for answers.
 REFUSALS = (True, False, False, False)
-
-IMPORTS_AT_ONCE = 4  # per process: each holds its file and all that was read of it
-LARGE = 1024 * 1024  # bytes; a larger answer is kept until its client has read all of it
-LARGE_AT_ONCE = 4  # such answers and exports, per user and process
-HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
 
@@ -105,56 +97,3 @@ def refuse(start_response: Any) -> list[bytes]:
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     start_response("503 Service Unavailable", [*headers, ("Retry-After", RETRY_AFTER)])
     return [body]
-
-
-class NoPlace(Exception):
-    """Why a file or a large answer is refused; for the log."""
-
-
-def bound_transfers(app: Flask) -> None:
-    """Limit how many requests at once send a file, import it, or receive a large answer.
-
-    An import's environ has a stack: what is pushed on it is released at the end of the request.
-    """
-    answer = app.wsgi_app
-    app.extensions["senders"] = Shares(1)
-    app.extensions["receivers"] = Shares(LARGE_AT_ONCE)
-    app.extensions["import_slots"] = BoundedSemaphore(IMPORTS_AT_ONCE)
-
-    def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
-        path: str = environ["PATH_INFO"]
-        if not path.endswith("/tasks/import") or environ["REQUEST_METHOD"] != "POST":
-            return answer(environ, start_response)
-        with ExitStack() as held:
-            environ[HELD_KEY] = held
-            return answer(environ, start_response)
-
-    app.wsgi_app = answer_bounded  # type: ignore[method-assign]
-
-
-def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
-    """Wait for the user's other file to end; raises as `await_import`."""
-    senders: Shares = app.extensions["senders"]
-    if not (mine := senders.take(user_id, PATIENCE)):
-        raise ApiError(503) from NoPlace("its user sends another file")
-    held.callback(senders.give_back, mine)
-
-
-def await_receiver(app: Flask, response: Response, user_id: str, patience: float) -> None:
-    """Limit how many large answers a user receives at once; raises as `await_import`."""
-    receivers: Shares = app.extensions["receivers"]
-    if not (mine := receivers.take(user_id, patience)):
-        raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large answers")
-    response.call_on_close(partial(receivers.give_back, mine))
-
-
-def await_import(app: Flask, held: ExitStack) -> None:
-    """Wait for a slot to import, held until the end of the request.
-
-    Raises:
-        ApiError: 503 where there is none in time.
-    """
-    slots: BoundedSemaphore = app.extensions["import_slots"]
-    if not slots.acquire(timeout=PATIENCE):
-        raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
-    held.callback(slots.release)

@@ -106,7 +106,7 @@ class Counts:
             return is_first
 
     def _turn_to(self, window: int) -> None:
-        # One that began in the window before is counted in this, which it must not end.
+        # A request that asked for the time just before this window began must not set it back.
         if (
             window not in {self._window, self._window - 1}
             or len(self._used) + len(self._refused) >= MOST_COUNTED

@@ -21,7 +21,7 @@ LARGE_READS = frozenset(
     name for name, query in QUERIES.items() if re.search("(json|string)_agg\\(", query.text)
 )
 STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
-# It serves: one statement took long, or was in the way of what the primary has written.
+# The replica works: it was busy, a statement took too long, or replay of the primary ended it.
 STEPPED_BACK = (DatabaseBusy, psycopg.errors.QueryCanceled, psycopg.errors.SerializationFailure)
 NO_REPLICA = "the server of DATABASE_REPLICA_URL is no replica"
 PAUSE = 1.0  # seconds between two attempts to reach a replica that is away

@@ -55,7 +55,7 @@ def log_warning(notice: psycopg.errors.Diagnostic) -> None:
 
 
 def run_grants(connection: Connection, values: dict[str, Value]) -> None:
-    grants = connection.run("select_grants", values)
+    grants = connection.fetch("select_grants", **values)
     with connection.transaction():
-        for row in range(grants.ntuples):
-            connection.execute(grants.get_value(row, 0) or b"")
+        for (statement,) in grants:
+            connection.execute(statement)

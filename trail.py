@@ -27,24 +27,6 @@ class Run(NamedTuple):
 class Trail:
     """One request, from its first byte here until its answer is made."""
 
-    __slots__ = (
-        "backend",
-        "environ",
-        "error",
-        "is_first_over_limit",
-        "refused",
-        "request_id",
-        "route",
-        "runs",
-        "seconds",
-        "seconds_to_answer",
-        "size",
-        "started",
-        "status",
-        "trace_id",
-        "user",
-    )
-
     def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
         self.seconds_to_answer = 0.0  # until the answer began
@@ -59,7 +41,7 @@ class Trail:
         self.status = 0
         self.size: int | None = None  # bytes of the answer's body, once known
         self.runs: list[Run] = []
-        self.backend: int | None = None  # pid of PostgreSQL's process, as in its own log
+        self.backend_pid: int | None = None  # pid of PostgreSQL's process, as in its own log
         self.refused: str | None = None  # why a token is refused: a key of auth.MESSAGE_OF_REFUSAL
         self.is_first_over_limit = False  # the caller's first 429 in a window
         self.error: Exception | None = None  # why the status is no success

@@ -239,7 +239,7 @@ def reset_at_close(client: socket.socket) -> None:
 
 # gunicorn's own, before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
-# In place of an attribute that gunicorn computes and sets, to 800 KB.
+# gunicorn sets this attribute for each request, to 800 KB: a property that ignores that keeps ours.
 longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
 
 

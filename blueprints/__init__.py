@@ -20,10 +20,10 @@ from database import Database
 from errors import ApiError, broken_rule
 from field_types import StrictSchema
 from lean_flask import BytesResponse, current_request
-from overload import LARGE, await_receiver
 from replicas import Reader
 from request_bodies import read_body, refuse_other_types, too_large
 from strict_json import parse_json
+from transfer_limits import LARGE, await_receiver
 
 
 def pool() -> Database:

@@ -129,10 +129,6 @@ class BatchParser(BodyParser):
         raise ApiError(422, message, details)
 
 
-class BatchBlueprint(UserBlueprint):
-    ARGUMENTS_PARSER = BatchParser()
-
-
 EXAMPLE = {
     "operations": [
         {"op": "create", "task": {"title": "Buy milk"}},
@@ -142,12 +138,13 @@ EXAMPLE = {
     ]
 }
 
-blueprint = BatchBlueprint(
+blueprint = UserBlueprint(
     "batch",
     __name__,
     url_prefix="/api/<user_id:user_id>/tasks/batch",
     description="Many changes in one request.",
 )
+blueprint.ARGUMENTS_PARSER = BatchParser()
 
 
 @blueprint.post("")

@@ -36,7 +36,7 @@ COMPLETED_OF_STATUS = {"all": None, "pending": False, "completed": True}
 DEFAULTS = {"status": "all", "sort": "created", "order": "desc"}
 # What may differ between two pages of one list: how much is shown, not which tasks in which order.
 FREE_PARAMETERS = {"cursor", "limit", "count"}
-PLAIN_PARAMETERS = {"cursor", "limit"}
+PLAIN_PARAMETERS = {"cursor", "limit"}  # lists without any other are the fastest
 TOO_SLOW = "Takes too long to search for; filter by status, priority, tag or due date, too."
 SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at least
 
@@ -124,17 +124,17 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     """
     after = open_cursor(user_id, asked)
     if "HTTP_IF_NONE_MATCH" in current_request().environ:
-        [(counter,)] = database().fetch("select_version", user_id=user_id)
-        version = etag_of(counter)
-        if is_fresh(version):
-            return Response(status=304, headers={"ETag": f'"{version}"'})
+        [(version,)] = database().fetch("select_version", user_id=user_id)
+        tag = etag_of(version)
+        if is_fresh(tag):
+            return Response(status=304, headers={"ETag": f'"{tag}"'})
     try:
-        [(counter, tasks, end, *counts)] = fetch_page(user_id, asked, after)
+        [(version, tasks, end, *counts)] = fetch_page(user_id, asked, after)
     except psycopg.errors.QueryCanceled:
         if "q" not in asked:
             raise
         raise broken_rule({"q": [TOO_SLOW]}) from None
-    response = json_response(tasks, ETag=f'"{etag_of(counter)}"')
+    response = json_response(tasks, ETag=f'"{etag_of(version)}"')
     if end:
         link = next_page(user_id, make_cursor(user_id, asked, end))
         response.headers["Link"] = f'<{link}>; rel="next"'
@@ -143,12 +143,12 @@ def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
     return response
 
 
-def etag_of(counter: bytes) -> str:
-    """Name the state of a user's lists: whatever changes one increments the user's counter.
+def etag_of(version: bytes) -> str:
+    """Name the state of a user's lists: whatever changes one raises the user's version.
 
     It also names the key that signed the cursor in `Link`: under another key, that is invalid.
     """
-    return f"{VERSION}-{fingerprint_of(current_app.config['CURSOR_KEY'])}-{counter.decode() or 0}"
+    return f"{VERSION}-{fingerprint_of(current_app.config['CURSOR_KEY'])}-{version.decode() or 0}"
 
 
 @cache

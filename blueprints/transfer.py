@@ -20,14 +20,14 @@ from connection import Connection, Value
 from database import Database
 from errors import ApiError, broken_rule, first_fault
 from field_types import ResponseSchema
-from overload import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
 from replicas import Reader
 from request_bodies import read_body, read_part, refuse_encoded
 from schemas import Task, TaskImport
 from trail import tell
+from transfer_limits import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
 from turns import in_turns
 
-# The first is for clients that accept any.
+# Each has NAME, FILE_NAME, CONTENT_TYPE, write, read, fields_of; the first is for who accepts any.
 FORMATS: dict[str, ModuleType] = {
     "application/json": transfer_json,
     "text/csv": transfer_csv,
@@ -112,6 +112,7 @@ class Imported(ResponseSchema):
 
 @blueprint.get("/export")
 @blueprint.response(200, Task(many=True), headers=DISPOSITION)
+@blueprint.alt_response(406, response="not_acceptable")
 @blueprint.doc(responses={200: {"content": TEXTS}})
 def export_tasks(user_id: str) -> Response:
     """Export all tasks

@@ -53,7 +53,7 @@ SELECT row_security_active('tasks');
 
 -- name: select_whether_own_session
 -- Whether the client speaks to PostgreSQL itself: poolers and proxies tell a pid of their own.
-SELECT pg_backend_pid() = %(pid)s;
+SELECT pg_backend_pid() = %(backend_pid)s;
 
 -- name: select_whether_options_arrive
 -- Whether the session is this client's, with the option that it asked for.

@@ -22,7 +22,7 @@ from issuer import (
     hang,
     make_key,
 )
-from support import assert_error
+from support import NoThread, assert_error
 
 import jwks
 
@@ -129,6 +129,19 @@ def test_old_keys_are_refreshed_without_waiting(
     _, seconds = ask_at_once(gate, [issuer.token(jti="1")])
     assert seconds[0] < jwks.FETCH_TIMEOUT / 2
     assert eventually(lambda: len(issuer.requests) == 2)
+
+
+def test_system_without_threads_fails_no_request_whose_key_is_known(
+    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch, eager: None, stale: None
+):
+    assert ask(gate, issuer.token()).status_code == 200
+    with monkeypatch.context() as no_more:
+        no_more.setattr(jwks, "Thread", NoThread)
+        assert ask(gate, issuer.token(jti="1")).status_code == 200
+        assert_error(ask(gate, issuer.token(make_key(kid="2"))), 401, "unauthorized", LACKS_KEY)
+    fetches = len(issuer.requests)
+    assert ask(gate, issuer.token(jti="3")).status_code == 200
+    assert eventually(lambda: len(issuer.requests) > fetches)
 
 
 # An issuer that fails

@@ -48,7 +48,7 @@ def test_request_is_one_line_with_what_an_operator_asks_for(alice: User, lines: 
 def test_line_of_a_success_tells_what_every_line_tells():
     plain = Trail({"REQUEST_METHOD": "GET"})
     full = Trail({"REQUEST_METHOD": "GET", "HTTP_TRACEPARENT": PARENT})
-    full.user, full.backend = 'the "user"\n', 7
+    full.user, full.backend_pid = 'the "user"\n', 7
     full.runs = [Run("select_task", 0.0, 0.00125)]
     for one in (plain, full):
         one.route, one.status, one.seconds, one.size = "/livez", 200, 0.5, 0

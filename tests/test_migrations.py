@@ -207,7 +207,7 @@ def test_runner_tells_once_that_it_waits_and_gives_up_on_a_lock_that_is_never_fr
 
 
 def test_proxy_that_makes_up_a_pid_is_no_pooler(empty_url: str, monkeypatch: pytest.MonkeyPatch):
-    never = Query("select_whether_own_session", "SELECT $1::int IS NULL", ("pid",))
+    never = Query("select_whether_own_session", "SELECT $1::int IS NULL", ("backend_pid",))
     monkeypatch.setitem(QUERIES, never.name, never)  # as with Neon's proxy
     migrate.migrate(empty_url)
     assert applied(empty_url) == known_migrations()

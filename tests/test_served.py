@@ -32,8 +32,8 @@ from processes import (
 from raw_http import head, send_raw, statuses
 from support import JSON, SECRET, assert_error, token_for
 
-from overload import LARGE, LARGE_AT_ONCE
 from responses import MOST_UNREAD
+from transfer_limits import LARGE, LARGE_AT_ONCE
 from worker import LINGER_TIMEOUT
 
 

@@ -21,7 +21,7 @@ import transfer_json
 import turns
 from app import create_app
 from blueprints.transfer import PART, load_entries
-from overload import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
+from transfer_limits import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
 
 
 @pytest.fixture
