@@ -1,16 +1,27 @@
 """Two users: nothing of one is read or changed by the other."""
 
+import json
+
 import pytest
 from support import User, assert_error
+
+from config import PROJECT
 
 BY_TASK = [
     ("GET", "{}", None),
     ("PUT", "{}", {"title": "Mine now", "completed": True}),
+    ("PATCH", "{}", {"title": "Mine now"}),
     ("PATCH", "{}/complete", None),
     ("DELETE", "{}", None),
 ]
-OPERATIONS = [("GET", "", None), ("POST", "", {"title": "Mine now"}), *BY_TASK]
-OPERATIONS += [("GET", "changes", None)]
+PATHS = json.loads((PROJECT / "openapi.json").read_text())["paths"]
+OPERATIONS = [
+    (method.upper(), path)
+    for path, operations in PATHS.items()
+    if "{user_id}" in path
+    for method in operations
+    if method != "parameters"
+]
 TRASH = [("GET", ""), ("DELETE", ""), ("POST", "/{}/restore"), ("DELETE", "/{}")]
 
 
@@ -22,12 +33,18 @@ def test_other_users_task_under_ones_own_path_is_404_and_untouched(alice: User, 
         assert alice.all() == [task]
 
 
-def test_other_users_path_is_401_and_untouched(alice: User, bob: User):
+def test_each_operation_on_one_task_is_among_those():
+    tasks = "/api/{user_id}/tasks/{task_id}"
+    described = {(each, path) for each, path in OPERATIONS if path.startswith(tasks)}
+    assert {(each, path.replace("{}", tasks)) for each, path, _ in BY_TASK} == described
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_other_users_path_is_401_and_untouched(alice: User, bob: User, method: str, path: str):
     task = alice.create()
-    for method, path, body in OPERATIONS:
-        place = f"{alice.tasks}/{path.format(task['id'])}".removesuffix("/")
-        assert_error(bob.call(method, place, json=body), 401, "unauthorized")
-        assert alice.all() == [task]
+    place = path.format(user_id="alice", task_id=task["id"])
+    assert_error(bob.call(method, place), 401, "unauthorized")
+    assert alice.all() == [task]
 
 
 def test_path_with_nothing_at_it_below_ones_own_is_404(alice: User):
