@@ -12,6 +12,7 @@ from processes import as_url, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import embedded
+from children import end_with_parent
 
 PROGRAM = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 POOL_SIZE = 2  # sessions of PostgreSQL for all clients of PgBouncer
@@ -42,7 +43,9 @@ class PgBouncer:
         self.file.write_text(self.config + more)
         # It refuses root as PostgreSQL does.
         prefix, _ = embedded.account(self.file)
-        self.popen = subprocess.Popen([*prefix, PROGRAM, "-q", self.file])
+        self.popen = subprocess.Popen(
+            [*prefix, PROGRAM, "-q", self.file], preexec_fn=end_with_parent(signal.SIGQUIT)
+        )
         wait_until(self.answers)
 
     def answers(self) -> bool:

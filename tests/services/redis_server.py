@@ -3,10 +3,13 @@
 import shutil
 import subprocess
 from pathlib import Path
+from signal import SIGTERM
 
 from processes import free_port, wait_until
 from redis import Redis
 from redis.exceptions import RedisError
+
+from children import end_with_parent
 
 PROGRAM = shutil.which("redis-server") or "redis-server"
 PASSWORD = "of-the-tests"
@@ -26,7 +29,9 @@ class RedisServer:
     def start(self) -> None:
         options = ["--port", self.port, "--save", "", "--requirepass", PASSWORD]
         options += ["--dir", self._folder, "--logfile", "log"]
-        self.popen = subprocess.Popen([PROGRAM, *map(str, options)])
+        self.popen = subprocess.Popen(
+            [PROGRAM, *map(str, options)], preexec_fn=end_with_parent(SIGTERM)
+        )
         wait_until(self.answers)
 
     def answers(self) -> bool:

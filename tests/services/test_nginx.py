@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
-from signal import SIGHUP
+from signal import SIGHUP, SIGTERM
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from own_postgres import OwnPostgres
 from processes import Answer, Process, ask, copy_of_project, free_port, gunicorn, wait_until
 from support import assert_error, token_for
 
+from children import end_with_parent
 from config import PROJECT
 
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -74,7 +75,9 @@ def proxied(folder: Path, database_url: str, **settings: str) -> Iterator[Proxie
             ours = ours.replace(theirs, here)
         file, log = folder / "nginx.conf", folder / "log"
         file.write_text(MAIN.format(folder=folder, ours=ours))
-        nginx = subprocess.Popen([PROGRAM, "-c", file, "-e", log])
+        nginx = subprocess.Popen(
+            [PROGRAM, "-c", file, "-e", log], preexec_fn=end_with_parent(SIGTERM)
+        )
         try:
             proxied = Proxied(api, port, certificate)
             wait_until(lambda: is_open(proxied) or nginx.poll() is not None)
