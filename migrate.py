@@ -152,7 +152,8 @@ def dump_schema(url: str, bin_folder: Path, file: Path) -> None:
     """Write the schema to a file, with the pg_dump of `bin_folder`; raises as `migrate`."""
     with only_runner(url) as connection:
         path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
-        run_dbmate(connection, "dump", DBMATE_SCHEMA_FILE=str(file), PATH=path)
+        # In UTC, as the moments in constraints are written in the zone of the session.
+        run_dbmate(connection, "dump", DBMATE_SCHEMA_FILE=str(file), PATH=path, PGTZ="UTC")
 
 
 def connect(url: str) -> Connection:

@@ -22,7 +22,8 @@ import embedded
 import migrate
 import roles
 
-SETTINGS = ("fsync=off", "max_connections=24")
+# Those that are killed leave no shared memory outside their folder.
+SETTINGS = ("fsync=off", "max_connections=24", "dynamic_shared_memory_type=mmap")
 
 
 @contextmanager

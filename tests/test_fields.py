@@ -231,8 +231,8 @@ def test_put_takes_no_merge_patch(alice: User, task: dict):
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("due_at", "'2201-01-01'"),
-        ("due_at", "'1969-12-31'"),
+        ("due_at", "'2201-01-01Z'"),
+        ("due_at", "'1969-12-31 23:59Z'"),
         ("title", "' '"),
         ("tags", "ARRAY['']"),
         ("tags", "ARRAY[NULL]"),
