@@ -107,6 +107,7 @@ def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: 
 
 
 def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair):
+    pair.wait_for_standby()
     alice = User(pair.app.test_client(), "alice")
     alice.create()
     pair.change_places()
