@@ -82,6 +82,7 @@ def require_none_pending(connection: Connection) -> None:
 
 
 def require_utf8(connection: Connection) -> None:
+    """Refuse a database that cannot hold every character, by a ConfigError."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         message = f"The database holds text as {encoding}: make one with ENCODING 'UTF8'."

@@ -33,7 +33,7 @@ def test_other_users_task_under_ones_own_path_is_404_and_untouched(alice: User, 
         assert alice.all() == [task]
 
 
-def test_each_operation_on_one_task_is_among_those():
+def test_operations_on_one_task_are_all_tried():
     tasks = "/api/{user_id}/tasks/{task_id}"
     described = {(each, path) for each, path in OPERATIONS if path.startswith(tasks)}
     assert {(each, path.replace("{}", tasks)) for each, path, _ in BY_TASK} == described
