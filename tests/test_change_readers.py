@@ -60,6 +60,7 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         user.call("DELETE", "/api/alice/trash")
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("limit", [1000, 3])
 def test_reader_beside_many_writers_ends_with_what_the_list_has(app: Flask, limit: int):
     copy = Copy(User(app.test_client(), "alice"), limit)

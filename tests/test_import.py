@@ -153,6 +153,7 @@ UNFIT = [
 ]
 
 
+@pytest.mark.no_cover  # a line of 100,000 characters, traced, takes five times as long
 def test_file_that_is_malformed_is_400(alice: User):
     for content_type, body in [*MALFORMED, *product(FORMATS, NO_TEXT)]:
         response = send(alice, body, content_type)
@@ -227,6 +228,7 @@ def test_csv_of_a_spreadsheet_is_understood(alice: User):
     ]
 
 
+@pytest.mark.no_cover
 @EACH_FORMAT
 def test_file_much_longer_than_any_of_its_entries_is_imported(alice: User, content_type: str):
     bring(alice, [{"title": "x", "description": "x" * 500}] * 600)

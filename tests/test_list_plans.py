@@ -18,7 +18,8 @@ from transfers import store
 from database import Database
 from statements import QUERIES
 
-OTHERS, TASKS, SHARE = 1000, 10_000, 10
+OTHERS, TASKS, SHARE = 1000, 10_000, 4
+MIDDLE = TASKS * SHARE // 2
 LIMIT = 50
 PAGES_OF_INDEX = TASKS // 15  # an 8 KiB page of an index has 15 entries at least
 PAGES_OF_KEY = TASKS // 50  # and one of the primary key's, without titles, has 50
@@ -30,13 +31,14 @@ SAMPLE = 200 * 2  # rows that show whether tags or words are common, and their i
 # In these orders a list is read until it is full; by priority, one with words is sorted.
 FOUND_WALKED = ("created", "updated", "due")
 WALKED = (*FOUND_WALKED, "priority")
-# Where a page in the middle of each order ends.
+# Where a page in the middle of each order ends: by priority, half of all are beyond.
 POSITIONS = {
-    "created": 50_000,
-    "updated": 50_000,
-    "title": "task 5",
-    "due": "2031-09-15",
-    "priority": "low",
+    "created": MIDDLE,
+    "updated": MIDDLE,
+    "title": "task 25",
+    "due": "2028-04-13",
+    "priority_asc": "low",
+    "priority_desc": "medium",
 }
 VALUES: dict[str, Any] = dict.fromkeys(
     ["after_key", "after_id", "completed", "priority", "due_before", "due_after"]
@@ -44,7 +46,7 @@ VALUES: dict[str, Any] = dict.fromkeys(
 
 
 def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_: object) -> None:
-    """Store one user's tasks, a tenth of all, scattered among those of 1,000 others."""
+    """Store one user's tasks, a quarter of all, scattered among those of 1,000 others."""
     with psycopg.connect(
         host=host, port=port, user=user, dbname=dbname, password=password, autocommit=True
     ) as connection:
@@ -73,8 +75,9 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
             """
             INSERT INTO task_counters (user_id, version, stored)
             SELECT 'other ' || n, 1, 0 FROM generate_series(1, 5000) AS n
-            UNION SELECT 'heavy', 100002, 10000
-            """
+            UNION SELECT 'heavy', %(last)s, %(tasks)s
+            """,
+            {"last": TASKS * SHARE + 2, "tasks": TASKS},
         )
         connection.execute("VACUUM (ANALYZE) tasks, task_counters")
 
@@ -110,8 +113,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def positions(name: str) -> list[dict[str, Any]]:
-    sort = name.removeprefix("select_").partition("_by_")[2].partition("_")[0] or "created"
-    return [{}, {"after_key": POSITIONS[sort], "after_id": 50_000}]
+    order = name.partition("_by_")[2] or "created"
+    key = POSITIONS.get(order) or POSITIONS[order.partition("_")[0]]
+    return [{}, {"after_key": key, "after_id": MIDDLE}]
 
 
 @pytest.fixture
@@ -257,8 +261,8 @@ def vacuumed(filled: NoopExecutor) -> Iterator[None]:
 @pytest.mark.usefixtures("vacuumed")
 @pytest.mark.parametrize("name", ["update_tasks", "delete_tasks"])
 def test_batch_reads_the_rows_that_it_names(planned: psycopg.Connection, name: str):
-    query = "SELECT id FROM tasks WHERE user_id = 'heavy' AND id > 50000 ORDER BY id LIMIT 100"
-    ids = [task_id for (task_id,) in planned.execute(query)]
+    query = "SELECT id FROM tasks WHERE user_id = 'heavy' AND id > %s ORDER BY id LIMIT 100"
+    ids = [task_id for (task_id,) in planned.execute(query, [MIDDLE])]
     changes = json.dumps(
         [{"task_id": each, "sent": ["completed"], "completed": True} for each in ids]
     )

@@ -93,17 +93,6 @@ def test_check_of_a_new_column_would_be_found():
 # What they make
 
 
-def test_up_down_and_up_again_leaves_the_same_schema(empty_url: str, tmp_path: Path):
-    migrate.migrate(empty_url)
-    once = schema_of(empty_url, tmp_path)
-    for _ in FILES:
-        migrate.rollback(empty_url)
-    assert applied(empty_url) == []
-    assert "tasks" not in schema_of(empty_url, tmp_path)
-    migrate.migrate(empty_url)
-    assert schema_of(empty_url, tmp_path) == once
-
-
 DEFINITIONS = """
     SELECT pg_get_indexdef(indexrelid) FROM pg_index
     WHERE indrelid::regclass::text !~ '^(pg_|information_schema)'
@@ -127,12 +116,16 @@ def definitions(url: str) -> set[str]:
 def test_each_down_part_leaves_what_was_there_before_and_deletes_nothing_but_the_trash(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", tmp_path)
+    """And up again leaves the same schema."""
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", folder)
     before = []
     for file in FILES:
         before.append(definitions(empty_url))
-        shutil.copy(file, tmp_path)
+        shutil.copy(file, folder)
         migrate.migrate(empty_url)
+    once = schema_of(empty_url, tmp_path)
     with psycopg.connect(empty_url) as connection:
         connection.execute(
             "INSERT INTO tasks (user_id, title, deleted_at)"
@@ -143,6 +136,11 @@ def test_each_down_part_leaves_what_was_there_before_and_deletes_nothing_but_the
         assert definitions(empty_url) == expected, file.name
     with psycopg.connect(empty_url) as connection:
         assert connection.execute("SELECT title FROM tasks").fetchall() == [("kept",)]
+    migrate.rollback(empty_url)
+    assert applied(empty_url) == []
+    assert "tasks" not in schema_of(empty_url, tmp_path)
+    migrate.migrate(empty_url)
+    assert schema_of(empty_url, tmp_path) == once
 
 
 def test_schema_sql_is_what_the_migrations_make(empty_url: str, tmp_path: Path):

@@ -188,6 +188,7 @@ LONG_FILES = {
 }
 
 
+@pytest.mark.no_cover
 @EACH_FORMAT
 def test_long_file_gives_others_their_turn_whatever_it_holds(
     alice: User, owner_url: str, monkeypatch: pytest.MonkeyPatch, content_type: str
