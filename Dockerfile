@@ -4,7 +4,7 @@ COPY requirements.txt .
 RUN /venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt
 
 FROM python:3.13-slim
-RUN useradd --system --no-create-home --uid 10001 tasks
+RUN useradd --no-create-home --uid 10001 tasks
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY . .

@@ -60,7 +60,7 @@ check: .venv/dev ## Check style, format, types and migrations
 	@for file in migrations/*.sql; do sed '/^-- migrate:down/,$$d' "$$file" | $(BIN)/squawk --config .squawk.toml --stdin-filepath "$$file" || exit 1; done
 
 format: .venv/dev ## Format the code
-	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
 
 bench: .venv-bench/done ## Measure against the budgets and a peer; writes docs/bench/
@@ -77,6 +77,7 @@ requirements: .venv/dev ## Update all pinned versions from the *.in files
 
 clean: ## Remove what the targets made, except .data
 	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/services/better_auth/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make run PYTHON=python3.12")'

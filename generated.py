@@ -54,7 +54,7 @@ def settings_table() -> str:
 
 
 def env_example() -> str:
-    lines = ["# Copy to .env and uncomment what you set. The process's own environment wins."]
+    lines = ["# Copy to .env and uncomment what you set. What the environment sets wins."]
     for name, setting in SETTINGS.items():
         text, derived = setting.metadata["text"], setting.metadata["derived"]
         note = f"{text}. Default: {derived}." if derived else f"{text}."

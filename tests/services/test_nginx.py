@@ -1,5 +1,6 @@
 """ops/nginx.conf in a real nginx, in front of a real server."""
 
+import json
 import shutil
 import ssl
 import subprocess
@@ -7,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from certificates import write_certificate
 from own_postgres import OwnPostgres
 from processes import Answer, Process, ask, copy_of_project, free_port, gunicorn, wait_until
-from support import assert_error, token_for
+from support import JSON, assert_error, token_for
 
 from children import end_with_parent
 from config import PROJECT
@@ -116,6 +117,33 @@ def test_refusal_is_the_apis_own(
     proxy: Proxied, status: int, error: str, request_line: str, options: dict[str, Any]
 ):
     assert_error(proxy.call(*request_line.split(), **options), status, error)
+
+
+def assert_refused(connection: HTTPSConnection, status: int, error: str) -> None:
+    """It is nginx's own: for every origin, and without a request's id."""
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["error"]) == (status, error)
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_what_nginx_refuses_has_the_apis_shape(pooled: OwnPostgres, tmp_path: Path):
+    def announce(length: int) -> HTTPSConnection:
+        connection = held.enter_context(closing(proxy.connect()))
+        headers = {"Authorization": f"Bearer {token_for('alice')}", "Content-Length": str(length)}
+        connection.request("POST", "/api/alice/tasks", headers=JSON | headers)
+        return connection
+
+    with proxied(tmp_path, pooled.url) as proxy, ExitStack() as held:
+        assert_refused(announce(66 * 2**20), 413, "payload_too_large")
+        waiting = [announce(100) for _ in range(100)]
+        assert_refused(announce(100), 429, "rate_limited")
+        for each in waiting:
+            each.close()
+        proxy.api.popen.terminate()
+        proxy.api.popen.wait()
+        wait_until(lambda: proxy.call("GET", "/livez").status_code == 503)
+        assert_refused(announce(0), 503, "unavailable")
 
 
 def test_requests_come_as_they_were_sent(proxy: Proxied):
