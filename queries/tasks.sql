@@ -21,9 +21,10 @@ UPDATE task_counters SET version = version + 1
 WHERE user_id = %(user_id)s
 RETURNING version AS counted
 
--- fragment: counter_and_moment
--- What `counted_change` gave, and the time after it: all times of one change are the same.
-(SELECT counted, clock_timestamp() AS moment FROM counter) AS counter
+-- fragment: change
+-- What a write's `counter` gave, and the time after its lock: so a user's times are in the order of
+-- the versions. A WITH of its own: a subquery may run anew for each row, and give each another time.
+SELECT counted, clock_timestamp() AS moment FROM counter
 
 -- fragment: time_of_change
 -- The time of a change, later than that of the one before even if the clock is not.
@@ -97,12 +98,19 @@ WITH counter AS (
         WHERE counter.stored < %(max_stored)s
     RETURNING version AS counted
 ),
+change AS (
+    {change}
+),
 inserted AS (
-    INSERT INTO tasks (user_id, title, description, priority, due_at, due_all_day, tags, version)
+    INSERT INTO tasks (
+        user_id, title, description, priority, due_at, due_all_day, tags, created_at, updated_at,
+        version
+    )
     SELECT
         %(user_id)s, given.title, given.description, coalesce(given.priority, 'none'),
-        given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), counted
-    FROM counter, {given}
+        given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), moment,
+        moment, counted
+    FROM change, {given}
     RETURNING {task_columns}
 )
 SELECT version, row_to_json(task), id FROM (SELECT {task_fields} FROM inserted) AS task;
@@ -119,17 +127,21 @@ WITH counter AS (
         WHERE counter.stored + excluded.stored <= %(max_stored)s
     RETURNING version AS counted
 ),
+change AS (
+    {change}
+),
 inserted AS (
     INSERT INTO tasks (
         user_id, title, description, completed, completed_at, priority, due_at, due_all_day, tags,
-        version
+        created_at, updated_at, version
     )
     SELECT
         %(user_id)s, given.title, given.description, coalesce(given.completed, false),
-        CASE WHEN given.completed THEN now() END, coalesce(given.priority, 'none'),
-        given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), counted
+        CASE WHEN given.completed THEN moment END, coalesce(given.priority, 'none'),
+        given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), moment,
+        moment, counted
     FROM
-        counter,
+        change,
         jsonb_populate_recordset(NULL::tasks, %(tasks)s) WITH ORDINALITY AS given
     ORDER BY given.ordinality
     RETURNING {task_columns}
@@ -144,10 +156,13 @@ ORDER BY id;
 WITH counter AS (
     {counted_change}
 ),
+change AS (
+    {change}
+),
 updated AS (
     UPDATE tasks
     SET {updated_fields}
-    FROM {counter_and_moment}, {given}
+    FROM change, {given}
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
     RETURNING {task_columns}
 )
@@ -159,11 +174,14 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS ta
 WITH counter AS (
     {counted_change}
 ),
+change AS (
+    {change}
+),
 updated AS (
     UPDATE tasks
     SET {updated_fields}
     FROM
-        {counter_and_moment},
+        change,
         jsonb_to_recordset(%(changes)s) AS given (
             task_id bigint, expected bigint, sent text[], title text, description text,
             completed boolean, priority task_priority, due_at timestamptz, due_all_day boolean,
@@ -180,13 +198,16 @@ SELECT id, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task OR
 WITH counter AS (
     {counted_change}
 ),
+change AS (
+    {change}
+),
 updated AS (
     UPDATE tasks
     SET completed = NOT completed,
         completed_at = CASE WHEN NOT completed THEN {time_of_change} END,
         updated_at = {time_of_change},
         version = counted
-    FROM {counter_and_moment}
+    FROM change
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
     RETURNING {task_columns}
 )
@@ -197,12 +218,15 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS ta
 -- is not an expected one.
 WITH counter AS (
     {counted_change}
+),
+change AS (
+    {change}
 )
 UPDATE tasks
 SET deleted_at = {time_of_change},
     updated_at = {time_of_change},
     version = counted
-FROM {counter_and_moment}
+FROM change
 WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
 RETURNING version, id;
 
@@ -212,13 +236,16 @@ RETURNING version, id;
 WITH counter AS (
     {counted_change}
 ),
+change AS (
+    {change}
+),
 deleted AS (
     UPDATE tasks
     SET deleted_at = {time_of_change},
         updated_at = {time_of_change},
         version = counted
     FROM
-        {counter_and_moment},
+        change,
         jsonb_to_recordset(%(changes)s) AS given (task_id bigint, expected bigint)
     WHERE {is_changed}
     RETURNING id

@@ -33,12 +33,15 @@ WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL;
 WITH counter AS (
     {counted_change}
 ),
+change AS (
+    {change}
+),
 restored AS (
     UPDATE tasks
     SET deleted_at = NULL,
         updated_at = {time_of_change},
         version = counted
-    FROM {counter_and_moment}
+    FROM change
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL AND {is_expected}
     RETURNING {task_columns}
 )

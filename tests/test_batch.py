@@ -56,6 +56,17 @@ def test_every_kind_of_operation_is_done_and_answered_in_order(alice: User):
     assert results[1]["id"] < results[4]["id"]
 
 
+def test_tasks_that_one_batch_changes_get_one_time(alice: User):
+    created = done(alice, *[CREATE] * 5)
+    assert len({task["created_at"] for task in created}) == 1
+    patches = [{"op": "patch", "id": task["id"], "task": {"completed": True}} for task in created]
+    patched = done(alice, *patches)
+    assert len({task[name] for task in patched for name in ("updated_at", "completed_at")}) == 1
+    done(alice, *({"op": "delete", "id": task["id"]} for task in created))
+    trashed = alice.call("GET", "/api/alice/trash").json
+    assert len({task["deleted_at"] for task in trashed}) == 1
+
+
 def test_patch_in_a_batch_changes_what_a_patch_changes(alice: User):
     bodies = [{}, {"description": None, "due_at": None}, {"tags": None}, {"completed": True}]
     for body in bodies:

@@ -127,6 +127,18 @@ def test_twenty_toggles_at_once_lose_none(app: Flask, alice: User):
     assert alice.call("GET", task["id"]).json["completed"] is True
 
 
+def test_tasks_created_at_once_are_listed_in_the_order_of_their_times(app: Flask, alice: User):
+    def create(_: int) -> None:
+        user = User(app.test_client(), "alice")
+        for _ in range(5):
+            user.create()
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(create, range(20)))
+    times = [task["created_at"] for task in alice.all()]
+    assert times == sorted(set(times), reverse=True)
+
+
 def test_delete_answers_204_without_a_body_and_the_task_is_gone(alice: User):
     task = alice.create()
     response = alice.call("DELETE", task["id"])
