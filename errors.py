@@ -106,7 +106,8 @@ def error_body(
     if trail := CURRENT.get():
         details = (details or {}) | {"request_id": trail.request_id}
     body = {"error": code, "message": message or message_of(status)}
-    return json.dumps(body | ({"details": details} if details else {})).encode()
+    text = json.dumps(body | ({"details": details} if details else {}), ensure_ascii=False)
+    return text.encode(errors="replace")  # half a surrogate pair, which strict readers refuse
 
 
 def error_response(

@@ -4,7 +4,7 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
 from hashlib import sha256
 from io import BytesIO, TextIOWrapper
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo, available_timezones
 
-from icalendar import vDate, vDatetime, vText
+from icalendar import vDate, vDatetime, vDuration, vText
 from icalendar.parser import Contentline, Contentlines, Parameters, split_on_unescaped_comma
 from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
 from marshmallow import ValidationError
@@ -203,6 +203,8 @@ def fields_of(todo: Todo) -> dict[str, Any]:
                 fields[field] = convert(lines)
         except (LookupError, ValueError, OverflowError):
             raise ValidationError({field: [f"{name} is malformed."]}) from None
+    if "DUE" not in todo and (moment := end_of(todo)):  # RFC 5545, section 3.6.2
+        fields["due_at"] = moment.isoformat()
     fields.setdefault("completed", "COMPLETED" in todo)
     return fields
 
@@ -236,28 +238,50 @@ def is_completed(lines: list[Contentline]) -> bool:
 
 
 def due_of(lines: list[Contentline]) -> str:
-    _, params, value = lines[0].parts()
-    if not all(isinstance(params.get(name, ""), str) for name in ("TZID", MICROSECOND)):
+    return moment_of(lines).isoformat()
+
+
+def end_of(todo: Todo) -> date | None:
+    """Give DTSTART + DURATION, the other way to write DUE; None where either is missing.
+
+    Raises:
+        ValidationError: one of them cannot be understood.
+    """
+    if not {"DTSTART", "DURATION"} <= todo.keys():
+        return None
+    try:
+        length: timedelta = vDuration.from_ical(todo["DURATION"][0].parts()[2])
+        return moment_of(todo["DTSTART"]) + length
+    except (LookupError, ValueError, OverflowError):
+        raise ValidationError({"due_at": ["DTSTART or DURATION is malformed."]}) from None
+
+
+def moment_of(lines: list[Contentline]) -> date:
+    """Read a date, or a moment as one in UTC (RFC 5545, sections 3.3.4 and 3.3.5)."""
+    name, params, value = lines[0].parts()
+    if not all(isinstance(params.get(each, ""), str) for each in ("TZID", MICROSECOND)):
         raise ValueError("a list where one value is wanted")
     if len(value) == len("20261120"):
-        return str(vDate.from_ical(value).isoformat())
-    zone = zone_of(params["TZID"]) if "TZID" in params and not value.endswith("Z") else None
-    moment = vDatetime.from_ical(value, zone)
+        day: date = vDate.from_ical(value)
+        return day
+    is_local = "TZID" in params and not value.endswith("Z")
+    zone = zone_of(params["TZID"], name) if is_local else None
+    moment: datetime = vDatetime.from_ical(value, zone)
     if moment.tzinfo is None:
-        message = "Give DUE a TZID, or end it with Z: a local time without a zone is ambiguous."
+        message = f"Give {name} a TZID, or end it with Z: a local time without a zone is ambiguous."
         raise ValidationError({"due_at": [message]})
-    microsecond = int(params.get(MICROSECOND, 0))
-    return str(moment.astimezone(UTC).replace(microsecond=microsecond).isoformat())
+    return moment.astimezone(UTC).replace(microsecond=int(params.get(MICROSECOND, 0)))
 
 
-def zone_of(tzid: str) -> ZoneInfo:
+def zone_of(tzid: str, name: str) -> ZoneInfo:
     """Find a time zone by its name, by Microsoft's, or by a name with a vendor's prefix."""
     parts = tzid.split("/")
     names = [WINDOWS_TO_OLSON.get(tzid, ""), *("/".join(parts[-count:]) for count in (3, 2, 1))]
-    for name in names:
-        if name in zone_names():
-            return ZoneInfo(name)
-    raise ValidationError({"due_at": ["The time zone that DUE names is not known."]})
+    for each in names:
+        if each in zone_names():
+            return ZoneInfo(each)
+    message = f"The time zone that {name} names is none of IANA's or Microsoft's."
+    raise ValidationError({"due_at": [message]})
 
 
 @cache
@@ -273,4 +297,4 @@ CONVERTERS: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {
     "CATEGORIES": ("tags", tags_of),
     "STATUS": ("completed", is_completed),
 }
-READ = {"BEGIN", "END", "COMPLETED", *CONVERTERS}
+READ = {"BEGIN", "END", "COMPLETED", "DTSTART", "DURATION", *CONVERTERS}

@@ -71,6 +71,13 @@ def test_calendar_folded_within_a_character_is_imported(alice: User):
         ("COMPLETED:20261120T093000Z\r\nSTATUS:NEEDS-ACTION", {"completed": False}),
         ("CATEGORIES:a,b\\,c,a,\r\ncategories:A", {"tags": ["a", "b,c", "A"]}),
         ("DESCRIPTION;LANGUAGE=en:one\\ntwo\\, th\r\n ree", {"description": "one\ntwo, three"}),
+        (
+            "DTSTART;TZID=Europe/Berlin:20260720T093000\r\nDURATION:P1DT30M",
+            {"due_at": "2026-07-21T08:00:00+00:00"},
+        ),
+        ("DTSTART:20261120\r\nDURATION:P2W", {"due_at": "2026-12-04"}),
+        ("DTSTART:x\r\nDURATION:y\r\nDUE:20261120", {"due_at": "2026-11-20"}),
+        ("DURATION:PT1H", {}),
         ("DTSTART:whenever\r\nRRULE:FREQ=DAILY\r\nX_FOO:bar\r\nATTENDEE:", {}),
         ("BEGIN:VALARM\r\nDESCRIPTION:Ring\r\nEND:VALARM", {}),
         ("END:VTODO\r\nBEGIN:VEVENT\r\nSUMMARY:" + "x" * 200_000 + "\r\nEND:VEVENT"
