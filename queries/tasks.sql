@@ -23,7 +23,7 @@ RETURNING version AS counted
 
 -- fragment: change
 -- What a write's `counter` gave, and the time after its lock: so a user's times are in the order of
--- the versions. A WITH of its own: a subquery may run anew for each row, and give each another time.
+-- the versions. A WITH of its own, as a subquery may run anew for each row, with another time.
 SELECT counted, clock_timestamp() AS moment FROM counter
 
 -- fragment: time_of_change
