@@ -13,7 +13,7 @@ from io import BytesIO
 from flask import Flask, Request, Response, g
 from flask.typing import ResponseReturnValue
 
-from connection import Connection, Value
+from connection import Connection, Value, rows_of
 from database import Database
 from errors import RETRY_AFTER, ApiError, broken_rule
 from lean_flask import current_request
@@ -99,13 +99,13 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
         Replay: the request was done before; it has the answer.
         ApiError: 409 while another request holds the key, 422 where a different one had it.
     """
-    [(claimed, same, status, headers, body)] = db.fetch("try_idempotency_key", **key)
-    if status and same != b"t":
-        raise broken_rule({"Idempotency-Key": ["Must not be used for another request."]})
-    if status:
+    claim, kept = db.run_together(["try_idempotency_key", "select_idempotent_answer"], key)
+    for same, status, headers, body in rows_of(kept):
+        if same != b"t":
+            raise broken_rule({"Idempotency-Key": ["Must not be used for another request."]})
         replayed = json.loads(headers) | {"Idempotency-Replayed": "true"}
         raise Replay(Response(body, int(status), replayed))
-    if claimed != b"t":
+    if rows_of(claim) != [(b"t",)]:
         raise key_in_use()
 
 

@@ -1,20 +1,17 @@
 -- name: try_idempotency_key
--- Claims a user's key until the transaction ends; false where another transaction has it. Also
--- returns what is kept under the key: whether for the same request, and its answer; else NULLs.
-WITH claim AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext(%(user_id)s), hashtext(%(key)s)) AS is_claimed
-)
-SELECT is_claimed, fingerprint = %(fingerprint)s, status, headers, body
-FROM claim
-LEFT JOIN (
-    SELECT fingerprint, status, headers, body
-    FROM idempotency_keys
-    WHERE user_id = %(user_id)s AND key = %(key)s AND expires_at > now()
-) AS kept ON true;
+-- Claims a user's key until the transaction ends; false where another transaction has it.
+SELECT pg_try_advisory_xact_lock(hashtext(%(user_id)s), hashtext(%(key)s));
+
+-- name: select_idempotent_answer
+-- What is kept under a key: whether for the same request, and its answer. In a statement after the
+-- claim, whose snapshot has what the last holder of the key committed.
+SELECT fingerprint = %(fingerprint)s, status, headers, body
+FROM idempotency_keys
+WHERE user_id = %(user_id)s AND key = %(key)s AND expires_at > now();
 
 -- name: insert_idempotent_answer
--- Keeps an answer for 24 hours, in place of an expired one. No row where the key has been used
--- since: another transaction may have committed between the claim's snapshot and its lock.
+-- Keeps an answer for 24 hours, in place of an expired one. No row where there is one that has not
+-- expired: it is never replaced.
 INSERT INTO idempotency_keys AS kept (
     user_id, key, fingerprint, status, headers, body, created_at, expires_at
 )

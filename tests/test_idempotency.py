@@ -85,6 +85,26 @@ def test_hundred_repeats_half_of_them_at_once_make_one_task(app: Flask, alice: U
     assert alice.all() == [done[0].json]
 
 
+@pytest.mark.no_cover
+def test_repeat_of_a_change_that_is_done_is_never_refused(app: Flask, alice: User):
+    """However shortly before, another repeat has committed what If-Match no longer matches."""
+    task, barrier = alice.create(), Barrier(8, timeout=10)
+
+    def change(number: int) -> None:
+        user = User(app.test_client(), "alice")
+        for version in range(task["version"], task["version"] + 40):
+            headers = {"Idempotency-Key": str(version), "If-Match": f'"{version}"'}
+            barrier.wait()
+            while (answer := user.call("PATCH", task["id"], json={}, headers=headers)).json.get(
+                "error"
+            ) == "conflict":
+                pass
+            assert answer.status_code == 200, answer.text
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(change, range(8)))
+
+
 @contextmanager
 def counter_locked(postgresql: psycopg.Connection) -> Iterator[Callable[[], bool]]:
     """Block everybody's writes; yield the function that tells whether one waits for us."""
