@@ -100,6 +100,9 @@ class Connection(psycopg.Connection[Any]):
         self.made_at = monotonic()
         self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
         self._prepared_names: set[str] = set()
+        self.on_answer: Callable[[], None] = lambda: (
+            None
+        )  # called after each statement that is done
         asked = {option.keyword: option.val for option in self.pgconn.info}
         self._has_to_write = asked.get(b"target_session_attrs") in {b"read-write", b"primary"}
         self._await_reply = waiter(self.pgconn.socket)
@@ -117,14 +120,15 @@ class Connection(psycopg.Connection[Any]):
     def run_together(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         """Run named statements in one round trip, a user's in one transaction; raises as `run`."""
         trail = CURRENT.get()
-        if trail is None:
-            return self._run(names, values)
         started = perf_counter()
         try:
-            return self._run(names, values)
+            results = self._run(names, values)
         finally:
-            trail.runs.append(Run(names[-1], started, perf_counter() - started))
-            trail.backend_pid = self.pgconn.backend_pid
+            if trail:
+                trail.runs.append(Run(names[-1], started, perf_counter() - started))
+                trail.backend_pid = self.pgconn.backend_pid
+        self.on_answer()
+        return results
 
     def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         deadline = monotonic() + self.reply_timeout

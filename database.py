@@ -149,19 +149,22 @@ class Database:
             except psycopg.Error as error:
                 self._note_failure(connection, error)
                 raise
-            else:
-                self._answered_at = monotonic()
             finally:
                 self._pool.putconn(connection)
         finally:
             if place is not None:
                 self._shares.give_back(place)
 
+    def _note_answer(self) -> None:
+        self._answered_at = monotonic()
+
     def _note_failure(self, connection: Connection, error: psycopg.Error) -> None:
         if connection.closed:
             self._suspect = True
         elif error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it
             self._discard(connection)
+        elif error.diag.severity_nonlocalized == "ERROR":  # of a server that works; FATAL ends it
+            self._note_answer()
 
     def _take_place(self) -> Place | None:
         """Take a place in the share of the request's user; None outside a user's request."""
@@ -175,6 +178,7 @@ class Database:
 
     def _take(self) -> Connection:
         """Take a connection from the pool, replacing those whose server has gone."""
+        asked_at = monotonic()
         if self._pool.closed:
             self._pool.open()
         if self._suspect:
@@ -183,7 +187,7 @@ class Database:
             try:
                 connection = self._wait_for_connection()
             except PoolTimeout:
-                if monotonic() - self._answered_at <= POOL_TIMEOUT:
+                if self._answered_at >= asked_at:
                     raise DatabaseBusy("no connection was free in time") from None
                 self._suspect = True
                 raise DatabaseUnavailable("no connection was free, and none answers") from None
@@ -279,6 +283,7 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         connection.reply_timeout = self._reply_timeout
+        connection.on_answer = self._note_answer
         pid = connection.pgconn.backend_pid
         if not connection.fetch("set_timeouts", backend_pid=pid, **self._timeouts):
             connection.timeouts = self._timeouts

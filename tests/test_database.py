@@ -38,17 +38,17 @@ def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.Mo
     assert connection.reply_timeout == 5 + database.REPLY_MARGIN
 
 
-def test_pool_that_is_used_up_is_busy_where_a_connection_has_just_answered(
+def test_pool_that_is_used_up_is_busy_where_a_connection_answers_meanwhile(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ):
     def give_none() -> None:
+        connection.fetch("select_version", user_id="alice")
         raise PoolTimeout
 
     with db.connection() as connection:
-        connection.fetch("select_version", user_id="alice")
-    monkeypatch.setattr(db._pool, "getconn", give_none)
-    with pytest.raises(DatabaseBusy):
-        insert(db)
+        monkeypatch.setattr(db._pool, "getconn", give_none)
+        with pytest.raises(DatabaseBusy):
+            insert(db)
 
 
 def test_requests_on_a_suspect_server_await_the_answer_of_the_one_that_asks(
