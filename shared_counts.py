@@ -59,9 +59,6 @@ class SharedCounts:
         try:
             connection.send_command("EVAL", COUNT, 1, f"tasks:{key}", seconds, amount)
             used: int = connection.read_response()
-        except BaseException:
-            connection.disconnect()  # a late reply would be taken for the next one's
-            raise
         finally:
             self._pool.release(connection)
         return used

@@ -1,13 +1,14 @@
 """Idempotency-Keys: their form, whose they are, which request they stand for, and their end."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 from flask import Flask
 from idempotent import KEY, MILK, assert_replayed, post
-from processes import as_url, manage_here
+from processes import as_url, manage_here, wait_until
 from psycopg.conninfo import make_conninfo
 from support import User, assert_error, settings_for
 
@@ -123,6 +124,20 @@ def test_purge_deletes_the_expired_keys_of_all_users_in_steps(
     assert purge.purge_idempotency_keys(owner) == 0
     assert_replayed(post(alice), first)
     assert len(bob.all()) == 3
+
+
+def test_purge_keeps_an_expired_key_that_is_used_again_meanwhile(
+    alice: User, owner: Database, postgresql: psycopg.Connection
+):
+    post(alice)
+    expire(postgresql)
+    postgresql.execute("UPDATE idempotency_keys SET expires_at = now() + interval '1 hour'")
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+    with ThreadPoolExecutor(1) as thread:
+        purging = thread.submit(purge.purge_idempotency_keys, owner)
+        wait_until(lambda: postgresql.execute(waiting).fetchall())
+        postgresql.commit()
+        assert purging.result() == 0
 
 
 def test_user_of_whom_too_much_is_kept_gets_429_with_a_key_and_nothing_is_done(
