@@ -100,9 +100,7 @@ class Connection(psycopg.Connection[Any]):
         self.made_at = monotonic()
         self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
         self._prepared_names: set[str] = set()
-        self.on_answer: Callable[[], None] = lambda: (
-            None
-        )  # called after each statement that is done
+        self.on_answer: Callable[[], None] = lambda: None  # the pool notes that the server works
         asked = {option.keyword: option.val for option in self.pgconn.info}
         self._has_to_write = asked.get(b"target_session_attrs") in {b"read-write", b"primary"}
         self._await_reply = waiter(self.pgconn.socket)

@@ -99,13 +99,13 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
         Replay: the request was done before; it has the answer.
         ApiError: 409 while another request holds the key, 422 where a different one had it.
     """
-    claim, kept = db.run_together(["try_idempotency_key", "select_idempotent_answer"], key)
+    claimed, kept = db.run_together(["try_idempotency_key", "select_idempotent_answer"], key)
     for same, status, headers, body in rows_of(kept):
         if same != b"t":
             raise broken_rule({"Idempotency-Key": ["Must not be used for another request."]})
         replayed = json.loads(headers) | {"Idempotency-Replayed": "true"}
         raise Replay(Response(body, int(status), replayed))
-    if rows_of(claim) != [(b"t",)]:
+    if rows_of(claimed) != [(b"t",)]:
         raise key_in_use()
 
 

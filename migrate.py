@@ -115,11 +115,7 @@ def require_migrated(settings: Settings) -> None:
         found = [WRONG_ADDRESS.search(attempt) for attempt in attempts]
         if (wrong := found[0]) and all(found):  # else another host may come up
             is_role = wrong[0].startswith(("role", "password"))
-            hint = (
-                " `make migrate` creates a missing role, and changes no password."
-                if is_role
-                else ""
-            )
+            hint = " `make migrate` creates a missing role, changes no password." if is_role else ""
             raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.{hint}") from None
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
 

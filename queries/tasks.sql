@@ -23,7 +23,7 @@ RETURNING version AS counted
 
 -- fragment: change
 -- What a write's `counter` gave, and the time after its lock: so a user's times are in the order of
--- the versions. A WITH of its own, as a subquery may run anew for each row, with another time.
+-- the versions, if the clock is. A WITH of its own: a subquery may run for each row, and so differ.
 SELECT counted, clock_timestamp() AS moment FROM counter
 
 -- fragment: time_of_change
