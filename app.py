@@ -4,6 +4,9 @@ from flask import Flask
 
 from auth import require_owner
 from blueprints import batch, changes, docs, health, tasks, transfer, trash
+from capacity.overload import queue_requests
+from capacity.rate_limits import RateLimits
+from capacity.transfer_limits import bound_transfers
 from config import VERSION, Settings
 from content_encoding import compress_answers
 from converters import TaskIdConverter, UserIdConverter, describe_task_id, describe_user_id
@@ -12,12 +15,9 @@ from errors import register_error_handlers
 from headers import add_headers
 from idempotency import keep_answers
 from lean_flask import LeanFlask
-from observe import observe
+from observability.observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
-from overload import queue_requests
-from rate_limits import RateLimits
 from replicas import Reader
-from transfer_limits import bound_transfers
 
 
 def create_app(settings: Settings) -> Flask:

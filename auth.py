@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import jwt
 from flask import Flask
 
+from capacity.rate_limits import RateLimits, caller_at
 from config import Settings
 from converters import LONGEST_USER_ID
 from errors import ApiError
 from field_types import UNSTORABLE
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from lean_flask import current_request
-from rate_limits import RateLimits, caller_at
+from observability.trail import CURRENT
 from strict_json import parse_json
-from trail import CURRENT
 
 PUBLIC_ENDPOINTS = frozenset(
     {

@@ -13,8 +13,8 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
+from observability.trail import CURRENT, Run
 from statements import QUERIES, Query
-from trail import CURRENT, Run
 
 CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes some to wake up
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that sends nothing, not even a timeout's error

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from flask import Flask, Response
 from flask_compress import Compress, DictCache
 
+from capacity.turns import in_turns
 from lean_flask import current_request
-from turns import in_turns
 
 ALGORITHMS = ["zstd", "br", "gzip"]  # by their cost per saved byte
 STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli buffers megabytes before it writes

@@ -12,10 +12,10 @@ from typing import Literal
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from capacity.shares import Place, Shares
 from config import Settings
 from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
-from shares import Place, Shares
-from trail import CURRENT, tell
+from observability.trail import CURRENT, tell
 
 log = logging.getLogger(__name__)
 

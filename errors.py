@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from database import DatabaseUnavailable, status_of
 from field_types import ResponseSchema
-from trail import CURRENT, blame
+from observability.trail import CURRENT, blame
 
 CODE_OF_STATUS = {
     400: "bad_request",

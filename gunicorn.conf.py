@@ -19,16 +19,14 @@ import gunicorn.http.unreader  # type: ignore[import-untyped]
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
 
-import metrics_server
-import plain_requests
-import responses
-import worker
 from config import ConfigError
 from cors import cors_headers
 from errors import ApiError, error_body
 from headers import ERROR_HEADERS
-from observe import finish
-from trail import CURRENT, Trail
+from observability import metrics_server
+from observability.observe import finish
+from observability.trail import CURRENT, Trail
+from server import plain_requests, responses, worker
 
 try:
     settings = worker.load_settings()
@@ -80,7 +78,7 @@ def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
     if reader := ended.wsgi.extensions["reader"]:
         reader.close()
     if settings.otel_exporter_otlp_endpoint:
-        import traces
+        from observability import traces
 
         traces.stop()
 
@@ -93,7 +91,7 @@ def on_starting(server):  # type: ignore[no-untyped-def]
 def post_worker_init(started):  # type: ignore[no-untyped-def]
     gunicorn.util.write_error = partial(write_error, started.wsgi.extensions["reports"])
     if settings.metrics_port:
-        import metrics
+        from observability import metrics
 
         metrics.watch_pool(started.wsgi.extensions["database"])
 

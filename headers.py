@@ -9,9 +9,9 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from capacity.rate_limits import HEADERS_KEY
 from config import Settings
 from cors import cors_headers, is_preflight
-from rate_limits import HEADERS_KEY
 
 COMMON = [
     ("Vary", "Origin, Accept-Encoding"),

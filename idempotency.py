@@ -13,13 +13,13 @@ from io import BytesIO
 from flask import Flask, Request, Response, g
 from flask.typing import ResponseReturnValue
 
+from capacity.rate_limits import Limit
 from connection import Connection, Value, rows_of
 from database import Database
 from errors import RETRY_AFTER, ApiError, broken_rule
 from lean_flask import current_request
-from rate_limits import Limit
+from observability.trail import telling_at_the_end
 from request_bodies import read_body
-from trail import telling_at_the_end
 
 KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
 HEADER = "HTTP_IDEMPOTENCY_KEY"

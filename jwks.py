@@ -21,9 +21,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from capacity.turns import PAUSE
+from observability.trail import tell
 from strict_json import parse_json
-from trail import tell
-from turns import PAUSE
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from config import PROJECT, CommandError, Settings, parse, read_environ, require
 from database import Database, DatabaseUnavailable
 from serving import make_token, on_stop, serve
 
+DEVELOPMENT_FOLDER = PROJECT / "development"  # the image is without it
 DATA_FOLDER = PROJECT / ".data"
 DATABASE_FOLDER = DATA_FOLDER / "postgres"
 SECRET_FILE = DATA_FOLDER / "secret"
@@ -62,12 +63,9 @@ def commands() -> None:
 
 def own_postgres() -> ModuleType:
     """Import what runs a local server; where a database is given, it is not needed."""
-    try:
-        return import_module("embedded")
-    except ModuleNotFoundError as error:
-        if error.name != "embedded":
-            raise
-        raise CommandError("Set DATABASE_URL: there is no PostgreSQL of its own here.") from None
+    if not DEVELOPMENT_FOLDER.exists():
+        raise CommandError("Set DATABASE_URL: there is no PostgreSQL of its own here.")
+    return import_module("development.embedded")
 
 
 @contextmanager
@@ -236,12 +234,10 @@ def schema() -> None:
 @commands.command()
 def docs() -> None:
     """Write openapi.json, .env.example and the README's table of settings."""
-    try:
-        import generated  # only here: it builds the whole application
-    except ModuleNotFoundError as error:
-        if error.name != "generated":
-            raise
-        raise CommandError("The image has no files to generate: run it in the sources.") from None
+    if not DEVELOPMENT_FOLDER.exists():
+        raise CommandError("The image has no files to generate: run it in the sources.")
+    from development import generated  # only here: it builds the whole application
+
     for path, text in generated.files().items():
         path.write_text(text)
 

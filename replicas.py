@@ -11,8 +11,8 @@ import psycopg
 from config import Settings
 from connection import Row, Value, rows_of
 from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
+from observability.trail import tell
 from statements import QUERIES
-from trail import tell
 
 log = logging.getLogger(__name__)
 

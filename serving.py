@@ -40,7 +40,7 @@ def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None 
     if wait_until_live(settings, gunicorn):
         click.echo(banner(settings))
     if embedded_on:
-        import embedded  # only here: a given database needs none
+        from development import embedded  # only here: a given database needs none
 
         while gunicorn.poll() is None:
             if embedded.has_ended(embedded_on):

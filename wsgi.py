@@ -2,8 +2,8 @@
 
 from app import create_app
 from config import Settings
-from logs import set_up_logging
 from migrate import require_migrated
+from observability.logs import set_up_logging
 
 settings = Settings.load()
 set_up_logging(settings)

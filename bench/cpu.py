@@ -22,7 +22,7 @@ from bench.postgres import Connection, api_url, connect, fill, query
 from bench.traffic import OPERATIONS, ORIGIN, RATE_LIMIT, SECRET, STATUSES, Request, Traffic
 from blueprints.tasks import parameters_of
 from config import Settings
-from logs import set_up_logging
+from observability.logs import set_up_logging
 from statements import QUERIES
 
 USERS = 10_000

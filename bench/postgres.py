@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-import embedded
 import roles
+from development import embedded
 
 PROJECT = Path(__file__).parent.parent
 QUERIES = Path(__file__).parent / "queries"

@@ -14,6 +14,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
+from capacity.transfer_limits import LARGE, await_receiver
 from conditions import WRITES, expected_versions
 from connection import Connection
 from database import Database
@@ -23,7 +24,6 @@ from lean_flask import BytesResponse, current_request
 from replicas import Reader
 from request_bodies import read_body, refuse_other_types, too_large
 from strict_json import parse_json
-from transfer_limits import LARGE, await_receiver
 
 
 def pool() -> Database:

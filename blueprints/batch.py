@@ -21,8 +21,8 @@ from field_types import (
     StrictInteger,
     StrictSchema,
 )
+from observability.trail import tell
 from schemas import Task, TaskCreate, TaskPatch
-from trail import tell
 
 MOST_OPERATIONS = 100
 

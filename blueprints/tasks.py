@@ -12,9 +12,9 @@ from conditions import expected_versions, is_fresh
 from connection import Value
 from errors import ApiError
 from lean_flask import current_request
+from observability.trail import tell
 from request_bodies import MERGE_PATCH
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
-from trail import tell
 
 LOCATION = {
     "Location": {

@@ -11,27 +11,25 @@ from typing import IO, Any
 from flask import Response, current_app, request
 from marshmallow import ValidationError, fields
 
-import transfer_calendar
-import transfer_csv
-import transfer_json
 from blueprints import UserBlueprint, database, heeds, json_response, transaction
 from blueprints.tasks import too_many_tasks
+from capacity.transfer_limits import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
+from capacity.turns import in_turns
 from connection import Connection, Value
 from database import Database
 from errors import ApiError, broken_rule, first_fault
 from field_types import ResponseSchema
+from formats import calendar_file, csv_file, json_file
+from observability.trail import tell
 from replicas import Reader
 from request_bodies import read_body, read_part, refuse_encoded
 from schemas import Task, TaskImport
-from trail import tell
-from transfer_limits import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
-from turns import in_turns
 
-# Each has NAME, FILE_NAME, CONTENT_TYPE, write, read, fields_of; the first is for who accepts any.
+# The first is for who accepts any.
 FORMATS: dict[str, ModuleType] = {
-    "application/json": transfer_json,
-    "text/csv": transfer_csv,
-    "text/calendar": transfer_calendar,
+    "application/json": json_file,
+    "text/csv": csv_file,
+    "text/calendar": calendar_file,
 }
 LIST_OF_FORMATS = "application/json, text/csv or text/calendar"
 STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit

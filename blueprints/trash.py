@@ -15,10 +15,10 @@ from blueprints import (
 )
 from blueprints.paging import LARGEST_PAGE, LINK, PageArguments, position_field
 from blueprints.tasks import ETAG, task_response, write_task
+from capacity.rate_limits import Limit, RateLimits
 from converters import LARGEST_ID
 from positions import END, Position, write_position
 from purge import purge_trash
-from rate_limits import Limit, RateLimits
 from schemas import Task, TrashedTask
 
 

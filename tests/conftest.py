@@ -33,9 +33,9 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from support import API_ROLE, SET, Lines, User, app_for, listening, settings_for
 
-import embedded
-from audit import Auditor
 from database import Database, DatabaseUnavailable
+from development import embedded
+from observability.audit import Auditor
 
 SERVER_SETTINGS = ["fsync=off", "full_page_writes=off", "max_wal_size=64MB"]
 MEMORY = Path("/dev/shm")

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from embedded import EmbeddedError
+from development.embedded import EmbeddedError
 
 FAST = ("fsync=off",)
 AS_ROOT = os.geteuid() == 0

@@ -23,11 +23,11 @@ from support import app_for, settings_for, without_audit
 from werkzeug.test import TestResponse
 
 from auth import require_owner
+from capacity.rate_limits import RateLimits
 from errors import register_error_handlers
 from headers import add_headers
 from lean_flask import LeanFlask
-from observe import observe
-from rate_limits import RateLimits
+from observability.observe import observe
 
 JWKS_PATH = "/api/auth/jwks"
 LACKS_KEY = "The token is signed with a key that its issuer does not publish."

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import psycopg
 
-import embedded
 import migrate
+from development import embedded
 
 FILES = sorted(migrate.MIGRATIONS_FOLDER.glob("*.sql"))
 UP, DOWN = "-- migrate:up", "-- migrate:down"

@@ -18,9 +18,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.executors import NoopExecutor
 from support import API_ROLE
 
-import embedded
 import migrate
 import roles
+from development import embedded
 
 # Those that are killed leave no shared memory outside their folder.
 SETTINGS = ("fsync=off", "max_connections=24", "dynamic_shared_memory_type=mmap")

@@ -13,8 +13,8 @@ from issuer import Issuer, make_key
 from processes import as_url, manage_here, wait_until
 from support import NoThread, User, assert_error, audit_entries, settings_for
 
-import trail
 from app import create_app
+from observability import trail
 from statements import QUERIES
 
 ID = {"X-Request-Id": "the-request"}
@@ -148,7 +148,7 @@ def test_entry_for_which_there_is_no_thread_is_written_with_the_next(
 ):
     app = create_app(settings_for(database_url))
     with monkeypatch.context() as patch:
-        patch.setattr("audit.Thread", NoThread)
+        patch.setattr("observability.audit.Thread", NoThread)
         assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
     assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
     app.extensions["auditor"].close(10)
@@ -161,7 +161,7 @@ def test_entries_wait_for_a_database_that_is_away(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr("audit.PAUSE", 0.01)
+    monkeypatch.setattr("observability.audit.PAUSE", 0.01)
     app = create_app(settings_for("postgresql://localhost:1/nowhere"))
     auditor = app.extensions["auditor"]
     assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
@@ -182,7 +182,7 @@ def test_entries_beyond_those_that_may_wait_fail_no_request(
 ):
     told: list[tuple[str, str, int]] = []
     monkeypatch.setattr(trail, "LISTENERS", [lambda *event: told.append(event)])
-    monkeypatch.setattr("audit.MOST_WAITING", 1)
+    monkeypatch.setattr("observability.audit.MOST_WAITING", 1)
     app = create_app(settings_for("postgresql://"))
     app.extensions["auditor"]._writer = Thread()  # which writes none
     for _ in range(2):

@@ -10,8 +10,8 @@ from flask import Flask
 from listing import Copy, ids
 from support import User, assert_error
 
-import generated
 from config import PROJECT
+from development import generated
 from schemas import ChangedTask, Changes, DeletedTask, Task
 
 

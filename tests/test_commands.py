@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import jwt
@@ -11,16 +10,16 @@ from processes import free_port, manage_here
 from support import SECRET
 
 import config
-import generated
 import serving
 from config import SETTINGS
+from development import generated
 
 
 @pytest.mark.parametrize("command", ["run", "migrate", "purge"])
 def test_where_no_server_is_brought_along_an_address_is_asked_for(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(sys.modules, "embedded", None)  # as in the container image
+    monkeypatch.setattr("manage.DEVELOPMENT_FOLDER", tmp_path / "none")  # as in the image
     code, [line] = manage_here(monkeypatch, tmp_path, command, API_PORT=free_port())
     assert code == 1
     assert line.startswith("Error: Set DATABASE_URL: ")
@@ -54,7 +53,7 @@ def test_command_token_for_nobody_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_command_docs_says_that_the_image_has_no_files_to_generate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(sys.modules, "generated", None)
+    monkeypatch.setattr("manage.DEVELOPMENT_FOLDER", tmp_path / "none")
     code, [line] = manage_here(monkeypatch, tmp_path, "docs")
     assert code == 1
     assert line.startswith("Error: ")
@@ -63,7 +62,7 @@ def test_command_docs_says_that_the_image_has_no_files_to_generate(
 def test_command_docs_writes_the_generated_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     written = {tmp_path / file.name: text for file, text in generated.files().items()}
     assert len(written) == 3
-    monkeypatch.setattr("generated.files", lambda: written)
+    monkeypatch.setattr("development.generated.files", lambda: written)
     assert manage_here(monkeypatch, tmp_path, "docs") == (0, [])
     assert all(file.read_text() == text for file, text in written.items())
 

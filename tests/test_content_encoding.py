@@ -227,8 +227,8 @@ def test_long_list_is_compressed_in_turns(
     alice: User, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ):
     pauses: list[float] = []
-    monkeypatch.setattr("turns.sleep", pauses.append)
-    monkeypatch.setattr("turns.TURN", 0)
+    monkeypatch.setattr("capacity.turns.sleep", pauses.append)
+    monkeypatch.setattr("capacity.turns.TURN", 0)
     for number in range(40):
         alice.create(description=chr(0x4E00 + number) * 5000)
     plain = alice.call("GET")

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import MODULES
 
-import generated
 from blueprints.paging import LARGEST_PAGE
 from blueprints.transfer import MOST_FAULTS
 from config import PROJECT, SETTINGS
+from development import generated
 from schemas import Task
 
 OPENAPI = json.loads(generated.openapi())
@@ -31,8 +32,7 @@ def test_setting_stands_in_the_readme_and_the_example(name: str):
 # Better Auth's are read in config.py alone, which makes the issuer, audience and key set of them.
 @pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"better_auth_url", "jwks_url"}))
 def test_setting_is_read_outside_of_config(name: str):
-    files = {*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")} - {PROJECT / "config.py"}
-    texts = [path.read_text() for path in files]
+    texts = [path.read_text() for path in MODULES if path.name != "config.py"]
     assert any(re.search(rf"""[."]{name}\b""", text) for text in texts), "nothing reads it"
 
 
@@ -54,7 +54,7 @@ def test_environment_is_read_in_config_alone():
     # The others pass it on to programs that we start, or read what is gunicorn's or a library's.
     readers = {"config.py", "metrics_server.py", "plain_requests.py"}
     readers |= {"migrate.py", "postgres_programs.py"}
-    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")]:
+    for path in MODULES:
         if path.name not in readers:
             assert "os.environ" not in path.read_text(), path
             assert "getenv" not in path.read_text(), path
@@ -98,13 +98,15 @@ def test_every_file_that_the_readme_names_exists():
 
 
 def test_every_module_stands_in_the_readme():
-    for path in PROJECT.glob("*.py"):
-        assert path.name in README or path.name == "wsgi.py", path.name
+    for path in MODULES:
+        if path.parent.name != "blueprints":
+            assert path.name in README, path
 
 
 def test_no_module_hides_one_of_pythons_own():
     later = {"annotationlib", "compression", "profiling"}  # new in 3.14 and 3.15
-    assert not {path.stem for path in PROJECT.glob("*.py")} & (sys.stdlib_module_names | later)
+    names = {path.relative_to(PROJECT).with_suffix("").parts[0] for path in MODULES}
+    assert not names & (sys.stdlib_module_names | later)
 
 
 def test_changelog_knows_the_newest_migration():
@@ -113,7 +115,7 @@ def test_changelog_knows_the_newest_migration():
 
 
 def test_every_document_that_the_code_names_exists():
-    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("blueprints/*.py")]:
+    for path in MODULES:
         for name in re.findall(r"docs/decisions/[\w-]+(?:\.md)?", path.read_text()):
             assert (PROJECT / name).is_file(), (path, name)
 
@@ -160,3 +162,9 @@ def test_number_in_a_description_is_that_of_the_code(operation: str, number: str
         if isinstance(each, dict) and each.get("operationId") == operation
     ]
     assert number in description
+
+
+def test_image_has_every_folder_but_the_one_for_development():
+    folders = {path.parent.name for path in MODULES} - {PROJECT.name} | {"migrations", "queries"}
+    ignored = (PROJECT / ".dockerignore").read_text().split()
+    assert {name for name in folders if f"!{name}" not in ignored} == {"development"}

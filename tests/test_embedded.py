@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from embedding import line_of
 
-import embedded
-from embedded import EmbeddedError, running
+from development import embedded
+from development.embedded import EmbeddedError, running
 
 
 def test_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path):

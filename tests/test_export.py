@@ -9,7 +9,7 @@ import pytest
 from support import User, assert_error
 from transfers import DEFAULTS, EACH_FORMAT, LONG, bring, export, send
 
-import transfer_csv
+from formats import csv_file
 
 
 def test_export_is_in_the_order_of_creation_over_many_pages(alice: User):
@@ -100,4 +100,4 @@ def test_csv_begins_with_the_mark_by_which_a_spreadsheet_knows_utf_8(alice: User
 
 @pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\ufeff"])
 def test_formula_behind_blanks_is_defused_too(blank: str):
-    assert transfer_csv.defuse(f"{blank}=1+1") == f"'{blank}=1+1"
+    assert csv_file.defuse(f"{blank}=1+1") == f"'{blank}=1+1"

@@ -15,10 +15,8 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import plain_requests
-import responses
-import worker
-from plain_requests import PlainParser, PlainRequest
+from server import plain_requests, responses, worker
+from server.plain_requests import PlainParser, PlainRequest
 
 CONFIG = Config()
 PEER, HERE = ("192.0.2.1", 54321), ("127.0.0.1", 8000)

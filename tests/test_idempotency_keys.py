@@ -14,8 +14,8 @@ from support import User, assert_error, settings_for
 
 import idempotency
 import purge
+from capacity.rate_limits import Limit
 from database import Database
-from rate_limits import Limit
 
 # Their form and their owners
 

@@ -10,8 +10,8 @@ from issuer import Issuer, answer_with, ask
 from support import Lines, User, settings_for, token_for
 
 from app import create_app
-from observe import cause_of
-from transfer_limits import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+from observability.observe import cause_of
 
 
 def test_probe_that_fails_is_a_line_with_its_cause(
@@ -84,7 +84,7 @@ def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
 def test_import_that_has_no_place_is_a_line_with_its_cause(
     app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("transfer_limits.PATIENCE", 0.05)
+    monkeypatch.setattr("capacity.transfer_limits.PATIENCE", 0.05)
     senders, slots = app.extensions["senders"], app.extensions["import_slots"]
     sends = senders.take("alice", 0)
     alice.call("POST", "import", json=[])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logs import LineHandler
+from observability.logs import LineHandler
 
 
 def test_log_that_nobody_reads_any_more_fails_no_request():

@@ -12,8 +12,8 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 from support import PARENT, TRACE, Lines, User, app_for, assert_error, listening
 
-from observe import BrokenOff, fields_of, line_of_success, request_log
-from trail import CURRENT, Run, Trail
+from observability.observe import BrokenOff, fields_of, line_of_success, request_log
+from observability.trail import CURRENT, Run, Trail
 
 SECRETS = ["Buy milk", "private=1", "Bearer", "eyJ"]
 
@@ -156,7 +156,7 @@ def test_line_that_tells_more_than_a_success_is_not_written_the_short_way(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, status: int, fault: Any, is_short: bool
 ):
     written: list[str] = []
-    monkeypatch.setattr("observe.line_writer", lambda: written.append)
+    monkeypatch.setattr("observability.observe.line_writer", lambda: written.append)
     trail = Trail({"REQUEST_METHOD": "GET"})
     trail.status, trail.route, trail.size = status, "/livezz", 0
     for name, value in fault.items():

@@ -14,12 +14,11 @@ from issuer import Issuer, ask
 from processes import free_port
 from support import SECRET, User, assert_error
 
-import metrics_server
-import trail
+from capacity.rate_limits import Limit
 from config import PROJECT, ConfigError, Settings
 from database import DatabaseUnavailable
 from errors import ApiError
-from rate_limits import Limit
+from observability import metrics_server, trail
 
 OPERATIONS = (PROJECT / "docs/operations.md").read_text()
 RULES = yaml.safe_load((PROJECT / "ops/alerts.yml").read_text())["groups"][0]["rules"]
@@ -121,7 +120,7 @@ def test_fetch_of_the_issuers_keys_is_counted(
 
 def exported() -> set[str]:
     """The names as Prometheus sees them, from the source: importing it would need its folder."""
-    source = (PROJECT / "metrics.py").read_text()
+    source = (PROJECT / "observability/metrics.py").read_text()
     kinds = re.findall(r"= (\w+)\(\s*\"(tasks_\w+)\"", source)
     endings = {"Histogram": ["_bucket", "_count", "_sum"], "Counter": [""], "Gauge": [""]}
     return {name + ending for kind, name in kinds for ending in endings[kind]}

@@ -46,7 +46,7 @@ def test_those_in_line_are_served_once_there_is_room(narrow: Flask):
 
 
 def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("overload.PATIENCE", 0.1)
+    monkeypatch.setattr("capacity.overload.PATIENCE", 0.1)
     with ThreadPoolExecutor(REQUESTS) as pool, narrow.extensions["database"].connection():
         answers = is_crowded_while_all_ask(narrow, pool)
         preflight = narrow.test_client().options("/api/alice/tasks", headers=PREFLIGHT)
@@ -58,7 +58,7 @@ def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.Monk
 def test_refusal_is_a_line_with_its_cause(
     narrow: Flask, monkeypatch: pytest.MonkeyPatch, lines: Lines
 ):
-    monkeypatch.setattr("overload.PATIENCE", 0)
+    monkeypatch.setattr("capacity.overload.PATIENCE", 0)
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
     assert ask(narrow, 0) == 503
     assert lines()[-1]["cause"] == "Overloaded: there was no room"
@@ -67,7 +67,7 @@ def test_refusal_is_a_line_with_its_cause(
 def test_of_those_whose_turn_comes_too_late_one_in_four_is_refused(
     narrow: Flask, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("overload.PATIENCE", 0)
+    monkeypatch.setattr("capacity.overload.PATIENCE", 0)
     crowded = cycle([True, False])  # when a request comes, and when it is its turn
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", crowded.__next__)
     assert [ask(narrow, number) for number in range(8)] == [503, 200, 200, 200] * 2
@@ -76,7 +76,7 @@ def test_of_those_whose_turn_comes_too_late_one_in_four_is_refused(
 def test_refusals_of_one_second_are_one_line_in_the_log(
     narrow: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("overload.PATIENCE", 0)
+    monkeypatch.setattr("capacity.overload.PATIENCE", 0)
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
     assert [ask(narrow, number) for number in range(3)] == [503] * 3
     assert len([line for line in caplog.messages if "overloaded" in line]) == 1

@@ -12,6 +12,7 @@ from pglast import ast as sql
 from pglast import parse_sql
 from pglast.enums import A_Expr_Kind
 from pglast.visitors import Visitor
+from support import MODULES
 
 from config import PROJECT, ConfigError
 from statements import QUERIES, QUERIES_FOLDER, Query, load_queries
@@ -183,7 +184,7 @@ def test_statement_begins_with_a_known_verb(query: Query):
 
 
 def test_every_statement_is_used():
-    code = "".join(path.read_text() for path in python_files())
+    code = "".join(path.read_text() for path in MODULES)
     heads = [
         head for path in QUERIES_FOLDER.glob("*.sql") for head in NAME.findall(path.read_text())
     ]
@@ -201,18 +202,13 @@ def test_sql_file_keeps_the_style(path: Path):
     assert text.count(";\n") == text.count("-- name: ")
 
 
-def python_files() -> Iterator[Path]:
-    yield from PROJECT.glob("*.py")
-    yield from (PROJECT / "blueprints").glob("**/*.py")
-
-
 def sql_strings(source: str) -> list[str]:
     constants = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
     texts = [node.value for node in constants if isinstance(node.value, str)]
     return [text for text in texts if SQL_IN_PYTHON.match(text)]
 
 
-@pytest.mark.parametrize("path", sorted(python_files()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(MODULES), ids=lambda path: path.name)
 def test_python_holds_no_sql(path: Path):
     assert sql_strings(path.read_text()) == []
 

@@ -13,9 +13,9 @@ from issuer import Issuer, api_for, ask, one_key
 from support import User, app_for, assert_error, token_for
 from werkzeug.test import TestResponse
 
-import rate_limits
+from capacity import rate_limits
+from capacity.rate_limits import HEADERS_KEY, Counts, Limit, caller_at
 from errors import ApiError
-from rate_limits import HEADERS_KEY, Counts, Limit, caller_at
 
 OFF = {"rate_limit": "off", "auth_failure_limit": "off"}
 RATE_LIMIT = re.compile(r'"([a-z-]+)";r=(\d+);t=(\d+)')

@@ -8,11 +8,11 @@ from listing import SLOW_WORD, fill_with_long_texts
 from processes import wait_until
 from support import NoThread, settings_for
 
-import trail
 from database import Database
+from observability import trail
+from observability.trail import CURRENT, Trail
 from replicas import Reader
 from statements import QUERIES
-from trail import CURRENT, Trail
 
 ASKED = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
 

@@ -32,9 +32,9 @@ from processes import (
 from raw_http import head, send_raw, statuses
 from support import JSON, SECRET, assert_error, token_for
 
-from responses import MOST_UNREAD
-from transfer_limits import LARGE, LARGE_AT_ONCE
-from worker import LINGER_TIMEOUT
+from capacity.transfer_limits import LARGE, LARGE_AT_ONCE
+from server.responses import MOST_UNREAD
+from server.worker import LINGER_TIMEOUT
 
 
 def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path):
@@ -108,7 +108,7 @@ def test_killed_worker_is_replaced_and_what_it_counted_is_kept(api: Process, met
 
 
 def is_worker(process: psutil.Process) -> bool:
-    return "metrics_server.py" not in "".join(process.cmdline())
+    return "metrics_server" not in "".join(process.cmdline())
 
 
 def test_six_operations_work_on_one_connection_that_is_kept(api: Process):

@@ -12,8 +12,8 @@ from issuer import api_for, ask
 from processes import wait_until
 from support import NoThread, assert_error, token_for
 
-from rate_limits import Limit
-from shared_counts import SharedCounts
+from capacity.rate_limits import Limit
+from capacity.shared_counts import SharedCounts
 
 
 class Speaker(ThreadingTCPServer):
@@ -72,7 +72,7 @@ def test_two_processes_share_a_users_quota(redis: Speaker):
 def test_while_redis_is_away_each_process_counts_for_itself(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("shared_counts.PAUSE", 0.01)
+    monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)
     app = api_for(redis_url="redis://127.0.0.1:1", rate_limit="4/day")
     shared = app.extensions["rate_limits"].redis
     assert calls(app, 5) == [200] * 4 + [429]
@@ -86,7 +86,7 @@ def test_while_redis_is_away_each_process_counts_for_itself(
 def test_redis_whose_return_nobody_can_await_is_asked_again(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("shared_counts.Thread", NoThread)
+    monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
     counts = SharedCounts(redis.url)
     assert counts.add("broken", 60, 1) is None
     assert counts.add("whole", 60, 1) == 1
@@ -95,7 +95,7 @@ def test_redis_whose_return_nobody_can_await_is_asked_again(
 def test_a_failure_that_comes_after_the_return_is_of_the_outage_before(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("shared_counts.PAUSE", 0.01)
+    monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)
     counts = SharedCounts(redis.url)
     with ThreadPoolExecutor() as threads:
         late = threads.submit(counts.add, "broken later", 60, 1)
@@ -124,7 +124,7 @@ def test_connection_is_used_again(redis: Speaker):
 
 def test_outage_is_told_once(monkeypatch: pytest.MonkeyPatch):
     heard: list[str] = []
-    monkeypatch.setattr("trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr("observability.trail.LISTENERS", [lambda event, *_: heard.append(event)])
     counts = SharedCounts("redis://127.0.0.1:1")
     assert [counts.add("x", 60, 1) for _ in range(2)] == [None, None]
     assert heard == ["redis_lost"]

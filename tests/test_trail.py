@@ -8,9 +8,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from support import CALLER, PARENT, TRACE, User, assert_error, settings_for
 
-import trail
 from app import create_app
 from errors import error_body
+from observability import trail
 
 # The id
 

@@ -16,12 +16,11 @@ from flask import Flask
 from support import JSON, User, assert_error, settings_for
 from transfers import EACH_FORMAT, bring, export, send, store, written
 
-import transfer_csv
-import transfer_json
-import turns
 from app import create_app
 from blueprints.transfer import PART, load_entries
-from transfer_limits import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
+from capacity import turns
+from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
+from formats import csv_file, json_file
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_line_of_csv_that_never_ends_takes_no_memory(line: bytes):
     body = line % ("😀".encode() * 1_000_000)
     tracemalloc.start()
     with pytest.raises(ValueError, match="too long"):
-        list(transfer_csv.read(body))
+        list(csv_file.read(body))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000
@@ -98,7 +97,7 @@ def test_line_of_csv_that_never_ends_takes_no_memory(line: bytes):
 def test_what_is_kept_of_an_import_is_no_larger_than_its_file(character: str):
     tasks = [{"title": "x", "description": character * 5000} for _ in range(600)]
     body = json.dumps(tasks, ensure_ascii=False).encode()
-    number, batches = load_entries(transfer_json, body, 1000)
+    number, batches = load_entries(json_file, body, 1000)
     assert number == 600
     assert sum(map(sys.getsizeof, batches)) < 1.01 * len(body)
 
@@ -194,8 +193,8 @@ def test_long_file_gives_others_their_turn_whatever_it_holds(
     alice: User, owner_url: str, monkeypatch: pytest.MonkeyPatch, content_type: str
 ):
     pauses: list[float] = []
-    monkeypatch.setattr("turns.sleep", pauses.append)
-    monkeypatch.setattr("turns.monotonic", count(step=turns.TURN / 100).__next__)
+    monkeypatch.setattr("capacity.turns.sleep", pauses.append)
+    monkeypatch.setattr("capacity.turns.monotonic", count(step=turns.TURN / 100).__next__)
     send(alice, LONG_FILES[content_type], content_type)
     assert len(pauses) >= 9
     store(owner_url, 1000, 1)

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from support import SET, User, assert_error, trash_of
 
+from capacity.rate_limits import Limit
 from positions import Position, write_position
-from rate_limits import Limit
 from schemas import Task, TrashedTask
 
 TRASH = "/api/alice/trash"

@@ -9,7 +9,7 @@ import pytest
 from embedding import FAST
 from processes import Process, gunicorn
 
-from embedded import running
+from development.embedded import running
 
 
 @pytest.fixture(scope="module")

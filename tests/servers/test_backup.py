@@ -12,10 +12,10 @@ from own_postgres import database_on
 from psycopg.conninfo import conninfo_to_dict
 from support import User, settings_for
 
-import embedded
 import migrate
 import roles
 from app import create_app
+from development import embedded
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from embedding import AS_ROOT, FAST, copy_of, keep, kept, modes_above
 from processes import wait_until
 
-import embedded
-from embedded import running
+from development import embedded
+from development.embedded import running
 
 NOBODY = pwd.getpwnam("nobody").pw_uid if AS_ROOT else os.geteuid()
 ANOTHER_USER = 65000 if AS_ROOT else os.geteuid()  # an id no account needs to have

@@ -17,9 +17,8 @@ import pytest
 from embedding import FAST, copy_of, keep, kept, line_of, modes_above, pid_of_server, show
 from processes import wait_until
 
-import embedded
-import postgres_programs
-from embedded import EmbeddedError, running, url_of_running
+from development import embedded, postgres_programs
+from development.embedded import EmbeddedError, running, url_of_running
 
 RUN_FOR_EVER = """
 import pathlib, sys, time, embedded

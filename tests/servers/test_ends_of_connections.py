@@ -13,7 +13,7 @@ from processes import GREENLETS, Process, ask, gunicorn, tasks_of, wait_until
 from raw_http import head, read_to_end, statuses
 from support import token_for
 
-from worker import KEPT_AT_LEAST
+from server.worker import KEPT_AT_LEAST
 
 TASK = b'{"title":"x"}'
 

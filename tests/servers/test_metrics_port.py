@@ -22,9 +22,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 from support import token_for
 
-import metrics_server
 from auth import MESSAGE_OF_REFUSAL
 from config import PROJECT, ConfigError, Settings
+from observability import metrics_server
 
 DURATION = "tasks_http_request_duration_seconds"
 
@@ -53,7 +53,7 @@ class Metered(Process):
 @pytest.fixture(scope="module")
 def api(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metered]:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("metered"))
-    metrics = folder / "metrics.py"
+    metrics = folder / "observability/metrics.py"
     often = "SAMPLE_INTERVAL = 0.1 "
     metrics.write_text(re.sub(r"SAMPLE_INTERVAL = [\d.]+ ", often, metrics.read_text()))
     port = free_port()
@@ -80,7 +80,7 @@ def workers(api: Metered) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(api.pid).children():
         with suppress(psutil.NoSuchProcess):  # a ZombieProcess is one
-            if "metrics_server.py" not in "".join(child.cmdline()):
+            if "metrics_server" not in "".join(child.cmdline()):
                 found.append(child)
     return found
 
@@ -143,7 +143,7 @@ def test_tokens_are_refused_under_a_reason_of_the_closed_set_from_zero_on(api: M
     api.ask("GET", "/api/alice/tasks", token=token_for("alice", exp=1))
     assert api.total("tasks_jwt_refused_total", reason="expired") == before + 1
     limits = {labels["limit"] for labels, _ in api.scrape()["tasks_rate_limited_total"]}
-    source = (PROJECT / "rate_limits.py").read_text()
+    source = (PROJECT / "capacity/rate_limits.py").read_text()
     assert limits == set(re.findall(r'Limit\("([\w-]+)"', source))
 
 

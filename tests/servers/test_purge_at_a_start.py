@@ -7,8 +7,8 @@ import psycopg
 from embedding import FAST
 from processes import manage_run
 
-import embedded
 import migrate
+from development import embedded
 
 REFUSE = r"""
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS

@@ -25,9 +25,9 @@ from own_postgres import database_on
 from processes import GREENLETS, Process, manage_run, wait_until, wait_until_gone
 from support import SECRET
 
-import embedded
 import manage
 import migrate
+from development import embedded
 
 DEADLINE = 10  # seconds in which everything that was started has to end
 
@@ -184,7 +184,7 @@ def given(
     The database is ahead of the code, and importing the embedded server ends the process.
     """
     folder = processes.copy_of_project(tmp_path_factory.mktemp("given"))
-    (folder / "embedded.py").write_text("raise SystemExit('imported')")
+    (folder / "development/embedded.py").write_text("raise SystemExit('imported')")
     with database_on(server, f"given {os.getpid()}") as url:
         migrate.migrate(url)
         with psycopg.connect(url) as connection:

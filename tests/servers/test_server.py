@@ -139,7 +139,7 @@ def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path
     folder = processes.copy_of_project(tmp_path)
     asked = "body = answer(environ, start)"
     fault = f'{asked} if environ["PATH_INFO"] == "/livez" else 1 / 0'
-    observe = folder / "observe.py"
+    observe = folder / "observability/observe.py"
     observe.write_text(observe.read_text().replace(asked, fault))
     with gunicorn(folder, url) as broken:
         answer = broken.ask("GET", "/", headers={"X-Request-Id": "mine"})

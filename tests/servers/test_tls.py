@@ -27,7 +27,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def api(url: str, certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("tls"))
-    worker = folder / "worker.py"
+    worker = folder / "server/worker.py"
     shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
     worker.write_text(re.sub(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text()))
     port = processes.free_port()

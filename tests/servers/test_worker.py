@@ -29,7 +29,7 @@ CRASH = "Traceback"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("worker"))
-    worker = folder / "worker.py"
+    worker = folder / "server/worker.py"
     shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
     text, changes = re.subn(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text())
     assert changes == 1

@@ -11,8 +11,8 @@ from own_postgres import OwnPostgres
 from processes import as_url, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-import embedded
 from children import end_with_parent
+from development import embedded
 
 PROGRAM = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 POOL_SIZE = 2  # sessions of PostgreSQL for all clients of PgBouncer

@@ -21,7 +21,7 @@ from redis_server import PASSWORD, RedisServer
 from support import GENEROUS, assert_error, token_for
 
 import migrate
-from shared_counts import TIMEOUT
+from capacity.shared_counts import TIMEOUT
 
 
 def limited(redis: RedisServer, **settings: str) -> Flask:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from children import end_with_parent
-from config import ConfigError, Settings, require_free_port
+from config import PROJECT, ConfigError, Settings, require_free_port
 
 
 def prepare(settings: Settings) -> None:
@@ -43,7 +43,8 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
     """
     require_free_port(settings.metrics_host, settings.metrics_port, "METRICS")
     return subprocess.Popen(
-        [sys.executable, __file__, settings.metrics_host, str(settings.metrics_port)],
+        [sys.executable, "-m", __name__, settings.metrics_host, str(settings.metrics_port)],
+        cwd=PROJECT,
         preexec_fn=end_with_parent(signal.SIGTERM),
     )
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from config import Settings
 from errors import ApiError
+from observability.trail import CURRENT, tell
 from setting_parsers import parse_rate
-from trail import CURRENT, tell
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
 # What a user may leave behind in a day, for a day or for ever, beyond the tasks there are.
@@ -29,7 +29,7 @@ class RateLimits:
     def __init__(self, settings: Settings) -> None:
         self.redis = None
         if settings.redis_url:
-            from shared_counts import SharedCounts  # only here: 5 MB that most do without
+            from capacity.shared_counts import SharedCounts  # only here: 5 MB that most do without
 
             self.redis = SharedCounts(settings.redis_url)
         self.requests = Limit("default", settings.rate_limit, self.redis)

@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 from flask import Flask
 
-from audit import Auditor
 from config import Settings
-from logs import ENCODE, line_writer, rfc3339
-from trail import CURRENT, Trail
+from observability.audit import Auditor
+from observability.logs import ENCODE, line_writer, rfc3339
+from observability.trail import CURRENT, Trail
 
 log = logging.getLogger("tasks.request")
 
@@ -63,11 +63,11 @@ def observe(app: Flask, settings: Settings) -> None:
 def reports_of(settings: Settings) -> list[Report]:
     reports: list[Report] = []
     if settings.otel_exporter_otlp_endpoint:
-        import traces
+        from observability import traces
 
         reports.append(traces.tracer(settings))  # first: the log's line names the trace
     if settings.metrics_port:
-        import metrics
+        from observability import metrics
 
         reports.append(metrics.count_request)
     return [*reports, request_log()]

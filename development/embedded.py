@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from postgres_programs import EmbeddedError, Programs, stop
+from development.postgres_programs import EmbeddedError, Programs, stop
 
 MAJOR = "18"
 NAME = "tasks"  # of the superuser and of the database

@@ -17,7 +17,7 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 
 from config import Settings
-from trail import CURRENT
+from observability.trail import CURRENT
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import psycopg
 
 from config import Settings
 from connection import CONNECTION_OPTIONS, UnpreparedConnection
-from trail import Trail, tell
+from observability.trail import Trail, tell
 
 log = logging.getLogger(__name__)
 

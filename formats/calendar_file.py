@@ -18,7 +18,7 @@ from icalendar.parser import Contentline, Contentlines, Parameters, split_on_une
 from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
 from marshmallow import ValidationError
 
-from turns import in_turns
+from capacity.turns import in_turns
 
 NAME = "iCalendar"
 FILE_NAME = "tasks.ics"

@@ -24,9 +24,9 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
+from capacity.turns import PAUSE, TURN
 from config import ConfigError, Settings
-from responses import MOST_UNREAD
-from turns import PAUSE, TURN
+from server.responses import MOST_UNREAD
 
 TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients

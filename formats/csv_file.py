@@ -11,8 +11,8 @@ from typing import Any
 
 from marshmallow import ValidationError
 
+from capacity.turns import in_turns
 from schemas import SERVER_FIELDS
-from turns import in_turns
 
 NAME = "CSV"
 FILE_NAME = "tasks.csv"

@@ -24,8 +24,8 @@ from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from config import Settings
-from observe import Report
-from trail import METHODS, Trail
+from observability.observe import Report
+from observability.trail import METHODS, Trail
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from auth import MESSAGE_OF_REFUSAL
 from database import Database
-from trail import LISTENERS, METHODS, Event, Trail
+from observability.trail import LISTENERS, METHODS, Event, Trail
 
 SAMPLE_INTERVAL = 5.0  # seconds between two looks at the pool
 

@@ -1,0 +1,1 @@
+"""What only the sources have, not the image: a PostgreSQL of its own, generated files."""
