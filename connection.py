@@ -10,7 +10,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
-from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from observability.trail import CURRENT, Run
@@ -99,6 +99,7 @@ class Connection(psycopg.Connection[Any]):
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
         self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
+        self.begins = False  # a user's next statement begins a transaction, in its round trip
         self._prepared_names: set[str] = set()
         self.on_answer: Callable[[], None] = lambda: None  # the pool notes that the server works
         asked = {option.keyword: option.val for option in self.pgconn.info}
@@ -130,11 +131,13 @@ class Connection(psycopg.Connection[Any]):
 
     def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         deadline = monotonic() + self.reply_timeout
-        if (user_id := values.get("user_id")) is None:
-            [name] = names  # only a user's statements run together
+        user_id = values.get("user_id")
+        if user_id is None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+            [name] = names  # only a user's run together, and only as a transaction's first
             self._send(*self._prepare(name, values))
             return [self._checked(self._results(deadline)[0])]
-        # One round trip and one transaction, even through a pooler: the owner is unset at its end.
+        # One round trip and one transaction, even through a pooler: the owner is unset at its end,
+        # so that of one that goes on is set already.
         trail = CURRENT.get()
         owner: dict[str, Value] = {
             "user_id": user_id,
@@ -144,6 +147,8 @@ class Connection(psycopg.Connection[Any]):
         first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
         calls = [self._prepare(first, owner), *[self._prepare(name, values) for name in names]]
         self.pgconn.enter_pipeline_mode()
+        if self.begins:
+            self.pgconn.send_query_params(b"BEGIN", None)
         for query, arguments in calls:
             self._send(query, arguments)
         self.pgconn.pipeline_sync()
@@ -151,7 +156,7 @@ class Connection(psycopg.Connection[Any]):
         self.pgconn.exit_pipeline_mode()
         for result in results:  # a failed commit adds one more
             self._checked(result)
-        return results[1 : 1 + len(names)]
+        return results[1 + self.begins :][: len(names)]
 
     def _prepare(self, name: str, values: Mapping[str, Value]) -> tuple[Query, list[bytes | None]]:
         """Do all that may fail before anything is sent: encode the arguments, and prepare."""
@@ -173,12 +178,15 @@ class Connection(psycopg.Connection[Any]):
         """Run a named statement; return its rows as `Database.fetch`; raises as `run`."""
         return rows_of(self.run(name, values))
 
-    def command(self, command: bytes) -> None:
-        """Run BEGIN, COMMIT or ROLLBACK; psycopg's own `transaction` may wait for ever.
+    def end(self, command: bytes) -> None:
+        """End a transaction, if one has begun; psycopg's own `transaction` may wait for ever.
 
         Raises:
             psycopg.Error: it failed, or was answered by a rollback, as a statement had failed.
         """
+        self.begins = False
+        if self.pgconn.transaction_status == TransactionStatus.IDLE:
+            return
         self.pgconn.send_query(command)
         result = self._checked(self._results(monotonic() + self.reply_timeout)[0])
         if result.command_status != command:

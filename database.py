@@ -111,21 +111,21 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection whose statements take effect together, or none of them does.
+        """Yield a connection whose statements, all of one user, take effect together or not at all.
 
         Raises:
             DatabaseUnavailable: no connection could be had.
             psycopg.Error: COMMIT failed. Whether it took effect cannot be known here.
         """
         with self.connection() as connection:
-            connection.command(b"BEGIN")
+            connection.begins = True
             try:
                 yield connection
             except BaseException:
                 if not connection.closed:
-                    connection.command(b"ROLLBACK")
+                    connection.end(b"ROLLBACK")
                 raise
-            connection.command(b"COMMIT")
+            connection.end(b"COMMIT")
 
     def pool_stats(self) -> dict[str, int]:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
