@@ -99,7 +99,7 @@ class Connection(psycopg.Connection[Any]):
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
         self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
-        self.begins = False  # a user's next statement begins a transaction, in its round trip
+        self.in_transaction = False  # a user's, begun by its first statement
         self._prepared_names: set[str] = set()
         self.on_answer: Callable[[], None] = lambda: None  # the pool notes that the server works
         asked = {option.keyword: option.val for option in self.pgconn.info}
@@ -132,12 +132,12 @@ class Connection(psycopg.Connection[Any]):
     def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         deadline = monotonic() + self.reply_timeout
         user_id = values.get("user_id")
-        if user_id is None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+        has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
+        if user_id is None or has_begun:
             [name] = names  # only a user's run together, and only as a transaction's first
             self._send(*self._prepare(name, values))
             return [self._checked(self._results(deadline)[0])]
-        # One round trip and one transaction, even through a pooler: the owner is unset at its end,
-        # so that of one that goes on is set already.
+        # One round trip and one transaction, even through a pooler: the owner is unset at its end.
         trail = CURRENT.get()
         owner: dict[str, Value] = {
             "user_id": user_id,
@@ -147,7 +147,7 @@ class Connection(psycopg.Connection[Any]):
         first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
         calls = [self._prepare(first, owner), *[self._prepare(name, values) for name in names]]
         self.pgconn.enter_pipeline_mode()
-        if self.begins:
+        if self.in_transaction:
             self.pgconn.send_query_params(b"BEGIN", None)
         for query, arguments in calls:
             self._send(query, arguments)
@@ -156,7 +156,7 @@ class Connection(psycopg.Connection[Any]):
         self.pgconn.exit_pipeline_mode()
         for result in results:  # a failed commit adds one more
             self._checked(result)
-        return results[1 + self.begins :][: len(names)]
+        return results[1 + self.in_transaction :][: len(names)]
 
     def _prepare(self, name: str, values: Mapping[str, Value]) -> tuple[Query, list[bytes | None]]:
         """Do all that may fail before anything is sent: encode the arguments, and prepare."""
@@ -184,7 +184,7 @@ class Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.Error: it failed, or was answered by a rollback, as a statement had failed.
         """
-        self.begins = False
+        self.in_transaction = False
         if self.pgconn.transaction_status == TransactionStatus.IDLE:
             return
         self.pgconn.send_query(command)

@@ -118,7 +118,7 @@ class Database:
             psycopg.Error: COMMIT failed. Whether it took effect cannot be known here.
         """
         with self.connection() as connection:
-            connection.begins = True
+            connection.in_transaction = True
             try:
                 yield connection
             except BaseException:

@@ -13,6 +13,7 @@ import pytest
 from own_postgres import Postgres
 from pools import THREADS, at_once, insert, toggle, wait_until_all_are_free
 from processes import wait_until
+from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolTimeout
 from support import settings_for
 
@@ -121,6 +122,14 @@ def test_transaction_with_a_failed_statement_is_never_taken_for_committed(db: Da
 
     with pytest.raises(psycopg.errors.InFailedSqlTransaction):
         insert_and_pass_over_an_error()
+
+
+def test_transaction_begins_with_its_first_statement(db: Database):
+    with db.transaction() as connection:
+        assert connection.pgconn.transaction_status == TransactionStatus.IDLE
+        connection.fetch("select_version", user_id="alice")
+        assert connection.pgconn.transaction_status == TransactionStatus.INTRANS
+    assert connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def test_lock_that_is_not_had_in_time_is_503(own: Postgres, monkeypatch: pytest.MonkeyPatch):

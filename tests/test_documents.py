@@ -92,9 +92,10 @@ def test_every_make_target_of_the_readme_exists():
 def test_every_file_that_the_readme_names_exists():
     for name in set(re.findall(r"\]\(([^)#:]+)\)", README)):
         assert (PROJECT / name).exists(), name
-    folders = ["", "blueprints", "migrations", "tests", "queries"]
+    folders = {path.parent for path in MODULES} | {PROJECT / "tests"}
+    folders |= {PROJECT / "migrations", PROJECT / "queries"}
     for name in set(re.findall(r"[\w./-]+\.(?:py|sql)\b", README)):
-        assert any((PROJECT / folder / name).exists() for folder in folders), name
+        assert any((folder / name).exists() for folder in folders), name
 
 
 def test_every_module_stands_in_the_readme():

@@ -155,7 +155,7 @@ def test_put_and_delete_need_no_key_and_ignore_one(alice: User):
 
 
 def test_request_without_a_key_opens_no_transaction(alice: User, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delattr(Connection, "command")
+    monkeypatch.delattr(Connection, "end")
     task = alice.create()
     assert alice.call("PATCH", f"{task['id']}/complete").status_code == 200
 
@@ -164,7 +164,7 @@ def test_body_is_checked_before_a_transaction_is_opened(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ):
     """A large import takes longer than a transaction may idle."""
-    monkeypatch.delattr(Connection, "command")
+    monkeypatch.delattr(Connection, "end")
     answer = alice.call("POST", "import", json=[{"title": ""}], headers=KEY)
     assert_error(answer, 422, "validation_error")
 
