@@ -22,7 +22,8 @@ NOBODY = pwd.getpwnam("nobody").pw_uid if AS_ROOT else os.geteuid()
 ANOTHER_USER = 65000 if AS_ROOT else os.geteuid()  # an id no account needs to have
 
 RUN_AND_BE_KILLED = """
-import os, pathlib, signal, sys, embedded
+import os, pathlib, signal, sys
+from development import embedded
 embedded._namespaces_allowed = lambda: False
 with embedded.running(pathlib.Path(sys.argv[1]), ["fsync=off"]):
     os.kill(os.getpid(), signal.SIGKILL)

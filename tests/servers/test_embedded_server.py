@@ -21,7 +21,8 @@ from development import embedded, postgres_programs
 from development.embedded import EmbeddedError, running, url_of_running
 
 RUN_FOR_EVER = """
-import pathlib, sys, time, embedded
+import pathlib, sys, time
+from development import embedded
 with embedded.running(pathlib.Path(sys.argv[1]), ["fsync=off"]):
     print("running", flush=True)
     time.sleep(60)

@@ -175,7 +175,7 @@ def test_second_start_on_the_port_is_refused_and_leaves_the_first_ones_numbers(a
 
 def test_time_of_the_last_fetch_of_keys_outlives_the_worker_that_did_it(tmp_path: Path):
     program = (
-        "import metrics, os; metrics.count_event('jwks_fetched', '', 1);"
+        "import os; from observability import metrics; metrics.count_event('jwks_fetched', '', 1);"
         " from prometheus_client.multiprocess import mark_process_dead as end; end(os.getpid())"
     )
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
