@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import cycle
+from queue import SimpleQueue
 
 import pytest
 from flask import Flask
@@ -43,6 +44,37 @@ def test_those_in_line_are_served_once_there_is_room(narrow: Flask):
         with narrow.extensions["database"].connection():
             answers = is_crowded_while_all_ask(narrow, pool)
         assert [answer.result() for answer in answers] == [200] * REQUESTS
+
+
+def test_those_in_line_are_let_in_as_they_came(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
+    looks: list[bool] = []
+    is_crowded = True
+    waiting: list[SimpleQueue] = []
+
+    class Turn(SimpleQueue):
+        def get(self) -> None:
+            waiting.append(self)
+            super().get()
+
+    def look() -> bool:
+        looks.append(is_crowded)
+        return is_crowded
+
+    let_in: list[str] = []
+    monkeypatch.setattr(narrow.extensions["database"], "is_crowded", look)
+    monkeypatch.setattr("capacity.overload.SimpleQueue", Turn)
+    monkeypatch.setattr(
+        "capacity.overload.has_gone", lambda environ: let_in.append(environ["PATH_INFO"])
+    )
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask, narrow, 0)]
+        wait_until(lambda: len(looks) > 1)
+        for number in range(1, 4):
+            answers.append(pool.submit(ask, narrow, number))
+            wait_until(lambda expected=number: len(waiting) == expected)
+        is_crowded = False
+        assert [answer.result() for answer in answers] == [200] * 4
+    assert let_in == [f"/api/user {number}/tasks" for number in range(4)]
 
 
 def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):

@@ -120,6 +120,20 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
     primary.close()
 
 
+def test_replica_with_enough_requests_waiting_is_not_asked(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    away = psycopg.conninfo.make_conninfo(database_url, dbname="nowhere")
+    settings = settings_for(database_url, database_replica_url=away)
+    primary = Database(settings)
+    reader = Reader(settings, primary)
+    monkeypatch.setattr(reader._replica, "is_crowded", lambda: True)
+    assert reader.fetch("select_tasks", **ASKED)
+    assert not reader.is_away
+    reader.close()
+    primary.close()
+
+
 def test_user_who_keeps_the_replica_busy_is_served_by_the_primary(
     database_url: str, replica_url: str
 ):
