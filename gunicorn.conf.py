@@ -44,7 +44,7 @@ worker_class = worker.Worker
 # Settings and migrations are checked once, in the master; no connection is open at the fork.
 preload_app = True
 http_parser = "python"  # pinned: the compiled one, if installed, answers some faults differently
-limit_request_line = 8190  # bytes; gunicorn's largest limit, as a search by many tags is long
+limit_request_line = worker.LONGEST_REQUEST_LINE
 limit_request_field_size = worker.LONGEST_HEAD  # a token may be long, too
 keepalive = 130  # seconds; a proxy must be the first to close: nginx after 60, Caddy after 120
 timeout = 30  # seconds without a sign of life, after which the master ends a worker
@@ -147,6 +147,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
 gunicorn.util.close = worker.close
 gunicorn.util.http_date = responses.http_date
 gunicorn.http.get_parser = plain_requests.get_parser
+gunicorn.http.message.MAX_REQUEST_LINE = worker.LONGEST_REQUEST_LINE
 gunicorn.http.message.Message.max_buffer_headers = worker.longest_head
 gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn

@@ -36,6 +36,8 @@ LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the au
 KEPT_AT_LEAST = 1.0  # seconds that a client may be idle in a stop, or while no other finds room
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
+# Bytes, where gunicorn takes no more than 8190: a list's Link, with as many tags as may be, fits.
+LONGEST_REQUEST_LINE = 20 * 1024
 LONGEST_HEAD = 32 * 1024  # bytes of headers, about that of trailers; gunicorn grants 800 KB
 OTHER_FILES = 100  # that a process opens beside its clients and pools: metrics, Redis, log
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send

@@ -14,6 +14,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from certificates import write_certificate
@@ -21,8 +22,10 @@ from own_postgres import OwnPostgres
 from processes import Answer, Process, ask, copy_of_project, free_port, gunicorn, wait_until
 from support import JSON, assert_error, token_for
 
+from blueprints.lists import LONGEST_SEARCH
 from children import end_with_parent
 from config import PROJECT
+from schemas import LONGEST_TAG, LONGEST_TITLE, MOST_TAGS
 
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 CLIENTS, RELOADS = 40, 4
@@ -109,7 +112,7 @@ def proxy(pooled: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
         (404, "not_found", "GET //api/alice/tasks", {}),
         (413, "payload_too_large", "POST /api/alice/tasks", {"json": "x" * 2**21}),
         (413, "payload_too_large", "POST /api/alice/tasks/import", {"json": "x" * 2**26}),
-        (414, "uri_too_long", f"GET /api/alice/tasks?q={'x' * 9000}", {}),
+        (414, "uri_too_long", f"GET /api/alice/tasks?q={'x' * 21_000}", {}),
         (431, "request_header_fields_too_large", "GET /docs", {"headers": {"X": "x" * 40_000}}),
     ],
 )
@@ -156,6 +159,20 @@ def test_requests_come_as_they_were_sent(proxy: Proxied):
     assert imported.status_code == 201
     exported = proxy.call("GET", "/api/carol/tasks/export", user="carol")
     assert len(exported.json) == 3000
+
+
+def test_link_of_the_longest_search_leads_to_the_next_page(proxy: Proxied):
+    tags = [f"{number:02}" + "\U0001f9fd" * (LONGEST_TAG - 2) for number in range(MOST_TAGS)]
+    title = "\U0001f9fd" * LONGEST_TITLE
+    for _ in range(2):
+        proxy.call("POST", "/api/dora/tasks", user="dora", json={"title": title, "tags": tags})
+    asked = {"q": title[:LONGEST_SEARCH], "tag": tags, "sort": "title", "limit": 1}
+    first = proxy.call("GET", f"/api/dora/tasks?{urlencode(asked, doseq=True)}", user="dora")
+    assert first.status_code == 200
+    target = first.headers["Link"].partition(">")[0].removeprefix("<")
+    second = proxy.call("GET", target, user="dora")
+    assert second.status_code == 200
+    assert [task["id"] for task in second.json] != [task["id"] for task in first.json]
 
 
 def test_clients_without_a_token_are_told_apart_by_address_whatever_they_claim(
