@@ -1,4 +1,4 @@
-"""create_app() puts the application together. A request meets what is added last first."""
+"""create_app() puts the application together."""
 
 from flask import Flask
 
@@ -32,13 +32,15 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["rate_limits"] = RateLimits(settings)
     app.extensions["readiness"] = health.Readiness()
 
+    # In front of Flask: a request meets the last of these four first.
     queue_requests(app)
     bound_transfers(app)
     add_headers(app, settings)
     observe(app, settings)
-    compress_answers(app)
+    # Within Flask, in the order in which a request meets them.
     require_owner(app, settings)
     keep_answers(app)
+    compress_answers(app)
     api = TasksApi(
         app,
         spec_kwargs={

@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,8 +15,8 @@ from errors import ApiError
 from field_types import UNSTORABLE
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from lean_flask import current_request
-from observability.trail import CURRENT
 from strict_json import parse_json
+from trail import CURRENT
 
 PUBLIC_ENDPOINTS = frozenset(
     {
@@ -67,8 +66,6 @@ REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
     jwt.exceptions.InvalidSubjectError: "subject",
 }
 
-Verify = Callable[[str], str]
-
 
 class TokenRefused(Exception):
     """A token that this API refuses: the text is for the client, the reason for counting."""
@@ -100,50 +97,72 @@ def note_refusal(reason: str) -> None:
         trail.refused = reason
 
 
-def token_verifier(settings: Settings) -> Verify:
-    """Make the function that turns a token into its `sub`.
+class TokenVerifier:
+    """Turns a token into its `sub`, and remembers those that it has verified."""
 
-    It raises TokenRefused for a bad token, and KeysUnavailable where no key can be had to check it.
-    """
-    key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._key_set = KeySet(settings.key_set_url) if settings.key_set_url else None
+        both = (settings.better_auth_secret, settings.better_auth_secret_previous)
+        self._secrets = [secret for secret in both if secret]
+        # A token costs 30 µs or more to verify and is sent with every request of its user.
+        self._verify_once = lru_cache(REMEMBERED_TOKENS)(self._verify)
 
-    both = (settings.better_auth_secret, settings.better_auth_secret_previous)
-    secrets = [secret for secret in both if secret]
+    def __call__(self, token: str) -> str:
+        """Return the token's user.
 
-    def find_keys(algorithm: str, kid: str | None) -> list[Any]:
+        Raises:
+            TokenRefused: it is bad.
+            KeysUnavailable: no key can be had to check it.
+        """
+        known = self._verify_once(token)
+        # Since it was verified, its key may have been withdrawn, or it may have expired.
+        if known.key not in self._find_keys(known.algorithm, known.kid):
+            raise TokenRefused("signature")
+        if time.time() >= known.expiry + LEEWAY:
+            raise TokenRefused("expired")
+        return known.subject
+
+    def _find_keys(self, algorithm: str, kid: str | None) -> list[Any]:
         """Choose by algorithm: secrets are for HMAC only, public keys for their own only."""
-        if algorithm == SYMMETRIC_ALGORITHM and secrets:
-            return secrets
-        if algorithm not in KEY_OF_ALGORITHM or not key_set:
+        if algorithm == SYMMETRIC_ALGORITHM and self._secrets:
+            return self._secrets
+        if algorithm not in KEY_OF_ALGORITHM or not self._key_set:
             raise TokenRefused("algorithm")
         if kid is None:
             raise TokenRefused("key_unnamed")
         try:
-            return [key_set.find(kid, algorithm)]
+            return [self._key_set.find(kid, algorithm)]
         except UnknownKey:
             raise TokenRefused("key_unknown") from None
 
-    # A token costs 30 µs or more to verify and is sent with every request of its user.
-    @lru_cache(REMEMBERED_TOKENS)
-    def verify_once(token: str) -> Verified:
+    def _demanded(self, algorithm: str, claims: dict[str, Any]) -> tuple[str | None, str | None]:
+        """Say which `iss` and `aud` a token must have.
+
+        Better Auth signs no HS256 token: those are made by the front end's own code, often without
+        both, which they need only where the operator sets them.
+        """
+        settings, own = self._settings, algorithm == SYMMETRIC_ALGORITHM
+        issuer, audience = settings.jwt_issuer, settings.jwt_audience
+        if not own or "iss" in claims:
+            issuer = issuer or settings.issuer
+        if not own or "aud" in claims:
+            audience = audience or settings.audience
+        return issuer or None, audience or None
+
+    def _verify(self, token: str) -> Verified:
         header, claims = parse_token(token)
         algorithm, kid = header.get("alg", "none"), header.get("kid")
-        keys = find_keys(algorithm, kid)
-        # Better Auth signs no HS256 token: those are made by the front end's own code, often
-        # without `iss` and `aud`, which they need only where the operator sets them.
-        own = algorithm == SYMMETRIC_ALGORITHM
-        issuer = settings.jwt_issuer or (None if own and "iss" not in claims else settings.issuer)
-        audience = settings.jwt_audience or (
-            None if own and "aud" not in claims else settings.audience
-        )
+        keys = self._find_keys(algorithm, kid)
+        issuer, audience = self._demanded(algorithm, claims)
         for key in keys:
             try:
                 jwt.decode(
                     token,
                     key,
                     algorithms=[algorithm],
-                    issuer=issuer or None,
-                    audience=audience or None,
+                    issuer=issuer,
+                    audience=audience,
                     leeway=LEEWAY,
                     options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
                 )
@@ -155,17 +174,6 @@ def token_verifier(settings: Settings) -> Verify:
             check_claims(claims)
             return Verified(claims["sub"], claims["exp"], algorithm, kid, key)
         raise TokenRefused("signature")
-
-    def verify(token: str) -> str:
-        known = verify_once(token)
-        # Since it was verified, its key may have been withdrawn, or it may have expired.
-        if known.key not in find_keys(known.algorithm, known.kid):
-            raise TokenRefused("signature")
-        if time.time() >= known.expiry + LEEWAY:
-            raise TokenRefused("expired")
-        return known.subject
-
-    return verify
 
 
 def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -222,7 +230,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
     """Let a request with a route through only for the user that its path belongs to."""
     limits: RateLimits = app.extensions["rate_limits"]
 
-    verify = token_verifier(settings)
+    verify = TokenVerifier(settings)
 
     def check_owner() -> None:
         asked = current_request()

@@ -13,8 +13,8 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from observability.trail import CURRENT, Run
 from statements import QUERIES, Query
+from trail import CURRENT, Run
 
 CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes some to wake up
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that sends nothing, not even a timeout's error
@@ -117,7 +117,7 @@ class Connection(psycopg.Connection[Any]):
         return self.run_together([name], values)[0]
 
     def run_together(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        """Run named statements in one round trip, a user's in one transaction; raises as `run`."""
+        """Run named statements in one round trip; a user's in one transaction. Raises as `run`."""
         trail = CURRENT.get()
         started = perf_counter()
         try:
@@ -130,17 +130,28 @@ class Connection(psycopg.Connection[Any]):
         return results
 
     def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        deadline = monotonic() + self.reply_timeout
-        user_id = values.get("user_id")
         has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
-        if user_id is None or has_begun:
-            [name] = names  # only a user's run together, and only as a transaction's first
-            self._send(*self._prepare(name, values))
-            return [self._checked(self._results(deadline)[0])]
-        # One round trip and one transaction, even through a pooler: the owner is unset at its end.
+        if values.get("user_id") is None or has_begun:
+            [name] = names  # several are a user's, and begin a transaction
+            return [self._run_alone(name, values)]
+        return self._run_as_owner(names, values)
+
+    def _run_alone(self, name: str, values: Mapping[str, Value]) -> PGresult:
+        """Run a statement of no user, or one of a transaction whose owner is set already."""
+        deadline = monotonic() + self.reply_timeout
+        self._send(*self._prepare(name, values))
+        return self._checked(self._results(deadline)[0])
+
+    def _run_as_owner(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
+        """Set the owner and run statements, in one round trip and one transaction.
+
+        Even through a pooler, as the owner is unset at the transaction's end. Where the connection
+        is in a transaction, BEGIN goes first, and it stays open.
+        """
+        deadline = monotonic() + self.reply_timeout
         trail = CURRENT.get()
         owner: dict[str, Value] = {
-            "user_id": user_id,
+            "user_id": values["user_id"],
             "request_id": trail.request_id if trail else "",
             **self.timeouts,
         }
@@ -199,23 +210,23 @@ class Connection(psycopg.Connection[Any]):
             psycopg.OperationalError: the server does not reply, or has gone.
         """
         results: list[PGresult] = []
-        pgconn, is_over = self.pgconn, False
+        pgconn, nothings = self.pgconn, 0  # one ends a command, a second in a row the connection
         while pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
             self._await(self._await_room, deadline)
         while True:
             while pgconn.is_busy():
                 self._await(self._await_reply, deadline)
             if (result := pgconn.get_result()) is not None:
+                nothings = 0
                 results.append(result)
-                is_over = False
                 if result.status == ExecStatus.PIPELINE_SYNC:
                     return results
-            elif results and not until_sync:
+                continue
+            nothings += 1
+            if results and not until_sync:
                 return results
-            elif is_over:  # nothing where a result should begin
+            if nothings == 2:
                 raise psycopg.OperationalError("the connection was lost")
-            else:
-                is_over = True
 
     def _await(self, wait: Callable[[float], bool], deadline: float) -> None:
         if not wait(max(0, deadline - monotonic())):

@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from threading import Lock, Thread
 from time import monotonic
@@ -12,10 +12,11 @@ from typing import Literal
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from capacity.shares import Place, Shares
 from config import Settings
 from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
-from observability.trail import CURRENT, tell
+from events import tell
+from shares import Place, Shares
+from trail import CURRENT
 
 log = logging.getLogger(__name__)
 
@@ -229,22 +230,23 @@ class Database:
         if not self._probing.acquire(timeout=0 if self._down else POOL_TIMEOUT):
             self._down = self._suspect  # unless an answer has just come
             raise DatabaseUnavailable("it is down, and is being asked")
-        is_silent = False
-        try:
+        with ExitStack() as probing:
+            probing.callback(self._probing.release)
             if self._answered_at > asked_at:
                 return
             started = monotonic()
-            self._ask()
-        except psycopg.OperationalError as error:
-            is_silent = monotonic() - started > POOL_TIMEOUT
-            # A quick refusal may mean that others have all connections: our idle ones may be good.
-            has_idle = not is_silent and self._pool.get_stats()["pool_available"]
-            self._suspect = self._down = not has_idle
-            if self._down:
-                raise DatabaseUnavailable(str(error)) from None
-        finally:
-            if not is_silent or not self._starts_to_ask():
-                self._probing.release()
+            try:
+                self._ask()
+            except psycopg.OperationalError as error:
+                is_silent = monotonic() - started > POOL_TIMEOUT
+                # A quick refusal may mean that others have all connections: our idle ones may be
+                # good.
+                has_idle = not is_silent and self._pool.get_stats()["pool_available"]
+                self._suspect = self._down = not has_idle
+                if is_silent and self._starts_to_ask():
+                    probing.pop_all()  # the thread goes on, and lets others probe when it ends
+                if self._down:
+                    raise DatabaseUnavailable(str(error)) from None
 
     def _starts_to_ask(self) -> bool:
         try:
@@ -285,5 +287,5 @@ class Database:
         connection.reply_timeout = self._reply_timeout
         connection.on_answer = self._note_answer
         pid = connection.pgconn.backend_pid
-        if not connection.fetch("set_timeouts", backend_pid=pid, **self._timeouts):
+        if not connection.fetch("set_timeouts", backend_pid=pid, **self._timeouts):  # a pooler's
             connection.timeouts = self._timeouts

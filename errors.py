@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from database import DatabaseUnavailable, status_of
 from field_types import ResponseSchema
-from observability.trail import CURRENT, blame
+from trail import CURRENT, blame
 
 CODE_OF_STATUS = {
     400: "bad_request",
@@ -38,10 +38,12 @@ MESSAGE_OF_STATUS = {
     412: "The task has changed since you got it; get it again.",
     413: "The request body is too large.",
     414: "The address is too long.",
+    417: "The header Expect asks for what is not done here.",
     422: "The request breaks a rule.",
     429: "Too many requests; please try again in a moment.",
     431: "The request's headers are too large.",
     500: "Something went wrong on our side.",
+    501: "The request uses a part of HTTP that is not supported here.",
     503: "The service is not available right now; please try again in a moment.",
 }
 RETRY_AFTER = "1"  # seconds

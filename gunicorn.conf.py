@@ -25,8 +25,8 @@ from errors import ApiError, error_body
 from headers import ERROR_HEADERS
 from observability import metrics_server
 from observability.observe import finish
-from observability.trail import CURRENT, Trail
-from server import plain_requests, responses, worker
+from server import plain_requests, reading, responses, worker
+from trail import CURRENT, Trail
 
 try:
     settings = worker.load_settings()
@@ -44,8 +44,8 @@ worker_class = worker.Worker
 # Settings and migrations are checked once, in the master; no connection is open at the fork.
 preload_app = True
 http_parser = "python"  # pinned: the compiled one, if installed, answers some faults differently
-limit_request_line = worker.LONGEST_REQUEST_LINE
-limit_request_field_size = worker.LONGEST_HEAD  # a token may be long, too
+limit_request_line = reading.LONGEST_REQUEST_LINE
+limit_request_field_size = reading.LONGEST_HEAD  # a token may be long, too
 keepalive = 130  # seconds; a proxy must be the first to close: nginx after 60, Caddy after 120
 timeout = 30  # seconds without a sign of life, after which the master ends a worker
 graceful_timeout = settings.graceful_timeout + worker.LAST_TASKS
@@ -147,9 +147,9 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
 gunicorn.util.close = worker.close
 gunicorn.util.http_date = responses.http_date
 gunicorn.http.get_parser = plain_requests.get_parser
-gunicorn.http.message.MAX_REQUEST_LINE = worker.LONGEST_REQUEST_LINE
-gunicorn.http.message.Message.max_buffer_headers = worker.longest_head
-gunicorn.http.parser.Parser.finish_body = worker.finish_short_body
-gunicorn.http.unreader.SocketUnreader.chunk = worker.read_chunk_in_turn
+gunicorn.http.message.MAX_REQUEST_LINE = reading.LONGEST_REQUEST_LINE
+gunicorn.http.message.Message.max_buffer_headers = reading.longest_head
+gunicorn.http.parser.Parser.finish_body = reading.finish_short_body
+gunicorn.http.unreader.SocketUnreader.chunk = reading.read_chunk_in_turn
 gunicorn.http.wsgi.Response = responses.Response
 gunicorn.http.wsgi.create = plain_requests.create

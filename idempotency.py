@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 
@@ -17,8 +18,8 @@ from capacity.rate_limits import Limit
 from connection import Connection, Value, rows_of
 from database import Database
 from errors import RETRY_AFTER, ApiError, broken_rule
+from events import telling_at_the_end
 from lean_flask import current_request
-from observability.trail import telling_at_the_end
 from request_bodies import read_body
 
 KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
@@ -64,13 +65,8 @@ def answer_once(
     kept_answers: Limit = app.extensions["rate_limits"].kept_answers
     try:
         with telling_at_the_end(), ExitStack() as running:
-
-            def begin() -> None:
-                db = running.enter_context(database.transaction())
-                claim(db, key)
-                g.transaction = db
-
-            g.begin_transaction = begin
+            running.callback(g.pop, "begin_transaction", None)
+            g.begin_transaction = partial(begin, running, database, key)
             response = app.make_response(dispatch())
             if "transaction" in g:
                 # A small batch may have an answer of megabytes, which no other quota bounds.
@@ -78,10 +74,15 @@ def answer_once(
                 keep(g.transaction, key, response)
     except Replay as found:
         return found.response
-    finally:
-        g.pop("begin_transaction", None)
-        g.pop("transaction", None)
     return response
+
+
+def begin(running: ExitStack, database: Database, key: dict[str, Value]) -> None:
+    """Begin the request's transaction, with its key claimed; `running` ends it."""
+    db = running.enter_context(database.transaction())
+    claim(db, key)
+    g.transaction = db
+    running.callback(g.pop, "transaction")
 
 
 class Replay(Exception):

@@ -22,7 +22,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from capacity.turns import PAUSE
-from observability.trail import tell
+from events import tell
 from strict_json import parse_json
 
 log = logging.getLogger(__name__)

@@ -108,7 +108,7 @@ class LeanFlask(Flask):
         if request is None:
             return None
         path = request.path
-        # werkzeug would drop leading slashes, with which the middleware in front sees the path.
+        # werkzeug would drop leading slashes, but the middleware in front has seen them.
         if request.environ["PATH_INFO"].startswith("//") or len(path) > LONGEST_PATH:
             path = ""
         return PathAdapter(

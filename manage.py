@@ -23,7 +23,7 @@ import purge as purges
 import roles
 from config import PROJECT, CommandError, Settings, parse, read_environ, require_free_port
 from database import Database, DatabaseUnavailable
-from serving import make_token, on_stop, serve
+from run_gunicorn import make_token, on_stop, serve
 
 DEVELOPMENT_FOLDER = PROJECT / "development"  # the image is without it
 DATA_FOLDER = PROJECT / ".data"

@@ -111,13 +111,18 @@ def require_migrated(settings: Settings) -> None:
                     connection.info.user,
                 )
     except psycopg.Error as error:
-        attempts = str(error).split("\n- host: ")[1:] or [str(error)]
-        found = [WRONG_ADDRESS.search(attempt) for attempt in attempts]
-        if (wrong := found[0]) and all(found):  # else another host may come up
-            is_role = wrong[0].startswith(("role", "password"))
+        if wrong := wrong_address(str(error)):
+            is_role = wrong.startswith(("role", "password"))
             hint = " `make migrate` creates a missing role, changes no password." if is_role else ""
-            raise ConfigError(f"DATABASE_URL is wrong: {wrong[0]}.{hint}") from None
+            raise ConfigError(f"DATABASE_URL is wrong: {wrong}.{hint}") from None
         log.warning("the database cannot be asked, requests get 503 until it can: %s", error)
+
+
+def wrong_address(error: str) -> str | None:
+    """Find what is wrong with the address; None where one of its hosts may still come up."""
+    attempts = error.split("\n- host: ")[1:] or [error]
+    found = [WRONG_ADDRESS.search(attempt) for attempt in attempts]
+    return found[0][0] if found[0] and all(found) else None
 
 
 def migrate(url: str) -> None:

@@ -1,5 +1,6 @@
 """What every operation's description shares: its name, who may call it, and how it can fail."""
 
+from collections.abc import Collection
 from typing import Any
 
 from apispec import APISpec, BasePlugin
@@ -163,33 +164,22 @@ class SharedDescription(BasePlugin):
         first, *rest = rule.endpoint.rpartition(".")[2].split("_")
         for method, operation in (operations or {}).items():
             operation["operationId"] = first + "".join(word.capitalize() for word in rest)
-            add_headers(operation, REQUEST_ID)
+            describe_headers(operation, REQUEST_ID)
             if rule.endpoint in PUBLIC_ENDPOINTS:
                 operation["security"] = []
                 continue
-            add_headers(operation, NAMES_OF_HEADERS)
-            own = operation["responses"].items()
-            statuses = {401, 422, 429, 500, 503}
-            statuses |= {int(status) for status, name in own if isinstance(name, str)}
-            if rule.arguments > {"user_id"}:
-                statuses |= {404}
-            if "requestBody" in operation:
-                statuses |= {400, 415}
-                content = operation["requestBody"]["content"]
-                if MERGE_PATCH in content:  # either type is read as a patch
-                    content["application/json"] = content[MERGE_PATCH]
+            describe_headers(operation, NAMES_OF_HEADERS)
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
-            if "query" in heeded:
-                statuses |= {414}
-            for header in filter(heeded.__contains__, CONDITIONS):
-                operation.setdefault("parameters", []).append(CONDITIONS[header])
-            if method.upper() in WRITES:
-                statuses |= {412, 413}
+            headers = [CONDITIONS[header] for header in CONDITIONS if header in heeded]
             if method.upper() in KEYED_METHODS:
-                operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
-                add_headers(operation, REPLAYED, below=300)
-                statuses |= {400, 409, 415}  # its body is read, whatever the view does
-            for status in sorted(statuses):
+                headers.append(IDEMPOTENCY_KEY)
+                describe_headers(operation, REPLAYED, below=300)
+            if headers:
+                operation.setdefault("parameters", []).extend(headers)
+            content = operation.get("requestBody", {}).get("content", {})
+            if MERGE_PATCH in content:  # either type is read as a patch
+                content["application/json"] = content[MERGE_PATCH]
+            for status in sorted(statuses_of(rule, method.upper(), operation, heeded)):
                 operation["responses"][str(status)] = self.error_response(status)
 
     def error_response(self, status: int) -> str:
@@ -200,7 +190,26 @@ class SharedDescription(BasePlugin):
         return name
 
 
-def add_headers(operation: dict[str, Any], headers: dict[str, Any], below: int = 600) -> None:
+def statuses_of(
+    rule: Rule, method: str, operation: dict[str, Any], heeded: Collection[str]
+) -> set[int]:
+    """Find the errors that a user's operation may have: those that it names, and those implied."""
+    named = (status for status, name in operation["responses"].items() if isinstance(name, str))
+    statuses = {401, 422, 429, 500, 503} | {int(status) for status in named}
+    if rule.arguments > {"user_id"}:
+        statuses |= {404}
+    if "requestBody" in operation:
+        statuses |= {400, 415}
+    if "query" in heeded:
+        statuses |= {414}
+    if method in WRITES:
+        statuses |= {412, 413}
+    if method in KEYED_METHODS:  # its body is read, whatever the view does
+        statuses |= {400, 409, 415}
+    return statuses
+
+
+def describe_headers(operation: dict[str, Any], headers: dict[str, Any], below: int = 600) -> None:
     """Add headers to an operation's own answers; its errors are shared components."""
     for status, response in operation["responses"].items():
         if isinstance(response, dict) and int(status) < below:

@@ -11,7 +11,7 @@ import psycopg
 from config import Settings
 from connection import Row, Value, rows_of
 from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
-from observability.trail import tell
+from events import tell
 from statements import QUERIES
 
 log = logging.getLogger(__name__)

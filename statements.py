@@ -17,6 +17,9 @@ CHOSEN = re.compile(r"<(\w+)>")
 PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
+Text = tuple[str, dict[str, str]]  # as it stands in a file, and the choices that its name made
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A named statement, its placeholders numbered as PostgreSQL wants them."""
@@ -30,13 +33,14 @@ def load_queries(folder: Path) -> dict[str, Query]:
     """Read the named statements of a folder's .sql files, with the fragments that they share.
 
     A name such as `select_tasks_<order:asc|desc>` is one statement for each choice; `<order>`
-    stands for the choice in its text, and in the names and the text of its fragments.
+    stands for the choice in its text, and in the names and the text of its fragments, which may
+    have choices of their own.
 
     Raises:
         ConfigError: a name is malformed, unknown or used twice, or a statement is empty.
     """
-    fragments: dict[str, str] = {}
-    statements: dict[str, tuple[str, dict[str, str]]] = {}
+    fragments: dict[str, Text] = {}
+    statements: dict[str, Text] = {}
     for path in sorted(folder.glob("*.sql")):
         before, *parts = HEAD.split(path.read_text())
         if before.strip():
@@ -47,10 +51,7 @@ def load_queries(folder: Path) -> dict[str, Query]:
             for name, choices in expand_name(head):
                 if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in known or not body:
                     raise ConfigError(f"{path.name}: {name!r} is malformed, empty or used twice.")
-                if kind == "fragment":
-                    fragments[name] = body
-                else:
-                    statements[name] = body, choices
+                known[name] = body, choices
     return {
         name: number_placeholders(name, insert_fragments(body, fragments, choices))
         for name, (body, choices) in statements.items()
@@ -70,9 +71,8 @@ def insert_choices(text: str, choices: dict[str, str]) -> str:
     return CHOSEN.sub(lambda found: choices.get(found[1], found[0]), text)
 
 
-def insert_fragments(text: str, fragments: dict[str, str], choices: dict[str, str]) -> str:
+def insert_fragments(text: str, fragments: dict[str, Text], choices: dict[str, str]) -> str:
     """Put fragments in their places, once, at the start: no statement is built for a request."""
-
     text = insert_choices(text, choices)
 
     def insert(found: re.Match[str]) -> str:
@@ -80,7 +80,8 @@ def insert_fragments(text: str, fragments: dict[str, str], choices: dict[str, st
             raise ConfigError(f"queries: there is no fragment {found[1]!r}.")
         line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
         indent = line[: len(line) - len(line.lstrip())]
-        fragment = insert_fragments(fragments[found[1]], fragments, choices)
+        body, own = fragments[found[1]]
+        fragment = insert_fragments(body, fragments, choices | own)
         return fragment.replace("\n", f"\n{indent}")
 
     return FRAGMENT.sub(insert, text)

@@ -4,23 +4,30 @@ import json
 from math import isinf
 from typing import Any
 
+LONGEST_NUMBER = 1000  # digits
+
+
+class StrictError(ValueError):
+    """It is JSON, but not as it is taken here."""
+
 
 def parse_json(data: bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is not JSON, has a name twice, nests too deep, or has an infinite number.
+        StrictError: it has a name twice, nests too deep, or has a number beyond reach.
+        ValueError: it is not JSON.
     """
     try:
         return DECODER.decode(data.decode())
     except RecursionError:
-        raise ValueError("it nests too deep") from None
+        raise StrictError("it nests too deep") from None
 
 
 def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("it has a name twice")
+        raise StrictError("an object has a name twice")
     return found
 
 
@@ -31,10 +38,19 @@ def refuse_constant(name: str) -> Any:
 def parse_real(text: str) -> float:
     number = float(text)
     if isinf(number):  # 1e400
-        raise ValueError("it has a number beyond reach")
+        raise StrictError("a number is beyond reach")
     return number
 
 
+def parse_whole(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:  # Python refuses some thousands
+        raise StrictError("a number is beyond reach")
+    return int(text)
+
+
 DECODER = json.JSONDecoder(
-    object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant, parse_float=parse_real
+    object_pairs_hook=refuse_duplicates,
+    parse_constant=refuse_constant,
+    parse_float=parse_real,
+    parse_int=parse_whole,
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BytesIO
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -22,11 +23,11 @@ from errors import ApiError, broken_rule
 from field_types import StrictSchema
 from lean_flask import BytesResponse, current_request
 from replicas import Reader
-from request_bodies import read_body, refuse_other_types, too_large
-from strict_json import parse_json
+from request_bodies import read_body, refuse_other_types
+from strict_json import StrictError, parse_json
 
 
-def pool() -> Database:
+def primary() -> Database:
     """Return the pool, outside any transaction of the request: views want `database()`."""
     db: Database = current_app.extensions["database"]
     return db
@@ -55,7 +56,7 @@ def transaction() -> Iterator[Connection]:
     if isinstance(outer, Connection):
         yield outer
         return
-    with pool().transaction() as connection:
+    with primary().transaction() as connection:
         g.transaction = connection
         try:
             yield connection
@@ -116,6 +117,8 @@ class BodyParser(FlaskParser):
             refuse_other_types(req)
         try:
             return parse_json(body)
+        except StrictError as error:
+            raise ApiError(400, f"The request body cannot be taken: {error}.") from None
         except ValueError:
             raise ApiError(400, "The request body is not valid JSON.") from None
 
@@ -143,21 +146,24 @@ def heeds(*what: str) -> Callable[[Any], Any]:
     return mark
 
 
+# Signs of something in a request that its view may not heed; most requests have none.
+SIGNS = {"HTTP_IF_MATCH", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"}
+
+
 def refuse_what_is_not_heeded() -> None:
-    """Refuse a query parameter, an If-Match or a large body, if the view would pass over it.
+    """Refuse a query parameter, an If-Match or a broken body, if the view would pass over it.
 
     Raises:
-        ApiError: 422; 413; or 412, as no version can match where there is none (RFC 9110, 13.1.1).
+        ApiError: 422; what `read_body` raises; or 412, as no version can match where there is none
+            (RFC 9110, section 13.1.1).
     """
     asked = current_request()
     environ = asked.environ
-    if not (asked.query_string or "HTTP_IF_MATCH" in environ or "CONTENT_LENGTH" in environ):
+    if not asked.query_string and SIGNS.isdisjoint(environ):
         return
     heeded = getattr(current_app.view_functions[asked.endpoint or ""], "heeds", ())
     if asked.method in WRITES and "body" not in heeded:
-        limit = asked.max_content_length or 0
-        if (asked.content_length or 0) > limit:
-            raise too_large(limit)
+        environ["wsgi.input"] = BytesIO(read_body(asked))  # what broke off is not done
     if asked.query_string and "query" not in heeded and asked.args and asked.method != "OPTIONS":
         raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
     if asked.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:

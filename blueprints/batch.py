@@ -13,6 +13,7 @@ from blueprints.tasks import COMPLETED_NOW, missing_task, too_many_tasks
 from connection import Connection
 from converters import LARGEST_ID
 from errors import ApiError, first_fault
+from events import tell
 from field_types import (
     BoundedList,
     Choice,
@@ -21,7 +22,6 @@ from field_types import (
     StrictInteger,
     StrictSchema,
 )
-from observability.trail import tell
 from schemas import Task, TaskCreate, TaskPatch
 
 MOST_OPERATIONS = 100

@@ -9,7 +9,7 @@ from flask_smorest import Blueprint
 from marshmallow import fields
 from psycopg import Error
 
-from blueprints import json_response, pool
+from blueprints import json_response, primary
 from database import DatabaseBusy, DatabaseUnavailable
 from errors import ApiError
 from field_types import ResponseSchema
@@ -75,7 +75,7 @@ class Readiness:
 
 def find_fault() -> Fault | None:
     try:
-        with pool().connection() as connection:
+        with primary().connection() as connection:
             pending = pending_migrations(connection)
     except DatabaseBusy:
         return None  # without this instance, the others would be busier still

@@ -11,8 +11,8 @@ from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_respon
 from conditions import expected_versions, is_fresh
 from connection import Value
 from errors import ApiError
+from events import tell
 from lean_flask import current_request
-from observability.trail import tell
 from request_bodies import MERGE_PATCH
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
 
@@ -45,9 +45,7 @@ blueprint = UserBlueprint(
 
 NOT_SENT: dict[str, Any] = dict.fromkeys((*TaskUpdate().fields, "due_all_day"))
 
-# How the JSON of a completed task looks, and of one just completed. No title can look so: its
-# quotes are escaped.
-COMPLETED = b'"completed":true'
+# How the JSON of a task just completed looks. No title can look so: its quotes are escaped.
 COMPLETED_NOW = re.compile(rb'"updated_at":("[^"]+"),"completed_at":\1')
 
 
@@ -100,7 +98,10 @@ def parameters_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response:
-    version, task = write_task("update_task", user_id, task_id, **parameters_of(fields))
+    return change_response(*write_task("update_task", user_id, task_id, **parameters_of(fields)))
+
+
+def change_response(version: bytes, task: bytes) -> Response:
     if COMPLETED_NOW.search(task):
         tell("tasks_completed")
     return task_response(version, task)
@@ -208,7 +209,4 @@ def toggle_task_completion(user_id: str, task_id: int) -> Response:
     Toggles at the same moment all count. When sent again after a broken connection, it would toggle
     back, unless it has the same Idempotency-Key; a patch of `completed` sets one state.
     """
-    version, task = write_task("toggle_task", user_id, task_id)
-    if COMPLETED in task:
-        tell("tasks_completed")
-    return task_response(version, task)
+    return change_response(*write_task("toggle_task", user_id, task_id))

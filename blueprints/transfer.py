@@ -18,9 +18,9 @@ from capacity.turns import in_turns
 from connection import Connection, Value
 from database import Database
 from errors import ApiError, broken_rule, first_fault
+from events import tell
 from field_types import ResponseSchema
 from formats import calendar_file, csv_file, json_file
-from observability.trail import tell
 from replicas import Reader
 from request_bodies import read_body, read_part, refuse_encoded
 from schemas import Task, TaskImport
@@ -31,7 +31,8 @@ FORMATS: dict[str, ModuleType] = {
     "text/csv": csv_file,
     "text/calendar": calendar_file,
 }
-LIST_OF_FORMATS = "application/json, text/csv or text/calendar"
+*MOST, LAST = FORMATS
+LIST_OF_FORMATS = f"{', '.join(MOST)} or {LAST}"
 STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
 PART = 64 * 1024  # bytes per read
 KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is on the disk
@@ -50,7 +51,8 @@ def text_like(example: str) -> dict[str, Any]:
 # An import's file may be what an export wrote.
 TEXTS = {
     name: text_like(b"".join(FORMATS[name].write([json.dumps(EXPORTED).encode()], "demo")).decode())
-    for name in ("text/csv", "text/calendar")
+    for name in FORMATS
+    if name != "application/json"
 }
 FILE = {
     "required": True,

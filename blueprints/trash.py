@@ -11,7 +11,7 @@ from blueprints import (
     heeds,
     json_response,
     path_of,
-    pool,
+    primary,
 )
 from blueprints.paging import LARGEST_PAGE, LINK, PageArguments, position_field
 from blueprints.tasks import ETAG, task_response, write_task
@@ -67,8 +67,8 @@ def empty_trash(user_id: str) -> Response:
 
     They cannot be restored; `listChanges` says which they were.
     """
-    tombstones().count(user_id, 0)
-    tombstones().add(user_id, purge_trash(pool(), user_id))
+    tombstones().require_some(user_id)
+    tombstones().add(user_id, purge_trash(primary(), user_id))
     return Response(status=204)
 
 
@@ -93,7 +93,7 @@ def purge_task(user_id: str, task_id: int) -> Response:
 
     It cannot be restored; `listChanges` says that it was there.
     """
-    tombstones().count(user_id, 0)
+    tombstones().require_some(user_id)
     write_task(
         "delete_trashed_tasks",
         user_id,

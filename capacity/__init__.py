@@ -1,1 +1,1 @@
-"""Who gets how much, and when, so that nobody's requests bring down everybody's."""
+"""Limits and queues, so that no user's requests slow down or fail everybody else's."""

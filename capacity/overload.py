@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask
 
 from errors import RETRY_AFTER, error_body
-from observability.trail import blame
+from trail import blame
 
 log = logging.getLogger(__name__)
 

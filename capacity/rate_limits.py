@@ -11,13 +11,17 @@ from typing import Any
 
 from config import Settings
 from errors import ApiError
-from observability.trail import CURRENT, tell
+from events import tell
 from setting_parsers import parse_rate
+from trail import CURRENT
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
-# What a user may leave behind in a day, for a day or for ever, beyond the tasks there are.
-KEPT_ANSWERS = 256 * 1024**2  # bytes of answers to requests with an Idempotency-Key
-TOMBSTONES = 200_000  # of tasks deleted for good
+DAY = 24 * 60 * 60  # seconds
+# What a user may add in a day of what outlives its request, beyond the tasks there are.
+KEPT_ANSWERS = 256 * 1024**2  # bytes of answers to requests with an Idempotency-Key, kept a day
+MUCH_KEPT = "Too much is kept under your Idempotency-Keys today; without a key, this can be done."
+TOMBSTONES = 200_000  # of tasks deleted for good, kept for ever
+MANY_TOMBSTONES = "You have deleted as many tasks for good as may be in a day."
 HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
 # Some proxies append the client's port, which differs for each connection.
 WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
@@ -32,20 +36,23 @@ class RateLimits:
             from capacity.shared_counts import SharedCounts  # only here: 5 MB that most do without
 
             self.redis = SharedCounts(settings.redis_url)
-        self.requests = Limit("default", settings.rate_limit, self.redis)
-        self.auth_failures = Limit("auth-failures", settings.auth_failure_limit, self.redis)
-        self.kept_answers = Limit("kept-answers", f"{KEPT_ANSWERS}/day", self.redis)
-        self.tombstones = Limit("tombstones", f"{TOMBSTONES}/day", self.redis)
+        requests, failures = map(parse_rate, (settings.rate_limit, settings.auth_failure_limit))
+        self.requests = Limit("default", requests, self.redis)
+        self.auth_failures = Limit("auth-failures", failures, self.redis)
+        self.kept_answers = Limit("kept-answers", (KEPT_ANSWERS, DAY), self.redis, MUCH_KEPT)
+        self.tombstones = Limit("tombstones", (TOMBSTONES, DAY), self.redis, MANY_TOMBSTONES)
 
 
 class Limit:
-    """A quota that each caller has in a window."""
+    """A quota that each caller has in a window of so many seconds; None: no limit."""
 
-    def __init__(self, name: str, rate: str, shared: Any) -> None:
+    def __init__(
+        self, name: str, quota: tuple[int, int] | None, shared: Any, message: str | None = None
+    ) -> None:
         self.name = name
-        parsed = parse_rate(rate)
-        self._is_off = parsed is None
-        self._quota, self._seconds = parsed or (0, 1)
+        self._message = message  # of its 429
+        self._is_off = quota is None
+        self._quota, self._seconds = quota or (0, 1)
         self._policy = ("RateLimit-Policy", f'"{name}";q={self._quota};w={self._seconds}')
         self._shared = shared
         self._own = Counts()
@@ -68,7 +75,11 @@ class Limit:
             tell("rate_limited", self.name)
             if self._own.note_refusal(window, caller) and (trail := CURRENT.get()):
                 trail.is_first_over_limit = True
-            raise ApiError(429, headers={"Retry-After": str(wait)})
+            raise ApiError(429, self._message, headers={"Retry-After": str(wait)})
+
+    def require_some(self, caller: str) -> None:
+        """Refuse, as `count`, where the quota is used up; count nothing."""
+        self.count(caller, 0)
 
     def add(self, caller: str, amount: int) -> None:
         """Count what a caller has used already, which can no longer be refused."""

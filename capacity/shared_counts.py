@@ -10,7 +10,7 @@ from typing import Any
 from redis import ConnectionPool
 from redis.exceptions import RedisError
 
-from observability.trail import tell
+from events import tell
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from flask import Flask, Response
 
-from capacity.shares import Shares
 from errors import ApiError
+from shares import Shares
 
 PATIENCE = 1.0  # seconds to wait for a place
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and all that was read of it

@@ -41,7 +41,7 @@ class Result:
     """What came of a row."""
 
     name: str
-    answered: int
+    succeeded: int
     errors: str
     worst_wait: float
     first: float
@@ -129,10 +129,10 @@ def run_row(stage: Stage, row: Row) -> Result:
     lost, twice = crowd.check()
     results = crowd.results()
     errors = [f"{count} {name}" for name, count in sorted(results.items()) if name[0] != "2"]
-    answered = sum(count for name, count in results.items() if name.startswith("2"))
+    succeeded = sum(count for name, count in results.items() if name.startswith("2"))
     return Result(
         row.name,
-        answered,
+        succeeded,
         ", ".join(errors) or "none",
         crowd.worst_wait(),
         back[0],
@@ -161,13 +161,13 @@ def table(head: str, cells: Iterable[Sequence[object]]) -> str:
 
 def fault_table(results: list[Result]) -> str:
     head = (
-        "fault | answered | errors | worst wait, s | first success after, s"
+        "fault | succeeded | errors | worst wait, s | first success after, s"
         " | every client's, s | lost | done twice"
     )
     cells = [
         (
             each.name,
-            each.answered,
+            each.succeeded,
             each.errors,
             f"{each.worst_wait:.1f}",
             f"{each.first:.2f}",

@@ -167,22 +167,22 @@ def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     Of a line that is too long, enough is kept to show that it is.
     """
     name, parts, size = "", [b""], 0
-    begins = True
-    for line in lines:
-        rest = line.rstrip("\r\n").encode("latin-1")
-        if not begins:
-            rest = b" " + rest
-        begins = line[-1] in "\r\n"
-        if rest and rest[:1] not in b" \t":
+    has_begun = False  # the line, in a part before
+    for part in lines:
+        text = part.rstrip("\r\n").encode("latin-1")
+        if has_begun or text[:1] in {b" ", b"\t"}:
+            more = text if has_begun else text[1:]
+            if more and name in READ and size <= LONGEST:
+                parts.append(more)
+                size += len(more)
+        elif text:
             if name in READ:
                 yield name, b"".join(parts)
-            found = PROPERTY_NAME.match(rest)
+            found = PROPERTY_NAME.match(text)
             if not found:
                 raise ValueError("a line has no name")
-            name, parts, size = found[0].decode().upper(), [rest], len(rest)
-        elif name in READ and size <= LONGEST and rest[1:]:
-            parts.append(rest[1:])
-            size += len(rest) - 1
+            name, parts, size = found[0].decode().upper(), [text], len(text)
+        has_begun = part[-1] not in "\r\n"
     if name in READ:
         yield name, b"".join(parts)
 

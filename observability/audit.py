@@ -18,7 +18,8 @@ import psycopg
 
 from config import Settings
 from connection import CONNECTION_OPTIONS, UnpreparedConnection
-from observability.trail import Trail, tell
+from events import tell
+from trail import Trail
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 
 from config import Settings
-from observability.trail import CURRENT
+from trail import CURRENT
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from auth import MESSAGE_OF_REFUSAL
 from database import Database
-from observability.trail import LISTENERS, METHODS, Event, Trail
+from events import LISTENERS, Event
+from trail import METHODS, Trail
 
 SAMPLE_INTERVAL = 5.0  # seconds between two looks at the pool
 
@@ -44,7 +45,8 @@ JWKS_FETCHED = Gauge(
     multiprocess_mode="max",
 )
 # At 0 from the start: Prometheus sees no increase where a counter first appears as 1.
-for check in ["connection_stale", "probe_failed", "replica_failed"]:
+CHECKS = ("connection_stale", "probe_failed", "replica_failed")
+for check in CHECKS:
     CHECKS_FAILED.labels(check)
 for result in ["done", "failed"]:
     JWKS_FETCHES.labels(result)
@@ -83,7 +85,7 @@ def count_event(event: Event, label: str, count: int) -> None:
     match event:
         case "audit_lost":
             AUDIT_LOST.inc(count)
-        case "connection_stale" | "probe_failed" | "replica_failed":
+        case _ if event in CHECKS:
             CHECKS_FAILED.labels(event).inc(count)
         case "jwks_failed":
             JWKS_FETCHES.labels("failed").inc(count)

@@ -14,7 +14,7 @@ from flask import Flask
 from config import Settings
 from observability.audit import Auditor
 from observability.logs import ENCODE, line_writer, rfc3339
-from observability.trail import CURRENT, Trail
+from trail import CURRENT, Trail
 
 log = logging.getLogger("tasks.request")
 

@@ -25,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from config import Settings
 from observability.observe import Report
-from observability.trail import METHODS, Trail
+from trail import METHODS, Trail
 
 log = logging.getLogger(__name__)
 

@@ -1,3 +1,18 @@
+-- fragment: settings_<is_local:true|false>
+-- What statements need, whatever the database or the role sets; `is_local`: for one transaction.
+set_config('statement_timeout', %(statement_timeout)s, <is_local>),
+    set_config('lock_timeout', %(lock_timeout)s, <is_local>),
+    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, <is_local>),
+    set_config('TimeZone', 'UTC', <is_local>),
+    set_config('plan_cache_mode', 'force_generic_plan', <is_local>),
+    set_config('jit', 'off', <is_local>),
+    set_config('enable_seqscan', 'off', <is_local>),
+    set_config('row_security', 'on', <is_local>),
+    CASE
+        WHEN current_setting('transaction_timeout', true) IS NOT NULL
+            THEN set_config('transaction_timeout', '0', <is_local>)
+    END
+
 -- name: set_timeouts
 -- The settings of a fresh session, whatever those of the database or the role: limits in
 -- milliseconds, none for a transaction (PostgreSQL 17), as each of an import's many statements has
@@ -9,19 +24,8 @@
 -- Behind a pooler it sets nothing and returns no row: pids are the pooler's, and clients share the
 -- session.
 SELECT
-    set_config('statement_timeout', %(statement_timeout)s, false),
-    set_config('lock_timeout', %(lock_timeout)s, false),
-    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
-    set_config('TimeZone', 'UTC', false),
-    set_config('default_transaction_isolation', 'read committed', false),
-    set_config('plan_cache_mode', 'force_generic_plan', false),
-    set_config('jit', 'off', false),
-    set_config('enable_seqscan', 'off', false),
-    set_config('row_security', 'on', false),
-    CASE
-        WHEN current_setting('transaction_timeout', true) IS NOT NULL
-            THEN set_config('transaction_timeout', '0', false)
-    END
+    {settings_false},
+    set_config('default_transaction_isolation', 'read committed', false)
 WHERE pg_backend_pid() = %(backend_pid)s;
 
 -- name: select_pending_migrations
@@ -91,18 +95,7 @@ SELECT
 SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true),
-    set_config('statement_timeout', %(statement_timeout)s, true),
-    set_config('lock_timeout', %(lock_timeout)s, true),
-    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
-    set_config('TimeZone', 'UTC', true),
-    set_config('plan_cache_mode', 'force_generic_plan', true),
-    set_config('jit', 'off', true),
-    set_config('enable_seqscan', 'off', true),
-    set_config('row_security', 'on', true),
-    CASE
-        WHEN current_setting('transaction_timeout', true) IS NOT NULL
-            THEN set_config('transaction_timeout', '0', true)
-    END;
+    {settings_true};
 
 -- name: select_grants
 -- The statements, in order, that let a role serve the API and do nothing else, whatever an earlier

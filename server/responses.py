@@ -63,9 +63,9 @@ class Response(wsgi.Response):  # type: ignore[misc]
             self.sock.sendall(data[start : start + PIECE])
 
 
-def http_date(timestamp: float | None = None) -> str:
-    """Write a moment for the header Date, formatted once a second."""
-    return date_of_second(int(time() if timestamp is None else timestamp))
+def http_date() -> str:
+    """Write this moment for the header Date, formatted once a second."""
+    return date_of_second(int(time()))
 
 
 @lru_cache(maxsize=1)

@@ -19,14 +19,11 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
     InvalidHeader,
     UnsupportedTransferCoding,
 )
-from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
-from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
-from capacity.turns import PAUSE, TURN
+from capacity.turns import PAUSE
 from config import ConfigError, Settings
-from server.responses import MOST_UNREAD
 
 TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
@@ -36,16 +33,12 @@ LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the au
 KEPT_AT_LEAST = 1.0  # seconds that a client may be idle in a stop, or while no other finds room
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
-# Bytes, where gunicorn takes no more than 8190: a list's Link, with as many tags as may be, fits.
-LONGEST_REQUEST_LINE = 20 * 1024
-LONGEST_HEAD = 32 * 1024  # bytes of headers, about that of trailers; gunicorn grants 800 KB
 OTHER_FILES = 100  # that a process opens beside its clients and pools: metrics, Redis, log
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
 # RFC 9112, section 3.2; of two, gunicorn makes one with a comma.
 HOST = re.compile(r"(?:[\w.~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
 ANSWERED, ENDED = inf, -inf  # in place of the moment since when a client is waited for
-WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
 
 class Server(StreamServer):  # type: ignore[misc]
@@ -131,8 +124,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             StopIteration: the connection ends here.
         """
         if self.waiting_since[sock] == ENDED:
-            # What was on its way is answered, if it is here whole: the rest would not be read.
-            if getattr(req.body.reader, "length", inf) > req.unreader.buf.tell():
+            if not has_arrived(req):  # the rest would not be read
                 raise StopIteration
             req.force_close()
         self.waiting_since[sock] = ANSWERED
@@ -210,6 +202,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
                     twin.shutdown(socket.SHUT_RD)
 
 
+def has_arrived(req: Any) -> bool:
+    """Tell whether all of a request is here; of one in chunks, that is not known."""
+    return bool(getattr(req.body.reader, "length", inf) <= req.unreader.buf.tell())
+
+
 @cache
 def load_settings() -> Settings:
     """Load the settings once: a reload keeps the application's settings, so the server's too."""
@@ -237,37 +234,6 @@ def allow_files(settings: Settings) -> None:
 def reset_at_close(client: socket.socket) -> None:
     """Let a client see that its answer broke off: to HTTP/1.0, any other end means completion."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-
-
-# gunicorn's own, before gunicorn.conf.py puts ours in their place.
-finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
-# gunicorn sets this attribute for each request, to 800 KB: a property that ignores that keeps ours.
-longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
-
-
-def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
-    """Read the rest of a body, to find the next request behind it, unless it is too long."""
-    return bool(finish_body(parser, deadline, MOST_UNREAD))
-
-
-def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
-    """Read what a client has sent; pause where it sends so fast that reads never wait.
-
-    The end of file is the end: on Linux, bytes still arrive at a socket that was shut for reading,
-    and would be taken for the next request where they are the rest of a body.
-    """
-    if unreader.__dict__.get("has_ended"):
-        return b""
-    asked = monotonic()
-    data: bytes = read_chunk(unreader, size_hint)
-    unreader.has_ended = not data
-    now = monotonic()
-    if now - asked > WAITED:
-        unreader.turn_began = now
-    elif now - unreader.__dict__.setdefault("turn_began", asked) > TURN:
-        gevent.sleep(PAUSE)
-        unreader.turn_began = monotonic()
-    return data
 
 
 def close(client: socket.socket) -> None:

@@ -13,8 +13,8 @@ from issuer import Issuer, make_key
 from processes import as_url, manage_here, wait_until
 from support import NoThread, User, assert_error, audit_entries, settings_for
 
+import events
 from app import create_app
-from observability import trail
 from statements import QUERIES
 
 ID = {"X-Request-Id": "the-request"}
@@ -181,7 +181,7 @@ def test_entries_beyond_those_that_may_wait_fail_no_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     told: list[tuple[str, str, int]] = []
-    monkeypatch.setattr(trail, "LISTENERS", [lambda *event: told.append(event)])
+    monkeypatch.setattr(events, "LISTENERS", [lambda *event: told.append(event)])
     monkeypatch.setattr("observability.audit.MOST_WAITING", 1)
     app = create_app(settings_for("postgresql://"))
     app.extensions["auditor"]._writer = Thread()  # which writes none

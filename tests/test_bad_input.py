@@ -74,6 +74,47 @@ def test_completed_that_is_no_boolean_is_422_by_name(alice: User):
     assert_each_is_422(alice, "completed", BROKEN_BOOLEANS, create=False)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "error"),
+    [
+        ({"data": b"{", "environ_overrides": {"CONTENT_LENGTH": "9"}}, 400, "bad_request"),
+        ({"data": b"{}", "headers": {"Content-Encoding": "gzip"}}, 415, "unsupported_media_type"),
+    ],
+    ids=["cut off", "encoded"],
+)
+def test_body_that_nobody_asked_for_is_refused_where_it_is_broken_and_nothing_is_done(
+    alice: User, sent: dict[str, Any], status: int, error: str
+):
+    task, gone = alice.create(), alice.create()["id"]
+    alice.call("DELETE", gone)
+    for method, path in [
+        ("PATCH", f"{task['id']}/complete"),
+        ("DELETE", task["id"]),
+        ("POST", f"/api/alice/trash/{gone}/restore"),
+        ("DELETE", f"/api/alice/trash/{gone}"),
+        ("DELETE", "/api/alice/trash"),
+    ]:
+        assert_error(alice.call(method, path, **sent), status, error)
+    assert alice.all() == [task]
+    assert [each["id"] for each in alice.call("GET", "/api/alice/trash").json] == [gone]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"title": "x", "title": "y"}', "an object has a name twice"),
+        (b'{"title": 1e999}', "a number is beyond reach"),
+        (b'{"title": ' + b"9" * 5000 + b"}", "a number is beyond reach"),
+        (b"[" * 100_000, "it nests too deep"),
+    ],
+    ids=["twice", "infinite", "long", "deep"],
+)
+def test_json_that_is_not_taken_is_told_why(alice: User, body: bytes, said: str):
+    answer = alice.call("POST", data=body, headers=JSON)
+    assert_error(answer, 400, "bad_request")
+    assert answer.json["message"] == f"The request body cannot be taken: {said}."
+
+
 def test_unknown_field_is_422_by_name(alice: User):
     for name in NOT_WRITABLE:
         assert_each_is_422(alice, name, [1])

@@ -10,7 +10,7 @@ from processes import free_port, manage_here
 from support import SECRET
 
 import config
-import serving
+import run_gunicorn
 from config import SETTINGS
 from development import generated
 
@@ -81,7 +81,7 @@ def test_wrong_value_is_refused_with_the_name_of_its_setting(
 
 def test_without_a_secret_no_curl_line_is_printed():
     settings = config.Settings(better_auth_url="http://localhost:3000", api_host="::")
-    text = serving.banner(settings)
+    text = run_gunicorn.banner(settings)
     assert "http://[::1]:8000/docs" in text
     assert "curl" not in text
 

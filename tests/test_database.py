@@ -204,7 +204,7 @@ def test_connection_that_ended_without_a_word_is_replaced_and_told(
     own: Postgres, monkeypatch: pytest.MonkeyPatch
 ):
     heard: list[str] = []
-    monkeypatch.setattr("observability.trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     db = Database(settings_for(own.url, database_pool_size=1))
     with (
         db.connection() as connection,

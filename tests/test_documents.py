@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from support import MODULES
 
+from blueprints.batch import MOST_OPERATIONS
 from blueprints.paging import LARGEST_PAGE
 from blueprints.transfer import MOST_FAULTS
+from capacity.rate_limits import KEPT_ANSWERS, TOMBSTONES
 from config import PROJECT, SETTINGS
 from development import generated
-from schemas import Task
+from schemas import MOST_TAGS, Task
 
 OPENAPI = json.loads(generated.openapi())
 README = (PROJECT / "README.md").read_text()
@@ -98,6 +100,39 @@ def test_every_file_that_the_readme_names_exists():
         assert any((folder / name).exists() for folder in folders), name
 
 
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *(PROJECT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_that_a_document_names_exists(path: Path):
+    named = re.findall(r"(?<![\w./-])(?:\w+/)+[\w-]+\.(?:py|sql|yml|conf)\b", path.read_text())
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+
+
+def test_files_stand_in_the_readme_under_their_folder():
+    [tree] = re.findall(r"```text\n(gunicorn.*?)```", README, re.DOTALL)
+    folder = PROJECT
+    for line in tree.splitlines():
+        if found := re.match(r" *([\w.]+/?)", line if line[:3] != "   " else ""):
+            folder = PROJECT / found[1] if found[1].endswith("/") else PROJECT
+        for name in re.findall(r"[\w./]+\.py\b", line):
+            assert (folder / name).exists() or (PROJECT / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{LARGEST_PAGE:,} at most on a page",
+        f"up to {MOST_OPERATIONS} creations",
+        f"`tags` (up to {MOST_TAGS})",
+        f"once {KEPT_ANSWERS // 2**20} MiB",
+        f"after {TOMBSTONES:,} that day",
+    ],
+)
+def test_number_in_the_readme_is_that_of_the_code(text: str):
+    assert text in README
+
+
 def test_every_module_stands_in_the_readme():
     for path in MODULES:
         if path.parent.name != "blueprints":
@@ -136,7 +171,7 @@ def test_links_between_the_documents_hold(path: Path):
         assert (path.parent / name).exists(), name
 
 
-def test_python_is_named_in_one_version():
+def test_oldest_python_of_the_readme_is_the_one_that_ruff_checks_for():
     dockerfile = (PROJECT / "Dockerfile").read_text()
     assert "Python 3.11" in README
     assert 'target-version = "py311"' in (PROJECT / "pyproject.toml").read_text()

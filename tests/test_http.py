@@ -15,7 +15,7 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server import plain_requests, responses, worker
+from server import plain_requests, reading, responses, worker
 from server.plain_requests import PlainParser, PlainRequest
 
 CONFIG = Config()
@@ -170,7 +170,7 @@ def test_request_that_needs_judgement_is_left_to_gunicorn(data: bytes):
 def test_what_still_arrives_after_the_end_is_no_request(
     monkeypatch: pytest.MonkeyPatch, parser: type[Any]
 ):
-    monkeypatch.setattr(SocketUnreader, "chunk", worker.read_chunk_in_turn)
+    monkeypatch.setattr(SocketUnreader, "chunk", reading.read_chunk_in_turn)
     [(_, body, *_)] = read_all(parser(CONFIG, Client(BROWSER + BODY[:3], b"", NEXT), PEER))
     assert body == BODY[:3]
     assert read_all(parser(CONFIG, Client(BROWSER, BODY, b"", NEXT), PEER))[1:] == []

@@ -14,7 +14,7 @@ from support import User, assert_error, settings_for
 
 import idempotency
 import purge
-from capacity.rate_limits import Limit
+from capacity.rate_limits import MUCH_KEPT, Limit
 from database import Database
 
 # Their form and their owners
@@ -144,10 +144,13 @@ def test_user_of_whom_too_much_is_kept_gets_429_with_a_key_and_nothing_is_done(
     app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ):
     limits = app.extensions["rate_limits"]
-    monkeypatch.setattr(limits, "kept_answers", Limit("kept-answers", "200/day", None))
+    monkeypatch.setattr(
+        limits, "kept_answers", Limit("kept-answers", (200, 86400), None, MUCH_KEPT)
+    )
     first = post(alice)
     refused = post(alice, {"Idempotency-Key": "another"})
     assert_error(refused, 429, "rate_limited")
+    assert "without a key" in refused.json["message"]
     assert int(refused.headers["Retry-After"]) > 0
     assert_replayed(post(alice), first)
     assert len(alice.all()) == 1

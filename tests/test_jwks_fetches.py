@@ -219,7 +219,7 @@ def test_keys_are_forgotten_after_a_day_without_the_issuer(
 
 def test_failed_fetch_is_told(issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch):
     heard: list[str] = []
-    monkeypatch.setattr("observability.trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     issuer.behave = answer_with(b"", "500 Internal Server Error")
     assert ask(gate, issuer.token()).status_code == 503
     assert heard == ["jwks_failed"]

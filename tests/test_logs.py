@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from support import PARENT, TRACE, Lines, User, app_for, assert_error, listening
 
 from observability.observe import BrokenOff, fields_of, line_of_success, request_log
-from observability.trail import CURRENT, Run, Trail
+from trail import CURRENT, Run, Trail
 
 SECRETS = ["Buy milk", "private=1", "Bearer", "eyJ"]
 

@@ -14,11 +14,12 @@ from issuer import Issuer, ask
 from processes import free_port
 from support import SECRET, User, assert_error
 
+import events
 from capacity.rate_limits import Limit
 from config import PROJECT, ConfigError, Settings
 from database import DatabaseUnavailable
 from errors import ApiError
-from observability import metrics_server, trail
+from observability import metrics_server
 
 OPERATIONS = (PROJECT / "docs/operations.md").read_text()
 RULES = yaml.safe_load((PROJECT / "ops/alerts.yml").read_text())["groups"][0]["rules"]
@@ -49,14 +50,14 @@ def test_request_that_gave_up_waiting_for_a_connection_waits_no_more(app: Flask)
 
 def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: pytest.MonkeyPatch):
     heard: list[tuple[str, str, int]] = []
-    monkeypatch.setattr(trail, "LISTENERS", [lambda *event: heard.append(event)])
+    monkeypatch.setattr(events, "LISTENERS", [lambda *event: heard.append(event)])
     create = {"op": "create", "task": {"title": "Buy milk"}}
     batch = {"operations": [create, create]}
     assert alice.call("POST", "batch", json=batch).status_code == 200
     batch["operations"].append({"op": "delete", "id": 99})
     assert alice.call("POST", "batch", json=batch).status_code == 404
     assert alice.call("POST", "import", json=alice.all()).status_code == 201
-    limit = Limit("default", "1/day", None)
+    limit = Limit("default", (1, 86400), None)
     limit.count("alice")
     with pytest.raises(ApiError):
         limit.count("alice")
@@ -70,7 +71,7 @@ def test_whatever_completes_a_task_is_counted_and_nothing_else(
     first, second, third = (alice.create()["id"] for _ in range(3))
     heard: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        trail, "LISTENERS", [lambda event, _label, count: heard.append((event, count))]
+        events, "LISTENERS", [lambda event, _label, count: heard.append((event, count))]
     )
     for body in ({"title": "x"}, {"completed": True}, {"completed": True}, {"title": "y"}):
         assert alice.call("PATCH", first, json=body).json.keys() > body.keys()
@@ -92,7 +93,7 @@ def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
     alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
     heard: list[str] = []
-    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
     postgresql.execute("ALTER TABLE tasks ADD UNIQUE (title) DEFERRABLE INITIALLY DEFERRED")
     postgresql.commit()
     alice.create()
@@ -110,7 +111,7 @@ def test_fetch_of_the_issuers_keys_is_counted(
     issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
 ):
     heard: list[str] = []
-    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
     assert ask(gate, issuer.token()).status_code == 200
     assert heard == ["jwks_fetched"]
 

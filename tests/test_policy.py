@@ -1,7 +1,9 @@
 """What holds for every route, and for what OpenAPI says of it."""
 
+import ast
 import json
 import re
+from graphlib import TopologicalSorter
 
 import pytest
 from flask import Flask
@@ -134,9 +136,22 @@ def test_every_api_route_is_described_in_openapi(application: Flask):
     assert described == routes
 
 
+def test_imports_between_modules_and_folders_go_in_no_circle():
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        unit = path.relative_to(PROJECT).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                module = getattr(node, "module", None)
+                names = [module] if module else [each.name for each in node.names]
+                imported = {name.partition(".")[0] for name in names}
+                graph.setdefault(unit, set()).update(imported - {unit})
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle
+
+
 def test_only_what_is_no_part_of_a_users_request_goes_past_its_transaction():
-    """A write by `pool()` would be done again where an Idempotency-Key is sent again."""
-    assert {path.name for path in MODULES if "pool()" in path.read_text()} == {
+    """A write by `primary()` would be done again where an Idempotency-Key is sent again."""
+    assert {path.name for path in MODULES if "primary()" in path.read_text()} == {
         "__init__.py",  # where a transaction begins
         "health.py",
         "trash.py",  # DELETE has no key, and empties the trash in several transactions

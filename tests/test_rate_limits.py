@@ -240,7 +240,7 @@ def test_request_that_comes_late_from_the_window_before_ends_no_other_count():
 
 def test_refusal_tells_how_much_is_left_of_the_window(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("time.time", lambda: 130.9)
-    limit, environ = Limit("default", "1/minute", None), {}
+    limit, environ = Limit("default", (1, 60), None), {}
     limit.count("alice", environ=environ)
     with pytest.raises(ApiError) as refused:
         limit.count("alice", environ=environ)

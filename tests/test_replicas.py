@@ -8,11 +8,11 @@ from listing import SLOW_WORD, fill_with_long_texts
 from processes import wait_until
 from support import NoThread, settings_for
 
+import events
 from database import Database
-from observability import trail
-from observability.trail import CURRENT, Trail
 from replicas import Reader
 from statements import QUERIES
+from trail import CURRENT, Trail
 
 ASKED = dict.fromkeys(QUERIES["select_tasks"].parameters) | {"user_id": "alice", "limit": 1}
 
@@ -53,7 +53,16 @@ def test_what_takes_the_replica_long_is_left_to_the_primary_and_nothing_else(
     reader = Reader(settings, primary)
     asked = dict.fromkeys(QUERIES["select_found_tasks_by_created_desc"].parameters)
     asked |= {"user_id": "alice", "limit": 1, "tags": "[]", "words": json.dumps([SLOW_WORD])}
+    asked_of_primary: list[str] = []
+    fetch = primary.fetch
+
+    def note(name: str, **values: object) -> object:
+        asked_of_primary.append(name)
+        return fetch(name, **values)
+
+    monkeypatch.setattr(primary, "fetch", note)
     assert reader.fetch("select_found_tasks_by_created_desc", **asked | {"count": False})
+    assert asked_of_primary == ["select_version", "select_found_tasks_by_created_desc"]
     assert not reader.is_away
     reader.close()
     primary.close()
@@ -64,7 +73,7 @@ def test_server_that_is_no_replica_is_left_for_good_and_told_once(
 ):
     """Such as a restored copy, or the old primary after a failover."""
     heard: list[str] = []
-    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
     monkeypatch.setattr("replicas.PAUSE", 0.01)
     settings = settings_for(database_url, database_replica_url=database_url)
     primary = Database(settings)
@@ -103,7 +112,7 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
     primary = Database(settings)
     reader = Reader(settings, primary)
     heard: list[str] = []
-    monkeypatch.setattr(trail, "LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
     for _ in range(2):
         assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
         assert reader.is_away

@@ -10,7 +10,7 @@ from flask import Flask, request
 from support import EXPLORING, settings_for
 
 from app import create_app
-from auth import bearer_token, token_verifier
+from auth import TokenVerifier, bearer_token
 
 pytestmark = EXPLORING
 
@@ -29,7 +29,7 @@ def leaky_app(database_url: str) -> Iterator[Flask]:
     settings = settings_for(database_url)
     app = create_app(settings)
     check_owner = app.before_request_funcs[None].pop()
-    verify = token_verifier(settings)
+    verify = TokenVerifier(settings)
 
     @app.before_request
     def check_owner_but_for_get() -> Any:

@@ -113,7 +113,7 @@ def test_counters_are_told_apart_by_limit_window_and_caller(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("time.time", lambda: 130.9)
-    Limit("default", "4/minute", SharedCounts(redis.url)).count("alice")
+    Limit("default", (4, 60), SharedCounts(redis.url)).count("alice")
     assert redis.counts == {b"tasks:default/2/alice": 1}
 
 
@@ -124,7 +124,7 @@ def test_connection_is_used_again(redis: Speaker):
 
 def test_outage_is_told_once(monkeypatch: pytest.MonkeyPatch):
     heard: list[str] = []
-    monkeypatch.setattr("observability.trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     counts = SharedCounts("redis://127.0.0.1:1")
     assert [counts.add("x", 60, 1) for _ in range(2)] == [None, None]
     assert heard == ["redis_lost"]

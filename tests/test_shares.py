@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 import pytest
 from processes import wait_until
 
-from capacity.shares import Place, Shares
+from shares import Place, Shares
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_whoever_fails_as_they_wait_keeps_no_place(monkeypatch: pytest.MonkeyPat
     first = shares.take("alice", 0)
     assert first
     with monkeypatch.context() as patch:
-        patch.setattr("capacity.shares.SimpleQueue", lambda: 1 // 0)
+        patch.setattr("shares.SimpleQueue", lambda: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             shares.take("alice", 0)
     shares.give_back(first)
@@ -90,7 +90,7 @@ def test_whoever_fails_as_they_wait_keeps_no_place(monkeypatch: pytest.MonkeyPat
 
 
 def test_users_whose_hashes_meet_have_a_share_each(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("capacity.shares.LINES", 1)
+    monkeypatch.setattr("shares.LINES", 1)
     shares = Shares(1)
     first = shares.take("alice", 0)
     assert first
@@ -111,7 +111,7 @@ def test_place_that_became_free_before_the_wait_is_taken_at_once(monkeypatch: py
         shares.give_back(first)  # nobody is awaited yet, so nobody is woken
         return SimpleQueue()
 
-    monkeypatch.setattr("capacity.shares.SimpleQueue", make_queue)
+    monkeypatch.setattr("shares.SimpleQueue", make_queue)
     assert shares.take("alice", 0)
 
 
@@ -129,6 +129,6 @@ def test_place_that_becomes_free_as_the_next_gives_up_goes_to_the_one_after(
             shares.give_back(first)
             raise Empty
 
-    monkeypatch.setattr("capacity.shares.SimpleQueue", TooLate)
+    monkeypatch.setattr("shares.SimpleQueue", TooLate)
     assert not shares.take("alice", 10)
     assert not after.go.empty()

@@ -23,7 +23,7 @@ from tokens import (
     token_of,
 )
 
-from auth import LEEWAY, REMEMBERED_TOKENS, TokenRefused, token_verifier
+from auth import LEEWAY, REMEMBERED_TOKENS, TokenRefused, TokenVerifier
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_remembered_token_is_refused_once_expired(api: Flask, monkeypatch: pytes
 
 
 def test_token_is_verified_once_and_refused_ones_are_not_kept(monkeypatch: pytest.MonkeyPatch):
-    verify = token_verifier(settings_for("postgresql://"))
+    verify = TokenVerifier(settings_for("postgresql://"))
     verified: list[str] = []
     decode = jwt.decode
     monkeypatch.setattr("auth.jwt.decode", lambda *a, **b: verified.append(a[0]) or decode(*a, **b))
@@ -150,7 +150,7 @@ def test_token_that_is_refused_is_so_by_the_previous_secret_too(token: str):
     settings = settings_for(
         "postgresql://", better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET
     )
-    verify = token_verifier(settings)
+    verify = TokenVerifier(settings)
     with pytest.raises(TokenRefused):
         verify(token)
 

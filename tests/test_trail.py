@@ -10,7 +10,7 @@ from support import CALLER, PARENT, TRACE, User, assert_error, settings_for
 
 from app import create_app
 from errors import error_body
-from observability import trail
+from trail import trace_of
 
 # The id
 
@@ -71,7 +71,7 @@ def test_id_of_a_request_that_is_over_stands_nowhere(client: FlaskClient):
     ],
 )
 def test_trace_is_taken_from_a_valid_traceparent_alone(parent: str, found: str | None):
-    assert trail.trace_of(parent) == found
+    assert trace_of(parent) == found
 
 
 def test_server_timing_is_told_where_it_is_on(database_url: str):

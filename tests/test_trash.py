@@ -133,7 +133,7 @@ def test_user_who_deletes_too_much_for_good_gets_429_until_the_next_day(
     app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ):
     limits = app.extensions["rate_limits"]
-    monkeypatch.setattr(limits, "tombstones", Limit("tombstones", "3/day", None))
+    monkeypatch.setattr(limits, "tombstones", Limit("tombstones", (3, 86400), None))
     tasks = [alice.create()["id"] for _ in range(4)]
     for task_id in tasks:
         alice.call("DELETE", task_id)

@@ -144,7 +144,7 @@ def test_outage_behind_the_pooler_is_seen_and_over_once_postgresql_is_back(
     app: Flask, pooled: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ):
     heard: list[str] = []
-    monkeypatch.setattr("observability.trail.LISTENERS", [lambda event, *_: heard.append(event)])
+    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     alice = User(app.test_client(), "alice")
 
     def is_ready() -> bool:

@@ -2,11 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # told apart in reports
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -66,44 +64,3 @@ def blame(error: Exception) -> None:
     """Note why the current request fails, for its one log line."""
     if trail := CURRENT.get():
         trail.error = error
-
-
-Event = Literal[
-    "audit_lost",
-    "connection_stale",
-    "jwks_failed",
-    "jwks_fetched",
-    "probe_failed",
-    "rate_limited",
-    "redis_lost",
-    "replica_failed",
-    "tasks_completed",
-    "tasks_created",
-]
-Listener = Callable[[Event, str, int], None]
-LISTENERS: list[Listener] = []  # none, unless metrics are on
-UNTOLD: ContextVar[list[tuple[Event, str, int]] | None] = ContextVar("untold", default=None)
-
-
-def tell(event: Event, label: str = "", count: int = 1) -> None:
-    """Tell the listeners what has happened, in a request or outside one."""
-    untold = UNTOLD.get() if event in {"tasks_created", "tasks_completed"} else None
-    if untold is not None:
-        untold.append((event, label, count))
-        return
-    if count:
-        for listener in LISTENERS:
-            listener(event, label, count)
-
-
-@contextmanager
-def telling_at_the_end() -> Iterator[None]:
-    """Hold back events about tasks until the block has ended; drop them if it fails."""
-    untold: list[tuple[Event, str, int]] = []
-    UNTOLD.set(untold)
-    try:
-        yield
-    finally:
-        UNTOLD.set(None)
-    for told in untold:
-        tell(*told)

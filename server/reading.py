@@ -1,0 +1,46 @@
+"""How gunicorn reads: no address, head or body longer than we want, and no long turn."""
+
+from time import monotonic
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
+from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
+
+from capacity.turns import PAUSE, TURN
+from server.responses import MOST_UNREAD
+
+# Bytes, where gunicorn takes no more than 8190: a list's Link, with as many tags as may be, fits.
+LONGEST_REQUEST_LINE = 20 * 1024
+LONGEST_HEAD = 32 * 1024  # bytes of headers, about that of trailers; gunicorn grants 800 KB
+WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
+
+# gunicorn's own, before gunicorn.conf.py puts ours in their place.
+finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
+# gunicorn sets this attribute for each request, to 800 KB: a property that ignores that keeps ours.
+longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
+
+
+def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
+    """Read the rest of a body, to find the next request behind it, unless it is too long."""
+    return bool(finish_body(parser, deadline, MOST_UNREAD))
+
+
+def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
+    """Read what a client has sent; pause where it sends so fast that reads never wait.
+
+    The end of file is the end: on Linux, bytes still arrive at a socket that was shut for reading,
+    and would be taken for the next request where they are the rest of a body.
+    """
+    if getattr(unreader, "has_ended", False):
+        return b""
+    asked = monotonic()
+    data: bytes = read_chunk(unreader, size_hint)
+    unreader.has_ended = not data
+    now = monotonic()
+    if now - asked > WAITED:
+        unreader.turn_began = now
+    elif now - unreader.__dict__.setdefault("turn_began", asked) > TURN:
+        gevent.sleep(PAUSE)
+        unreader.turn_began = monotonic()
+    return data
