@@ -140,7 +140,7 @@ class Connection(psycopg.Connection[Any]):
         """Run a statement of no user, or one of a transaction whose owner is set already."""
         deadline = monotonic() + self.reply_timeout
         self._send(*self._prepare(name, values))
-        return self._checked(self._results(deadline)[0])
+        return self._result(deadline)
 
     def _run_as_owner(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         """Set the owner and run statements, in one round trip and one transaction.
@@ -175,7 +175,7 @@ class Connection(psycopg.Connection[Any]):
         arguments = [encode(values[parameter]) for parameter in query.parameters]
         if self.prepares and name not in self._prepared_names:
             self.pgconn.send_prepare(name.encode(), query.text.encode())
-            self._checked(self._results(monotonic() + self.reply_timeout)[0])
+            self._result(monotonic() + self.reply_timeout)
             self._prepared_names.add(name)
         return query, arguments
 
@@ -199,9 +199,14 @@ class Connection(psycopg.Connection[Any]):
         if self.pgconn.transaction_status == TransactionStatus.IDLE:
             return
         self.pgconn.send_query(command)
-        result = self._checked(self._results(monotonic() + self.reply_timeout)[0])
+        result = self._result(monotonic() + self.reply_timeout)
         if result.command_status != command:
             raise psycopg.errors.InFailedSqlTransaction("a failed transaction was to be committed")
+
+    def _result(self, deadline: float) -> PGresult:
+        """Await a command's result. An error may come behind its rows, as that of a timeout."""
+        first, *_ = [self._checked(result) for result in self._results(deadline)]
+        return first
 
     def _results(self, deadline: float, *, until_sync: bool = False) -> list[PGresult]:
         """Await a command's or a pipeline's results: a server that hangs keeps no timeout itself.

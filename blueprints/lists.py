@@ -65,8 +65,8 @@ class ListArguments(PageArguments):
     q = TrimmedText(
         validate=Length(1, LONGEST_SEARCH),
         metadata={
-            "description": "Words, each of which must be in title or description, in any case, or be a part"
-            " of what is there.",
+            "description": "Words, each of which must be in title or description, in any case, or"
+            " be a part of what is there.",
             "pattern": NOT_BLANK_PATTERN,
             "examples": ["milk"],
         },
@@ -74,8 +74,8 @@ class ListArguments(PageArguments):
     sort = fields.String(
         validate=OneOf(["created", "updated", "title", "due", "priority"]),
         metadata={
-            "description": "Ties are sorted by id. Tasks without a due date come last. Titles are sorted in"
-            " any case, as the locale of the database orders them.",
+            "description": "Ties are sorted by id. Tasks without a due date come last. Titles are"
+            " sorted in any case, as the locale of the database orders them.",
             "default": DEFAULTS["sort"],
         },
     )

@@ -190,3 +190,15 @@ def test_pages_meet_what_does_not_change_once_while_the_rest_does(
             if changed:
                 alice.call("DELETE", changed.pop()["id"])
         assert [task_id for task_id in met if task_id in ids(kept)] == in_order(kept, sort, order)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("extra", [{}, {"tag": "home"}, {"q": "milk"}], ids=["", "tag", "q"])
+def test_task_due_at_a_bound_is_after_it_and_not_before_it(
+    alice: User, order: str, extra: dict[str, str]
+):
+    task = alice.create("Buy milk", due_at="2026-05-01T09:00:00Z", tags=["home"])
+    for sort in SORTS:
+        asked = {"sort": sort, "order": order} | extra
+        assert listed(alice, due_after="2026-05-01T09:00:00Z", **asked) == [task]
+        assert listed(alice, due_before="2026-05-01T09:00:00Z", **asked) == []

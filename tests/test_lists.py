@@ -28,6 +28,18 @@ def test_priority_lists_tasks_of_that_priority(alice: User):
         assert titles(alice, priority=priority) == {priority}
 
 
+def test_list_that_its_timeout_ends_is_503_where_no_words_are_to_blame(
+    database_url: str, postgresql: psycopg.Connection
+):
+    hasty = without_audit(create_app(settings_for(database_url, database_statement_timeout=50)))
+    postgresql.execute("LOCK TABLE tasks")
+    for asked in [{}, {"sort": "title"}, {"tag": "home"}]:
+        answer = ask(User(hasty.test_client(), "alice"), **asked)
+        assert_error(answer, 503, "unavailable")
+    postgresql.rollback()
+    hasty.extensions["database"].close()
+
+
 def test_tags_must_all_match(alice: User):
     alice.create("both", tags=["home", "garden"])
     alice.create("one", tags=["home"])

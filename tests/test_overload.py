@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import cycle
 from queue import SimpleQueue
+from threading import Event, get_ident
 
 import pytest
 from flask import Flask
@@ -46,9 +47,9 @@ def test_those_in_line_are_served_once_there_is_room(narrow: Flask):
         assert [answer.result() for answer in answers] == [200] * REQUESTS
 
 
-def test_those_in_line_are_let_in_as_they_came(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
-    looks: list[bool] = []
-    is_crowded = True
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[SimpleQueue]:
+    """Collect those who wait in line behind the first."""
     waiting: list[SimpleQueue] = []
 
     class Turn(SimpleQueue):
@@ -56,13 +57,22 @@ def test_those_in_line_are_let_in_as_they_came(narrow: Flask, monkeypatch: pytes
             waiting.append(self)
             super().get()
 
+    monkeypatch.setattr("capacity.overload.SimpleQueue", Turn)
+    return waiting
+
+
+def test_those_in_line_are_let_in_as_they_came(
+    narrow: Flask, waiting: list[SimpleQueue], monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[bool] = []
+    is_crowded = True
+
     def look() -> bool:
         looks.append(is_crowded)
         return is_crowded
 
     let_in: list[str] = []
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", look)
-    monkeypatch.setattr("capacity.overload.SimpleQueue", Turn)
     monkeypatch.setattr(
         "capacity.overload.has_gone", lambda environ: let_in.append(environ["PATH_INFO"])
     )
@@ -75,6 +85,27 @@ def test_those_in_line_are_let_in_as_they_came(narrow: Flask, monkeypatch: pytes
         is_crowded = False
         assert [answer.result() for answer in answers] == [200] * 4
     assert let_in == [f"/api/user {number}/tasks" for number in range(4)]
+
+
+def test_newcomer_overtakes_nobody_in_line(
+    narrow: Flask, waiting: list[SimpleQueue], monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[int] = []
+    has_room = Event()
+
+    def look() -> bool:
+        looks.append(get_ident())
+        return get_ident() == looks[0] and not has_room.is_set()
+
+    monkeypatch.setattr(narrow.extensions["database"], "is_crowded", look)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, narrow, 0)
+        wait_until(lambda: len(looks) > 1)
+        second = pool.submit(ask, narrow, 1)
+        wait_until(lambda: waiting or second.done())
+        assert not second.done()
+        has_room.set()
+        assert (first.result(), second.result()) == (200, 200)
 
 
 def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):

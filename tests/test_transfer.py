@@ -15,7 +15,7 @@ from transfers import DEFAULTS, FORMATS, LONG, WRITABLE, bring, examples, export
 
 NUMBERS = count()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-FORMULA = set("=+-@\uff1d\uff0b\uff0d\uff20")
+FORMULA = set("=+-@\uff1d\uff0b\uff0d\uff20\ufe6b")
 
 NASTY = st.sampled_from(
     "=+-@'\"`,;:|\\%&<>{}[]()# Nn\t\r\n\x01\x0b\x1b\x7f\x85\u2028\ufeff\uff1d\u202e\u0301\u200d😀"
@@ -38,7 +38,20 @@ FIELDS = {
 TASKS = st.fixed_dictionaries({name: FIELDS[name] for name in WRITABLE})
 AWKWARD = [
     DEFAULTS | {"title": title, "description": title * 2, "tags": [title]}
-    for title in ["'", "''", "'=", "=1", "@x", "-", "x;=1;", 'x\n"=1"', "a\r\nb", "\\N\\n%0A", "%"]
+    for title in [
+        "'",
+        "''",
+        "'=",
+        "=1",
+        "@x",
+        "\ufe6bx",
+        "-",
+        "x;=1;",
+        'x\n"=1"',
+        "a\r\nb",
+        "\\N\\n%0A",
+        "%",
+    ]
 ] + [DEFAULTS | {"title": title, "tags": [title, "x"]} for title in ["\ufeff", "\ufeff\ufeffabc"]]
 
 
@@ -82,3 +95,16 @@ def test_no_cell_of_the_csv_is_a_formula_whatever_the_separator(
                     assert cell.lstrip(' \u00a0\ufeff"')[:1] not in FORMULA, (separator, cell)
     for row in csv.reader(StringIO(text, newline="")):
         assert not any(cell.startswith(("\t", "\r")) for cell in row)
+
+
+def test_csv_as_people_type_it_is_understood(alice: User):
+    body = 'Title , PRIORITY,due_at,completed,tags\r\nx, high , 2026-12-01 , TRUE ,"a, ""b"""\r\n'
+    assert send(alice, body, "text/csv").status_code == 201
+    typed = {"priority": "high", "due_at": "2026-12-01", "completed": True, "tags": ["a", "b"]}
+    assert written(alice) == [DEFAULTS | {"title": "x"} | typed]
+
+
+def test_json_with_a_large_entry_is_imported(alice: User):
+    body = f'[{{"title": "x",{" " * 100_000}"completed": true}}]'
+    assert send(alice, body, "application/json").status_code == 201
+    assert written(alice) == [DEFAULTS | {"title": "x", "completed": True}]
