@@ -146,10 +146,6 @@ def heeds(*what: str) -> Callable[[Any], Any]:
     return mark
 
 
-# Signs of something in a request that its view may not heed; most requests have none.
-SIGNS = {"HTTP_IF_MATCH", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"}
-
-
 def refuse_what_is_not_heeded() -> None:
     """Refuse a query parameter, an If-Match or a broken body, if the view would pass over it.
 
@@ -159,10 +155,11 @@ def refuse_what_is_not_heeded() -> None:
     """
     asked = current_request()
     environ = asked.environ
-    if not asked.query_string and SIGNS.isdisjoint(environ):
+    has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
+    if not (asked.query_string or has_body or "HTTP_IF_MATCH" in environ):
         return
     heeded = getattr(current_app.view_functions[asked.endpoint or ""], "heeds", ())
-    if asked.method in WRITES and "body" not in heeded:
+    if has_body and asked.method in WRITES and "body" not in heeded:
         environ["wsgi.input"] = BytesIO(read_body(asked))  # what broke off is not done
     if asked.query_string and "query" not in heeded and asked.args and asked.method != "OPTIONS":
         raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
