@@ -44,7 +44,7 @@ class PgBouncer:
         # It refuses root as PostgreSQL does.
         prefix, _ = embedded.account(self.file)
         self.popen = subprocess.Popen(
-            [*prefix, PROGRAM, "-q", self.file], preexec_fn=end_with_parent(signal.SIGQUIT)
+            [*prefix, PROGRAM, "-q", self.file], preexec_fn=end_with_parent(signal.SIGKILL)
         )
         wait_until(self.answers)
 
@@ -59,5 +59,5 @@ class PgBouncer:
         return psycopg.connect(self.url, autocommit=True, prepare_threshold=None)
 
     def stop(self) -> None:
-        self.popen.send_signal(signal.SIGQUIT)  # at SIGTERM, 1.23 waits for its clients to leave
+        self.popen.kill()  # at SIGTERM, 1.23 waits for its clients to leave
         self.popen.wait()
