@@ -183,6 +183,34 @@ def test_connection_that_ends_in_a_transaction_is_told_by_its_cause(own: Postgre
     db.close()
 
 
+def test_request_waits_for_a_probe_only_until_the_server_is_known_to_be_down(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    class Probing:
+        def acquire(self, timeout: float) -> bool:
+            waits.append(timeout)
+            return False
+
+    waits: list[float] = []
+    monkeypatch.setattr(db, "_probing", Probing())
+    db._suspect = True
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable):
+            insert(db)
+    assert waits == [database.POOL_TIMEOUT, 0]
+
+
+def test_connections_that_are_lost_together_drain_the_pool_once(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    drains: list[None] = []
+    monkeypatch.setattr(db._pool, "drain", lambda: drains.append(None))
+    with db.connection() as first, db.connection() as second:
+        db._discard(first)
+        db._discard(second)
+    assert len(drains) == 1
+
+
 def test_transaction_begins_with_its_first_statement(db: Database):
     with db.transaction() as connection:
         assert connection.pgconn.transaction_status == TransactionStatus.IDLE
