@@ -1,12 +1,10 @@
 """The pool by itself: what it waits for, what it replaces, and SQLSTATE as HTTP."""
 
-import json
 import os
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 from own_postgres import Postgres
 from pools import THREADS, at_once, insert, toggle, wait_until_all_are_free
 from processes import wait_until
-from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolTimeout
 from support import settings_for
 
@@ -115,50 +112,6 @@ def test_connection_comes_back_after_every_kind_of_failure(db: Database):
     wait_until_all_are_free(db)
 
 
-def test_transaction_with_a_failed_statement_is_never_taken_for_committed(db: Database):
-    def insert_and_pass_over_an_error() -> None:
-        with db.transaction() as connection:
-            connection.fetch("select_version", user_id="alice")
-            with suppress(psycopg.DataError):
-                connection.fetch("select_task", user_id="alice", task_id="x")
-
-    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
-        insert_and_pass_over_an_error()
-
-
-def test_timeout_that_passes_while_rows_are_sent_fails_the_statement_within_a_transaction(
-    own: Postgres,
-):
-    """The server notices behind the last row: the error is a second result."""
-    db = Database(settings_for(own.url, database_statement_timeout=300))
-    tasks = json.dumps([{"title": "x", "description": "x" * 5000}] * 500)
-
-    def insert_and_read_late() -> None:
-        with db.transaction() as connection:
-            connection.fetch("select_version", user_id="alice")
-            connection.fetch("insert_tasks", user_id="alice", tasks="[]", max_stored=1)  # prepared
-            wait, pauses = connection._await_reply, iter([0.5])
-            connection._await_reply = lambda seconds: (
-                wait(seconds) and not time.sleep(next(pauses, 0))
-            )
-            connection.fetch("insert_tasks", user_id="alice", tasks=tasks, max_stored=1000)
-
-    with pytest.raises(psycopg.errors.QueryCanceled):
-        insert_and_read_late()
-    db.close()
-
-
-def test_commit_that_fails_fails_its_statement(
-    db: Database, own: Postgres, monkeypatch: pytest.MonkeyPatch
-):
-    own.execute("CREATE TABLE late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)")
-    twice = Query("late", "INSERT INTO late VALUES (1), (1) RETURNING id", ())
-    monkeypatch.setitem(QUERIES, "late", twice)
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        db.fetch("late")
-    own.execute("DROP TABLE late")
-
-
 @pytest.mark.parametrize(("title", "is_answer"), [("", True), ("NUL \0", False)])
 def test_error_is_an_answer_where_the_server_sent_it(own: Postgres, title: str, is_answer: bool):
     db = Database(settings_for(own.url, database_pool_size=1))
@@ -167,19 +120,6 @@ def test_error_is_an_answer_where_the_server_sent_it(own: Postgres, title: str, 
     with pytest.raises(psycopg.Error):
         insert(db, title)
     assert (db._answered_at > -inf) is is_answer
-    db.close()
-
-
-def test_connection_that_ends_in_a_transaction_is_told_by_its_cause(own: Postgres):
-    def lose_the_connection() -> None:
-        with db.transaction() as connection:
-            connection.fetch("select_version", user_id="alice")
-            own.end_connections()
-            connection.fetch("select_version", user_id="alice")
-
-    db = Database(settings_for(own.url))
-    with pytest.raises(psycopg.OperationalError, match="terminating connection"):
-        lose_the_connection()
     db.close()
 
 
@@ -209,14 +149,6 @@ def test_connections_that_are_lost_together_drain_the_pool_once(
         db._discard(first)
         db._discard(second)
     assert len(drains) == 1
-
-
-def test_transaction_begins_with_its_first_statement(db: Database):
-    with db.transaction() as connection:
-        assert connection.pgconn.transaction_status == TransactionStatus.IDLE
-        connection.fetch("select_version", user_id="alice")
-        assert connection.pgconn.transaction_status == TransactionStatus.INTRANS
-    assert connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def test_lock_that_is_not_had_in_time_is_503(own: Postgres, monkeypatch: pytest.MonkeyPatch):
