@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,7 +64,9 @@ def own_postgres() -> ModuleType:
     """Import what runs a local server; where a database is given, it is not needed."""
     if not DEVELOPMENT_FOLDER.exists():
         raise CommandError("Set DATABASE_URL: there is no PostgreSQL of its own here.")
-    return import_module("development.embedded")
+    from development import embedded
+
+    return embedded
 
 
 @contextmanager

@@ -198,14 +198,12 @@ def statuses_of(
     statuses = {401, 422, 429, 500, 503} | {int(status) for status in named}
     if rule.arguments > {"user_id"}:
         statuses |= {404}
-    if "requestBody" in operation:
-        statuses |= {400, 415}
     if "query" in heeded:
         statuses |= {414}
-    if method in WRITES:
-        statuses |= {412, 413}
-    if method in KEYED_METHODS:  # its body is read, whatever the view does
-        statuses |= {400, 409, 415}
+    if method in WRITES:  # its body is read, whatever the view does
+        statuses |= {400, 412, 413, 415}
+    if method in KEYED_METHODS:
+        statuses |= {409}
     return statuses
 
 

@@ -25,11 +25,7 @@ def read_body(req: Request) -> bytes:
             raise broken_off()
         if len(body) <= limit:
             return body
-    raise too_large(limit)
-
-
-def too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The request body is larger than {limit} bytes.")
+    raise ApiError(413, f"The request body is larger than {limit} bytes.")
 
 
 def refuse_encoded(req: Request) -> None:

@@ -31,8 +31,8 @@ FORMATS: dict[str, ModuleType] = {
     "text/csv": csv_file,
     "text/calendar": calendar_file,
 }
-*MOST, LAST = FORMATS
-LIST_OF_FORMATS = f"{', '.join(MOST)} or {LAST}"
+*FIRST_FORMATS, LAST_FORMAT = FORMATS
+LIST_OF_FORMATS = f"{', '.join(FIRST_FORMATS)} or {LAST_FORMAT}"
 STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
 PART = 64 * 1024  # bytes per read
 KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is on the disk

@@ -92,6 +92,12 @@ def test_every_write_of_what_has_no_version_refuses_if_match(
             assert_error(response, 412, "precondition_failed")
 
 
+def test_every_write_describes_how_its_body_is_refused():
+    for path, item in openapi()["paths"].items():
+        for operation in (item[method.lower()] for method in WRITES if method.lower() in item):
+            assert operation["responses"].keys() >= {"400", "413", "415"}, path
+
+
 def test_every_post_and_patch_describes_its_idempotency_key():
     for path, item in openapi()["paths"].items():
         for operation in (item[method] for method in ["post", "patch"] if method in item):
