@@ -53,54 +53,54 @@ class Settings:
     database_url: str = setting(
         "",
         postgres_url,
-        "PostgreSQL 15 to 18, as a URL of libpq; a driver suffix (`postgresql+asyncpg://`) is"
+        "PostgreSQL 15 to 18, as a libpq URL; a driver suffix (`postgresql+asyncpg://`) is"
         " dropped. Empty: `make run` starts its own server in `.data/`",
     )
     database_replica_url: str = setting(
         "",
         postgres_url,
-        "Address of a streaming replica, which then serves lists, changes, the trash and exports,"
-        " never older than what their user has written",
+        "URL of a streaming replica that then serves lists, changes, the trash and exports, always"
+        " including the user's own latest writes",
     )
     migration_database_url: str = setting(
         "",
         postgres_url,
-        "Address for migrations, as the tables' owner and not through a pooler; `make migrate`"
-        " then grants the role of `DATABASE_URL` the rights it needs, and creates it if missing",
+        "URL for migrations: as the tables' owner, not through a pooler. `make migrate` then grants"
+        " the role of `DATABASE_URL` the rights it needs, and creates it if missing",
         "`DATABASE_URL`",
     )
     database_pool_size: int = setting(
         8,
         integer(1, 1000),
-        "Most connections in the pool of a worker process; one user gets at most half of them."
-        " Requests wait a second for one",
+        "Maximum connections in the pool of a worker process; one user gets at most half of them."
+        " A request waits up to a second for one",
     )
     database_statement_timeout: int = setting(
         5000,
         integer(1, 600_000),
-        "Milliseconds after which PostgreSQL gives up on a statement",
+        "Milliseconds after which PostgreSQL cancels a statement",
     )
     database_prepare: bool = setting(
         True,
         switch,
-        "Server-side prepared statements; `off` for PgBouncer in transaction mode before 1.22, or"
-        " with `max_prepared_statements` 0 (the default before 1.24)",
+        "Use server-side prepared statements; `off` for PgBouncer in transaction mode before 1.22,"
+        " or with `max_prepared_statements` 0 (the default before 1.24)",
     )
     better_auth_secret: str = setting(
         "",
         secret,
-        "Secret that HS256 tokens are signed with, 32 bytes at least",
+        "Secret that HS256 tokens are signed with, at least 32 bytes",
     )
     better_auth_secret_previous: str = setting(
         "",
         secret,
-        "The previous secret, while you rotate it: tokens signed with it are still accepted",
+        "Previous secret, during a rotation: tokens signed with it are still accepted",
     )
     better_auth_url: str = setting(
         "",
         web_url,
-        "Address of Better Auth. Its origin is the tokens' issuer and audience, and its"
-        " `/api/auth/jwks` has the public keys",
+        "URL of Better Auth. Its origin is the tokens' issuer and audience; its `/api/auth/jwks`"
+        " serves the public keys",
     )
     jwt_issuer: str = setting("", str, "`iss` that tokens must have", "origin of `BETTER_AUTH_URL`")
     jwt_audience: str = setting(
@@ -109,7 +109,7 @@ class Settings:
     jwks_url: str = setting(
         "",
         key_set_address,
-        "Where the issuer's public keys are, if this process reaches the issuer by another address",
+        "URL of the issuer's public keys, if this process reaches the issuer at another address",
         "origin of `BETTER_AUTH_URL` + `/api/auth/jwks`",
     )
     api_host: str = setting("127.0.0.1", str, "Address to listen on; `0.0.0.0` for all")
@@ -117,7 +117,7 @@ class Settings:
     cors_origins: tuple[str, ...] = setting(
         ("http://localhost:3000",),
         origins,
-        "Origins whose pages may call the API, separated by commas",
+        "Origins whose pages may call the API, comma-separated",
     )
     web_concurrency: int = setting(
         available_cores(),
@@ -131,7 +131,7 @@ class Settings:
         "Client connections that a worker process serves at once, idle ones included",
     )
     graceful_timeout: int = setting(
-        7, integer(1, 3600), "Seconds that requests in flight have to finish when the server stops"
+        7, integer(1, 3600), "Seconds that requests in flight have to finish at shutdown"
     )
     max_content_length: int = setting(
         1024 * 1024, integer(1, 1024**3), "Largest request body, in bytes"
@@ -140,12 +140,12 @@ class Settings:
         64 * 1024 * 1024, integer(1, 1024**3), "Largest body of an import, in bytes"
     )
     max_tasks_per_user: int = setting(
-        100_000, integer(1, 10**9), "Tasks that a user may store, those in the trash included"
+        100_000, integer(1, 10**9), "Tasks that a user may store, including those in the trash"
     )
     trash_days: int = setting(
         30,
         integer(1, 36_500),
-        "Days after which `make purge` deletes for good what is in the trash",
+        "Days after which `make purge` deletes tasks in the trash for good",
     )
     audit_days: int = setting(
         365, integer(1, 36_500), "Days after which `make purge` deletes audit entries"
@@ -153,24 +153,24 @@ class Settings:
     rate_limit: str = setting(
         "600/minute",
         rate,
-        "Requests that a user may send per second, minute, hour or day; also"
-        " `20 per 5 seconds`, or `off`. Without `REDIS_URL`, each worker process counts on its own",
+        "Requests that a user may send per second, minute, hour or day; also `20 per 5 seconds`,"
+        " or `off`. Without `REDIS_URL`, each worker process counts separately",
     )
     auth_failure_limit: str = setting(
         "60/minute",
         rate,
-        "Requests without a valid token that a client address may send; beyond that, they get 429"
-        " instead of 401",
+        "Requests without a valid token that a client address may send; any more get 429 instead"
+        " of 401",
     )
     redis_url: str = setting(
         "",
         redis_url,
-        "Redis in which all processes and machines share their counts for the rate limits",
+        "Redis in which all processes and machines share their rate-limit counts",
     )
     trusted_proxies: int = setting(
         0,
         integer(0, 10),
-        "Number of proxies in front that each add to `X-Forwarded-For`; with 1 or more, the last"
+        "Number of proxies in front that each append to `X-Forwarded-For`; with 1 or more, the last"
         " one's `X-Forwarded-Proto` is trusted too",
     )
     log_level: str = setting(
@@ -179,19 +179,21 @@ class Settings:
     log_format: str = setting(
         "json",
         one_of("json", "text"),
-        "`json` or `text`; `make run` in a terminal writes `text` unless told otherwise",
+        "`json` or `text`; `make run` in a terminal defaults to `text`",
     )
     server_timing: bool = setting(
-        False, switch, "Tell clients in `Server-Timing` where an answer's time went"
+        False, switch, "Tell clients in `Server-Timing` where a response's time went"
     )
     metrics_port: int = setting(
-        0, integer(0, 65535), "Port of Prometheus' `/metrics`, not the public one; 0: no metrics"
+        0,
+        integer(0, 65535),
+        "Port for Prometheus' `/metrics`, other than `API_PORT`; 0: no metrics",
     )
-    metrics_host: str = setting("127.0.0.1", str, "Address that `METRICS_PORT` is opened on")
+    metrics_host: str = setting("127.0.0.1", str, "Address that `METRICS_PORT` listens on")
     otel_exporter_otlp_endpoint: str = setting(
         "",
         web_url,
-        "Address of an OpenTelemetry collector that takes traces by OTLP/HTTP, such as"
+        "URL of an OpenTelemetry collector that receives traces over OTLP/HTTP, such as"
         " `http://localhost:4318`; empty: no traces. The SDK reads its other variables itself",
     )
 
