@@ -18,6 +18,7 @@ from trail import CURRENT, Run
 
 CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes some to wake up
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that sends nothing, not even a timeout's error
+CANCEL_TIMEOUT = 1.0  # seconds that the server gets to take a request to cancel
 # Keepalives are sent while waiting; on Linux, tcp_user_timeout bounds them as well as what is sent.
 CONNECTION_OPTIONS: dict[str, Any] = {
     "autocommit": True,
@@ -118,14 +119,14 @@ class Connection(psycopg.Connection[Any]):
 
     def run_together(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         """Run named statements in one round trip; a user's in one transaction. Raises as `run`."""
-        trail = CURRENT.get()
+        if trail := CURRENT.get():
+            trail.backend_pid = self.pgconn.backend_pid  # which a connection that is lost forgets
         started = perf_counter()
         try:
             results = self._run(names, values)
         finally:
             if trail:
                 trail.runs.append(Run(names[-1], started, perf_counter() - started))
-                trail.backend_pid = self.pgconn.backend_pid
         self.on_answer()
         return results
 
@@ -235,6 +236,9 @@ class Connection(psycopg.Connection[Any]):
 
     def _await(self, wait: Callable[[float], bool], deadline: float) -> None:
         if not wait(max(0, deadline - monotonic())):
+            # A commit that waits for a standby outlives its socket, and would keep its session.
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_TIMEOUT)
             self.close()
             raise psycopg.OperationalError("the server does not reply")
         self.pgconn.consume_input()

@@ -100,6 +100,19 @@ def test_import_that_has_no_place_is_a_line_with_its_cause(
     ]
 
 
+def test_reply_that_does_not_come_is_a_line_with_its_cause_and_the_process_that_owes_it(
+    database_url: str, postgresql: psycopg.Connection, lines: Lines, monkeypatch: pytest.MonkeyPatch
+):
+    app = create_app(settings_for(database_url))
+    monkeypatch.setattr(app.extensions["database"], "_reply_timeout", 0.2)
+    postgresql.execute("LOCK tasks")
+    assert User(app.test_client(), "alice").call("GET").status_code == 503
+    [line] = (line for line in lines() if line["event"] == "request")
+    assert line["cause"] == "OperationalError: the server does not reply"
+    assert line["pg_pid"] > 0
+    app.extensions["database"].close()
+
+
 def test_fault_of_ours_is_one_line_with_its_traceback(
     app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):

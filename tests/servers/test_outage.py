@@ -199,6 +199,20 @@ def test_write_to_a_read_only_server_is_503_and_succeeds_once_it_is_writable(
     assert api.call("POST", json={"title": "x"}).status_code == 201
 
 
+def test_write_that_waits_for_a_standby_in_vain_is_503_and_leaves_no_session_behind(
+    api: Api, own: OwnPostgres
+):
+    own.execute("ALTER SYSTEM SET synchronous_standby_names = 'nowhere'", "SELECT pg_reload_conf()")
+    try:
+        wait_until(lambda: api.call("POST", json={"title": "x"}).status_code == 503, 30)
+        with own.connect() as other:
+            stuck = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            wait_until(lambda: other.execute(stuck).fetchall() == [], 5)
+    finally:
+        own.execute("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+    create(api)
+
+
 @contextmanager
 def all_connections_taken(own: OwnPostgres) -> Iterator[None]:
     with ExitStack() as taken:
