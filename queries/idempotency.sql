@@ -26,19 +26,24 @@ ON CONFLICT (user_id, key) DO UPDATE
 RETURNING key;
 
 -- name: delete_expired_idempotency_keys
--- Deletes up to max_rows keys that have expired, of any user, and returns how many. One that was
--- used again meanwhile stays.
-WITH expired AS (
-    SELECT user_id AS owner, key AS old_key
-    FROM idempotency_keys
-    WHERE expires_at <= now()
-    ORDER BY expires_at, user_id, key
-    LIMIT %(max_rows)s
-),
-deleted AS (
+-- Of the max_rows keys that expire first, of any user, deletes those that have expired, and returns
+-- how many. One that is used again meanwhile stays. They are taken in the index's order before
+-- their time is looked at, as in delete_audit_entries.
+WITH deleted AS (
     DELETE FROM idempotency_keys
-    USING expired
-    WHERE user_id = owner AND key = old_key AND expires_at <= now()
+    WHERE ctid = ANY (
+        ARRAY(
+            SELECT place
+            FROM (
+                SELECT expires_at, ctid AS place
+                FROM idempotency_keys
+                ORDER BY expires_at
+                LIMIT %(max_rows)s
+            ) AS oldest
+            WHERE expires_at <= now()
+        )
+    )
+        AND expires_at <= now()
     RETURNING key
 )
 SELECT count(*) FROM deleted;

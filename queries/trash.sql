@@ -90,14 +90,14 @@ WHERE user_id = %(user_id)s
 RETURNING counted, tasks_deleted;
 
 -- name: select_trash_owners
--- The next users by id, and true for those with anything in the trash that is older than some days.
--- It reads across users: for `manage.py purge`, never for a request. A subselect with LIMIT uses
--- the index for each user, where EXISTS may be hashed over everybody's trash.
+-- The next users by id, and true for those whose oldest task in the trash is older than some days:
+-- the one with the lowest version, as deleting a task raises it. It reads across users: for
+-- `manage.py purge`, never for a request. A subselect with LIMIT reads one entry of the index for
+-- each user, where EXISTS may be hashed over everybody's trash.
 SELECT user_id, (
-    SELECT true
+    SELECT deleted_at < now() - make_interval(days => %(days)s)
     FROM tasks
-    WHERE tasks.user_id = owner.user_id
-        AND deleted_at < now() - make_interval(days => %(days)s)
+    WHERE tasks.user_id = owner.user_id AND deleted_at IS NOT NULL
     ORDER BY version, id
     LIMIT 1
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
+from plans import Plan, nodes, pages_of, plan_of
 from pytest_postgresql import factories
 from pytest_postgresql.executors.noop import NoopExecutor
 from support import API_ROLE, settings_for
@@ -86,16 +86,8 @@ def fill(host: str, port: int, user: str, dbname: str, password: str | None, **_
 filled = factories.postgresql_noproc(depends_on="template", load=[fill])
 
 
-def run(connection: psycopg.Connection, name: str, **values: Any) -> dict[str, Any]:
-    """Run a statement; return its plan, with what each node did."""
-    query = QUERIES[name]
-    connection.execute("DEALLOCATE ALL")
-    connection.execute(f"PREPARE list AS {query.text}")
-    arguments = [sql.Literal((VALUES | values)[parameter]) for parameter in query.parameters]
-    statement = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE list ({})")
-    row = connection.execute(statement.format(sql.SQL(", ").join(arguments))).fetchone()
-    assert row
-    return row[0][0]["Plan"]
+def run(connection: psycopg.Connection, name: str, **values: Any) -> Plan:
+    return plan_of(connection, name, **VALUES | values)
 
 
 def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[int, set[str]]:
@@ -103,13 +95,7 @@ def explain(connection: psycopg.Connection, name: str, **values: Any) -> tuple[i
     plan = run(connection, name, **values)
     ran = [node for node in nodes(plan) if node["Actual Loops"]]
     kinds = {node[name] for node in ran for name in ("Node Type", "Index Name") if name in node}
-    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], kinds
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
+    return pages_of(plan), kinds
 
 
 def positions(name: str) -> list[dict[str, Any]]:

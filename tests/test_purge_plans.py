@@ -1,0 +1,66 @@
+"""How PostgreSQL runs the statements of `manage.py purge`: each reads little in vain."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from plans import pages_of, plan_of
+
+ROWS = 60_000  # with fewer, the planner may not choose the plans that read too much
+CHUNK = 100
+
+
+@pytest.fixture
+def planned(postgresql: psycopg.Connection) -> Iterator[psycopg.Connection]:
+    """The owner's connection, whose plans are those for all values."""
+    postgresql.execute("SET plan_cache_mode = force_generic_plan")
+    postgresql.execute("SET enable_seqscan = off")
+    yield postgresql
+    postgresql.rollback()
+
+
+def fill(connection: psycopg.Connection, statement: str) -> None:
+    connection.execute(statement, {"rows": ROWS})
+    connection.execute("ANALYZE")
+
+
+def test_purge_of_keys_reads_those_that_it_deletes(planned: psycopg.Connection):
+    fill(
+        planned,
+        "INSERT INTO idempotency_keys"
+        " (user_id, key, fingerprint, status, headers, body, created_at, expires_at)"
+        " SELECT n %% 100, n, '', 201, '{}', '{}', now(), now() - n * interval '1 second'"
+        " FROM generate_series(1, %(rows)s) AS n",
+    )
+    plan = plan_of(planned, "delete_expired_idempotency_keys", max_rows=CHUNK)
+    assert pages_of(plan) <= 4 * CHUNK
+    row = planned.execute("SELECT count(*) FROM idempotency_keys").fetchone()
+    assert row == (ROWS - CHUNK,)
+
+
+def test_purge_of_the_audit_reads_the_entries_that_it_deletes(planned: psycopg.Connection):
+    fill(
+        planned,
+        "INSERT INTO audit_log (at, user_id, action)"
+        " SELECT now() - n * interval '1 minute' - interval '1 day', '', ''"
+        " FROM generate_series(1, %(rows)s) AS n",
+    )
+    plan = plan_of(planned, "delete_audit_entries", max_rows=CHUNK, days=1)
+    assert pages_of(plan) <= 4 * CHUNK
+    row = planned.execute("SELECT count(*) FROM audit_log").fetchone()
+    assert row == (ROWS - CHUNK,)
+
+
+def test_purge_finds_that_no_trash_is_due_by_one_entry_of_each_user(planned: psycopg.Connection):
+    fill(
+        planned,
+        "WITH owners AS ("
+        "    INSERT INTO task_counters (user_id, version, stored)"
+        "    SELECT 'user ' || n, %(rows)s, %(rows)s FROM generate_series(1, 10) AS n"
+        "    RETURNING user_id"
+        ") INSERT INTO tasks (user_id, title, version, deleted_at)"
+        " SELECT user_id, 'deleted', n, now() FROM owners, generate_series(1, %(rows)s / 30) AS n",
+    )
+    plan = plan_of(planned, "select_trash_owners", after="", days=30, max_rows=1000)
+    assert plan["Actual Rows"] == 10
+    assert pages_of(plan) <= 10 * 10
