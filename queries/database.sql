@@ -99,11 +99,11 @@ SELECT
 
 -- name: select_grants
 -- The statements, in order, that let a role serve the API and do nothing else, whatever an earlier
--- release, a person or default privileges gave it. They run in one transaction, so that it lacks
--- nothing meanwhile. A role that exists keeps its password and timeouts. Timeouts are set on the
--- role, as a pooler such as PgBouncer drops those of a session. A temporary table would hide the
--- one of its name from the triggers, the audit's among them, and a function in the tables' schema
--- would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
+-- release, a person or default privileges gave it or PUBLIC. They run in one transaction, so that
+-- it lacks nothing meanwhile. A role that exists keeps its password and timeouts. Timeouts are set
+-- on the role, as a pooler such as PgBouncer drops those of a session. A temporary table would hide
+-- the one of its name from the triggers, the audit's among them, and a function in the tables'
+-- schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
 SELECT statement
 FROM
     (SELECT %(role)s::name::text AS role) AS given,  -- cut short as a name is
@@ -120,7 +120,7 @@ FROM
             (6, false, format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role)),
             (7, false, format(
                 'REVOKE ALL ON schema_migrations, tasks, task_counters, idempotency_keys,'
-                ' purged_tasks, audit_log, tasks_id_seq FROM %I',
+                ' purged_tasks, audit_log, tasks_id_seq FROM PUBLIC, %I',
                 role
             )),
             (8, false, format('GRANT SELECT ON schema_migrations TO %I', role)),

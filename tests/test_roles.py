@@ -55,14 +55,15 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
     owner_url: str, database_url: str, postgresql: psycopg.Connection
 ):
     postgresql.execute(
-        "GRANT ALL ON ALL TABLES IN SCHEMA public TO tasks_api;"
-        " GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO tasks_api"
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO tasks_api, PUBLIC;"
+        " GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO tasks_api, PUBLIC"
     )
     postgresql.commit()
     roles.grant(owner_url, database_url)
     rights = postgresql.execute(
         "SELECT table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type)"
-        " FROM information_schema.role_table_grants WHERE grantee = 'tasks_api' GROUP BY table_name"
+        " FROM information_schema.role_table_grants"
+        " WHERE grantee IN ('tasks_api', 'PUBLIC') AND table_schema = 'public' GROUP BY table_name"
     )
     assert dict(rights.fetchall()) == {
         "tasks": "DELETE INSERT SELECT UPDATE",
@@ -71,8 +72,10 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
         "purged_tasks": "INSERT SELECT",
         "schema_migrations": "SELECT",
     }
-    sequences = "SELECT relacl FROM pg_class WHERE relkind = 'S'"
-    assert not any("tasks_api" in str(rights) for rights in postgresql.execute(sequences))
+    sequences = (
+        "SELECT has_sequence_privilege('tasks_api', 'tasks_id_seq', 'USAGE, SELECT, UPDATE')"
+    )
+    assert postgresql.execute(sequences).fetchone() == (False,)
 
 
 def test_tags_are_written_and_found_where_functions_are_closed_to_others(
