@@ -91,7 +91,7 @@ END $$;
 
 CREATE FUNCTION public.bits_of_tags(tags text[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (SELECT COALESCE(bit_or(((((1)::bigint << (hashes.hash & 63)) | (1)::bigint) << ((hashes.hash >> 6) & 63))), (0)::bigint) AS "coalesce" FROM (SELECT hashtext(tag.tag) AS hash FROM unnest(bits_of_tags.tags) tag(tag)) hashes);
+    RETURN (SELECT COALESCE(bit_or((((1)::bigint << (hashes.hash & 63)) | ((1)::bigint << ((hashes.hash >> 6) & 63)))), (0)::bigint) AS "coalesce" FROM (SELECT hashtext(tag.tag) AS hash FROM unnest(bits_of_tags.tags) tag(tag)) hashes);
 
 
 --

@@ -6,7 +6,7 @@ SET LOCAL statement_timeout = '10s';
 CREATE FUNCTION bits_of_tags(tags text[]) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (
-    SELECT coalesce(bit_or(1::bigint << (hash & 63) | 1::bigint << (hash >> 6 & 63)), 0)
+    SELECT coalesce(bit_or((1::bigint << (hash & 63)) | (1::bigint << (hash >> 6 & 63))), 0)
     FROM (SELECT hashtext(tag) AS hash FROM unnest(tags) AS tag) AS hashes
 );
 

@@ -75,6 +75,18 @@ def test_each_of_a_thousand_tags_is_found_by_itself(alice: User, postgresql: psy
         assert ask(alice, tag=f"tag {number}", count="exact").headers["X-Total-Count"] == "1"
 
 
+def test_tag_has_two_bits_where_they_do_not_meet(postgresql: psycopg.Connection):
+    counts = postgresql.execute(
+        "SELECT count(*) FILTER (WHERE ones = 2), count(*) FILTER (WHERE ones = 1)"
+        " FROM (SELECT bit_count(bits_of_tags(ARRAY['tag ' || n])::bit(64)) AS ones"
+        "     FROM generate_series(1, 6400) AS n) AS tags"
+    ).fetchone()
+    assert counts
+    two, one = counts
+    assert two + one == 6400
+    assert one < 200  # one in 64 has the same bit twice
+
+
 def test_task_from_before_the_bits_of_tags_is_found(alice: User, postgresql: psycopg.Connection):
     task = alice.create(tags=["home"])
     postgresql.execute("UPDATE tasks SET tag_bits = -1")
