@@ -15,16 +15,12 @@ id, user_id, title, description, completed, priority,
     tags, created_at, updated_at, completed_at, version
 
 -- fragment: counted_change
--- Increments the owner's counter. Every write locks it first: so one user's writes commit in the
--- order of their versions, and never deadlock.
+-- Increments the owner's counter, and reads the clock. Every write locks it first: so one user's
+-- writes commit in the order of their versions, and never deadlock. RETURNING is evaluated once the
+-- lock is held: so a user's times are in the order of the versions, if the clock is.
 UPDATE task_counters SET version = version + 1
 WHERE user_id = %(user_id)s
-RETURNING version AS counted
-
--- fragment: change
--- What a write's `counter` gave, and the time after its lock: so a user's times are in the order of
--- the versions, if the clock is. A WITH of its own: a subquery may run for each row, and so differ.
-SELECT counted, clock_timestamp() AS moment FROM counter
+RETURNING version AS counted, clock_timestamp() AS moment
 
 -- fragment: time_of_change
 -- The time of a change, later than that of the one before even if the clock is not.
@@ -90,16 +86,13 @@ FROM (
 
 -- name: insert_task
 -- The new task: its version, a JSON object, its id. No row where the user has max_stored already.
-WITH counter AS (
+WITH change AS (
     INSERT INTO task_counters AS counter (user_id, version, stored)
     VALUES (%(user_id)s, 2, 1)
     ON CONFLICT (user_id) DO UPDATE
         SET version = counter.version + 1, stored = counter.stored + 1
         WHERE counter.stored < %(max_stored)s
-    RETURNING version AS counted
-),
-change AS (
-    {change}
+    RETURNING version AS counted, clock_timestamp() AS moment
 ),
 inserted AS (
     INSERT INTO tasks (
@@ -118,17 +111,14 @@ SELECT version, row_to_json(task), id FROM (SELECT {task_fields} FROM inserted) 
 -- name: insert_tasks
 -- Creates the tasks of a JSON array, all or none; returns each as insert_task does, in the array's
 -- order. All get one version. No row where the user would have more than max_stored.
-WITH counter AS (
+WITH change AS (
     INSERT INTO task_counters AS counter (user_id, version, stored)
     SELECT %(user_id)s, 2, jsonb_array_length(%(tasks)s)
     WHERE jsonb_array_length(%(tasks)s) <= %(max_stored)s
     ON CONFLICT (user_id) DO UPDATE
         SET version = counter.version + 1, stored = counter.stored + excluded.stored
         WHERE counter.stored + excluded.stored <= %(max_stored)s
-    RETURNING version AS counted
-),
-change AS (
-    {change}
+    RETURNING version AS counted, clock_timestamp() AS moment
 ),
 inserted AS (
     INSERT INTO tasks (
@@ -153,11 +143,8 @@ ORDER BY id;
 -- name: update_task
 -- Writes the fields that are sent. Returns what select_task does; no row where the task is missing
 -- or its version is not an expected one.
-WITH counter AS (
+WITH change AS (
     {counted_change}
-),
-change AS (
-    {change}
 ),
 updated AS (
     UPDATE tasks
@@ -171,11 +158,8 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS ta
 -- name: update_tasks
 -- Does to each task of a JSON array what update_task does to one, with its own fields and expected
 -- version; task_ids has the ids of all. Returns id and JSON object of those that it changed.
-WITH counter AS (
+WITH change AS (
     {counted_change}
-),
-change AS (
-    {change}
 ),
 updated AS (
     UPDATE tasks
@@ -195,11 +179,8 @@ SELECT id, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task OR
 -- name: toggle_task
 -- Toggles completed in one statement: however many run at once, none is lost. Returns what
 -- update_task does.
-WITH counter AS (
+WITH change AS (
     {counted_change}
-),
-change AS (
-    {change}
 ),
 updated AS (
     UPDATE tasks
@@ -216,11 +197,8 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS ta
 -- name: delete_task
 -- Moves a task to the trash; returns its version and id. No row where it is missing or its version
 -- is not an expected one.
-WITH counter AS (
+WITH change AS (
     {counted_change}
-),
-change AS (
-    {change}
 )
 UPDATE tasks
 SET deleted_at = {time_of_change},
@@ -233,11 +211,8 @@ RETURNING version, id;
 -- name: delete_tasks
 -- Does to each task of a JSON array what delete_task does to one. Returns the ids, and the JSON
 -- null in place of a task.
-WITH counter AS (
+WITH change AS (
     {counted_change}
-),
-change AS (
-    {change}
 ),
 deleted AS (
     UPDATE tasks

@@ -30,11 +30,8 @@ WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL;
 -- name: restore_task
 -- Takes a task out of the trash as it was put there. Returns what update_task does; no row where it
 -- is not in the trash or its version is not an expected one.
-WITH counter AS (
+WITH change AS (
     {counted_change}
-),
-change AS (
-    {change}
 ),
 restored AS (
     UPDATE tasks
