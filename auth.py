@@ -233,27 +233,27 @@ def require_owner(app: Flask, settings: Settings) -> None:
     verify = TokenVerifier(settings)
 
     def check_owner() -> None:
-        asked = current_request()
-        if asked.endpoint is None or asked.endpoint in PUBLIC_ENDPOINTS:
+        req = current_request()
+        if req.endpoint is None or req.endpoint in PUBLIC_ENDPOINTS:
             return
-        if asked.method == "OPTIONS":  # an answer to it tells nothing of anybody
+        if req.method == "OPTIONS":  # an answer to it tells nothing of anybody
             return
         try:
-            subject = verify(bearer_token(asked.environ.get("HTTP_AUTHORIZATION")))
+            subject = verify(bearer_token(req.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
             refusal = unauthorized(error)  # its reason is noted beyond the limit too
-            limits.auth_failures.count(caller_at(asked.environ), environ=asked.environ)
+            limits.auth_failures.count(caller_at(req.environ), environ=req.environ)
             raise refusal from None
         except KeysUnavailable:
             note_refusal("keys_unavailable")
             raise ApiError(503, MESSAGE_OF_REFUSAL["keys_unavailable"]) from None
         if trail := CURRENT.get():
             trail.user = subject
-        limits.requests.count(subject, environ=asked.environ)
-        owner = (asked.view_args or {}).get("user_id", "")
+        limits.requests.count(subject, environ=req.environ)
+        owner = (req.view_args or {}).get("user_id", "")
         if subject != owner:
             # A slash in an id is sent as %2F: a plain one behind the caller's own begins a path.
-            sent = raw_path(asked.environ)
+            sent = raw_path(req.environ)
             if owner.startswith(f"{subject}/") and sent.count("%2f") <= subject.count("/"):
                 raise ApiError(404)  # a path of the user's own, where there is nothing
             raise unauthorized(TokenRefused("owner"))

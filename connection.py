@@ -103,8 +103,8 @@ class Connection(psycopg.Connection[Any]):
         self.in_transaction = False  # a user's, begun by its first statement
         self._prepared_names: set[str] = set()
         self.on_answer: Callable[[], None] = lambda: None  # the pool notes that the server works
-        asked = {option.keyword: option.val for option in self.pgconn.info}
-        self._has_to_write = asked.get(b"target_session_attrs") in {b"read-write", b"primary"}
+        options = {option.keyword: option.val for option in self.pgconn.info}
+        self._has_to_write = options.get(b"target_session_attrs") in {b"read-write", b"primary"}
         self._await_reply = waiter(self.pgconn.socket)
         self._writable = select.poll()
         self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)

@@ -41,22 +41,22 @@ def compress_answers(app: Flask) -> None:
     }
     compress, compress_asset = Compress(app), Compress(app)
     compress_asset.cache = DictCache()  # a megabyte takes 70 ms, and anybody may request it
-    compress_asset.cache_key = lambda asked: asked.path
+    compress_asset.cache_key = lambda req: req.path
 
     def compress_large(response: Response) -> Response:
-        asked, status = current_request(), response.status_code
+        req, status = current_request(), response.status_code
         if status == 304:
-            keep_tag(response, asked.environ.get("HTTP_IF_NONE_MATCH", ""))
-        if "HTTP_ACCEPT_ENCODING" not in asked.environ or status not in {200, 201}:
+            keep_tag(response, req.environ.get("HTTP_IF_NONE_MATCH", ""))
+        if "HTTP_ACCEPT_ENCODING" not in req.environ or status not in {200, 201}:
             return response  # a 206 is a part of the uncompressed form
         length = response.content_length or 0
         if length < SMALLEST and not response.is_streamed:
             return response
-        is_asset = asked.endpoint == "docs.get_asset"
+        is_asset = req.endpoint == "docs.get_asset"
         is_long = length >= LONG and not is_asset
         algorithms = STREAMING_ALGORITHMS if response.is_streamed or is_long else ALGORITHMS
-        if algorithm := asked.accept_encodings.best_match([*algorithms, "identity"]):
-            asked.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 as a yes
+        if algorithm := req.accept_encodings.best_match([*algorithms, "identity"]):
+            req.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 as a yes
             if close := getattr(response.response, "close", None):
                 response.call_on_close(close)  # even if nobody reads it to its end
             if is_long and algorithm != "identity":

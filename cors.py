@@ -43,6 +43,6 @@ def preflight_headers(environ: dict[str, Any]) -> Headers:
         ("Access-Control-Allow-Methods", METHODS),
         ("Access-Control-Max-Age", PREFLIGHT_MAX_AGE),
     ]
-    if asked := environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"):
-        headers.append(("Access-Control-Allow-Headers", asked))
+    if requested := environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"):
+        headers.append(("Access-Control-Allow-Headers", requested))
     return headers

@@ -34,17 +34,17 @@ def keep_answers(app: Flask) -> None:
     dispatch = app.dispatch_request
 
     def dispatch_once() -> ResponseReturnValue:
-        asked = current_request()
-        if HEADER not in asked.environ or asked.method not in KEYED_METHODS:
+        req = current_request()
+        if HEADER not in req.environ or req.method not in KEYED_METHODS:
             return dispatch()
-        owner = (asked.view_args or {}).get("user_id")
-        return answer_once(app, asked, owner, dispatch) if owner else dispatch()
+        owner = (req.view_args or {}).get("user_id")
+        return answer_once(app, req, owner, dispatch) if owner else dispatch()
 
     app.dispatch_request = dispatch_once  # type: ignore[method-assign]
 
 
 def answer_once(
-    app: Flask, asked: Request, user_id: str, dispatch: Callable[[], ResponseReturnValue]
+    app: Flask, req: Request, user_id: str, dispatch: Callable[[], ResponseReturnValue]
 ) -> Response:
     """Claim the key, do the request and keep its answer, in one transaction; or replay the answer.
 
@@ -58,8 +58,8 @@ def answer_once(
     """
     key: dict[str, Value] = {
         "user_id": user_id,
-        "key": parse_key(asked.environ[HEADER]),
-        "fingerprint": fingerprint_of(asked),
+        "key": parse_key(req.environ[HEADER]),
+        "fingerprint": fingerprint_of(req),
     }
     database: Database = app.extensions["database"]
     kept_answers: Limit = app.extensions["rate_limits"].kept_answers
@@ -132,11 +132,11 @@ def parse_key(header: str) -> str:
     return bare or ESCAPED.sub(r"\1", quoted)
 
 
-def fingerprint_of(asked: Request) -> str:
+def fingerprint_of(req: Request) -> str:
     """Tell one request from another by method, path and body; a bytea for PostgreSQL."""
-    body = read_body(asked)
-    asked.environ["wsgi.input"] = BytesIO(body)  # for the view
-    digest = sha256(json.dumps([asked.method, asked.path]).encode())
+    body = read_body(req)
+    req.environ["wsgi.input"] = BytesIO(body)  # for the view
+    digest = sha256(json.dumps([req.method, req.path]).encode())
     digest.update(body)  # no copy: a file to import is large
     return f"\\x{digest.hexdigest()}"
 

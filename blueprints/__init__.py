@@ -123,10 +123,10 @@ class BodyParser(FlaskParser):
             raise ApiError(400, "The request body is not valid JSON.") from None
 
     def parse(self, argmap: Any, req: Request | None = None, **options: Any) -> Any:
-        asked = current_request()  # `req` is a proxy, which looks this up for each attribute
+        req = current_request()  # not webargs' proxy, which looks it up for each attribute
         if options["location"] != "query":
-            return super().parse(argmap, asked, **options)
-        query = asked.query_string
+            return super().parse(argmap, req, **options)
+        query = req.query_string
         try:
             return load_query(argmap, query) if query else NO_QUERY
         except ValidationError as error:
@@ -153,17 +153,17 @@ def refuse_what_is_not_heeded() -> None:
         ApiError: 422; what `read_body` raises; or 412, as no version can match where there is none
             (RFC 9110, section 13.1.1).
     """
-    asked = current_request()
-    environ = asked.environ
+    req = current_request()
+    environ = req.environ
     has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
-    if not (asked.query_string or has_body or "HTTP_IF_MATCH" in environ):
+    if not (req.query_string or has_body or "HTTP_IF_MATCH" in environ):
         return
-    heeded = getattr(current_app.view_functions[asked.endpoint or ""], "heeds", ())
-    if has_body and asked.method in WRITES and "body" not in heeded:
-        environ["wsgi.input"] = BytesIO(read_body(asked))  # what broke off is not done
-    if asked.query_string and "query" not in heeded and asked.args and asked.method != "OPTIONS":
-        raise broken_rule({name: ["Unknown parameter."] for name in asked.args})
-    if asked.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:
+    heeded = getattr(current_app.view_functions[req.endpoint or ""], "heeds", ())
+    if has_body and req.method in WRITES and "body" not in heeded:
+        environ["wsgi.input"] = BytesIO(read_body(req))  # what broke off is not done
+    if req.query_string and "query" not in heeded and req.args and req.method != "OPTIONS":
+        raise broken_rule({name: ["Unknown parameter."] for name in req.args})
+    if req.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:
         raise ApiError(412, "Nothing here has a version that If-Match could match.")
 
 

@@ -32,7 +32,7 @@ blueprint = UserBlueprint(
 @blueprint.get("")
 @blueprint.arguments(ChangesArguments(), location="query")
 @blueprint.response(200, Changes)
-def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
+def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
     """List what changed since a cursor, deletions too
 
     Each task that was created, changed or deleted since then is listed once, as it is now; one that
@@ -41,7 +41,7 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
     has no deleted tasks; later pages may list some that you never had. If `since` gets a 422, drop
     your copy and start again without it.
     """
-    position = asked.get("since", START)
+    position = args.get("since", START)
     # Most clients have missed nothing, and reading one row shows it.
     [(version,)] = database().fetch("select_version", user_id=user_id)
     newest = int(version)
@@ -54,7 +54,7 @@ def list_changes(asked: Mapping[str, Any], user_id: str) -> Response:
         user_id=user_id,
         version=position.version,
         task_id=position.task_id,
-        limit=asked.get("limit", LARGEST_PAGE),
+        limit=args.get("limit", LARGEST_PAGE),
         largest_id=LARGEST_ID,
     )
     return changes_response(

@@ -93,10 +93,10 @@ class ListArguments(PageArguments):
     )
 
     @post_load
-    def place_days(self, asked: dict[str, Any], **_: Any) -> dict[str, Any]:
-        for name in {"due_before", "due_after"} & asked.keys():
-            asked[name] = moment_of(asked[name])
-        return asked
+    def place_days(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        for name in {"due_before", "due_after"} & data.keys():
+            data[name] = moment_of(data[name])
+        return data
 
 
 LIST_ETAG = {
@@ -118,29 +118,29 @@ LIST_HEADERS = {
 }
 
 
-def list_response(user_id: str, asked: Mapping[str, Any]) -> Response:
+def list_response(user_id: str, args: Mapping[str, Any]) -> Response:
     """Answer with a page of the user's tasks, or 304 where the client has it (RFC 9110, 13.1.2).
 
     Raises:
         ApiError: 422 where the cursor is not one of this list, or the search takes too long.
     """
-    after = open_cursor(user_id, asked)
+    after = open_cursor(user_id, args)
     if "HTTP_IF_NONE_MATCH" in current_request().environ:
         [(version,)] = database().fetch("select_version", user_id=user_id)
         tag = etag_of(version)
         if is_fresh(tag):
             return Response(status=304, headers={"ETag": f'"{tag}"'})
     try:
-        [(version, tasks, end, *counts)] = fetch_page(user_id, asked, after)
+        [(version, tasks, end, *counts)] = fetch_page(user_id, args, after)
     except psycopg.errors.QueryCanceled:
-        if "q" not in asked:
+        if "q" not in args:
             raise
         raise broken_rule({"q": [TOO_SLOW]}) from None
     response = json_response(tasks, ETag=f'"{etag_of(version)}"')
     if end:
-        link = next_page(user_id, make_cursor(user_id, asked, end))
+        link = next_page(user_id, make_cursor(user_id, args, end))
         response.headers["Link"] = f'<{link}>; rel="next"'
-    if "count" in asked:
+    if "count" in args:
         response.headers["X-Total-Count"] = counts[0].decode()
     return response
 
@@ -159,12 +159,12 @@ def fingerprint_of(key: bytes) -> str:
 
 
 def fetch_page(
-    user_id: str, asked: Mapping[str, Any], after: tuple[Value, int | None]
+    user_id: str, args: Mapping[str, Any], after: tuple[Value, int | None]
 ) -> list[tuple[bytes, ...]]:
-    limit = asked.get("limit", LARGEST_PAGE)
-    if asked.keys() <= PLAIN_PARAMETERS:
+    limit = args.get("limit", LARGEST_PAGE)
+    if args.keys() <= PLAIN_PARAMETERS:
         return database().fetch("select_tasks", user_id=user_id, limit=limit, after_id=after[1])
-    chosen = {**DEFAULTS, **asked}
+    chosen = {**DEFAULTS, **args}
     return database().fetch(
         statement_of(chosen),
         user_id=user_id,
@@ -172,12 +172,12 @@ def fetch_page(
         after_key=after[0],
         after_id=after[1],
         completed=COMPLETED_OF_STATUS[chosen["status"]],
-        priority=asked.get("priority"),
-        due_before=asked.get("due_before"),
-        due_after=asked.get("due_after"),
-        tags=json.dumps(asked.get("tag", [])),
-        words=json.dumps(sorted(set(asked.get("q", "").split()), key=len, reverse=True)),
-        count="count" in asked,
+        priority=args.get("priority"),
+        due_before=args.get("due_before"),
+        due_after=args.get("due_after"),
+        tags=json.dumps(args.get("tag", [])),
+        words=json.dumps(sorted(set(args.get("q", "").split()), key=len, reverse=True)),
+        count="count" in args,
     )
 
 
@@ -194,11 +194,11 @@ def next_page(user_id: str, cursor: str) -> str:
     return path_of(user_id, f"tasks?{urlencode([*pairs, ('cursor', cursor)])}")
 
 
-def make_cursor(user_id: str, asked: Mapping[str, Any], position: bytes) -> str:
+def make_cursor(user_id: str, args: Mapping[str, Any], position: bytes) -> str:
     """Sign where a page ends, a JSON array of key and id, for this user and list alone."""
     filters = {
         name: sorted(set(value)) if name == "tag" else value
-        for name, value in sorted(asked.items())
+        for name, value in sorted(args.items())
         if name not in FREE_PARAMETERS and value != DEFAULTS.get(name)
     }
     signed = json.dumps([user_id, filters]).encode() + b"\n" + position
@@ -206,18 +206,18 @@ def make_cursor(user_id: str, asked: Mapping[str, Any], position: bytes) -> str:
     return urlsafe_b64encode(signature + position).decode().rstrip("=")
 
 
-def open_cursor(user_id: str, asked: Mapping[str, Any]) -> tuple[Value, int | None]:
+def open_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | None]:
     """Read the key and id to go on after; both None on the first page.
 
     Raises:
         ApiError: 422 where the cursor was not made here for this user and list.
     """
-    if "cursor" not in asked:
+    if "cursor" not in args:
         return None, None
-    cursor: str = asked["cursor"]
+    cursor: str = args["cursor"]
     try:
         position = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[SIGNATURE_BYTES:]
-        is_ours = hmac.compare_digest(make_cursor(user_id, asked, position), cursor)
+        is_ours = hmac.compare_digest(make_cursor(user_id, args, position), cursor)
         found = json.loads(position) if is_ours else None
     except ValueError:
         found = None

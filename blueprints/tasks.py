@@ -116,13 +116,13 @@ def change_response(version: bytes, task: bytes) -> Response:
     headers=LIST_ETAG,
 )
 @heeds("If-None-Match")
-def list_tasks(asked: Mapping[str, Any], user_id: str) -> Response:
+def list_tasks(args: Mapping[str, Any], user_id: str) -> Response:
     """List the user's tasks, newest first
 
     All filters must match. If there are more than `limit`, or than 1,000 without it, the answer's
     `Link` has the next page.
     """
-    return list_response(user_id, asked)
+    return list_response(user_id, args)
 
 
 @blueprint.post("")

@@ -39,12 +39,12 @@ blueprint = UserBlueprint(
 @blueprint.get("")
 @blueprint.arguments(TrashArguments(), location="query")
 @blueprint.response(200, TrashedTask(many=True), headers=LINK)
-def list_trash(asked: Mapping[str, Any], user_id: str) -> Response:
+def list_trash(args: Mapping[str, Any], user_id: str) -> Response:
     """List the tasks in the trash, most recently deleted first
 
     They are deleted for good after a time that the operator sets, 30 days by default.
     """
-    position, limit = asked.get("cursor", END), asked.get("limit", LARGEST_PAGE)
+    position, limit = args.get("cursor", END), args.get("limit", LARGEST_PAGE)
     [(tasks, has_more, version, task_id)] = database().fetch(
         "select_trash",
         user_id=user_id,

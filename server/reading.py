@@ -34,13 +34,13 @@ def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
     """
     if getattr(unreader, "has_ended", False):
         return b""
-    asked = monotonic()
+    began = monotonic()
     data: bytes = read_chunk(unreader, size_hint)
     unreader.has_ended = not data
     now = monotonic()
-    if now - asked > WAITED:
+    if now - began > WAITED:
         unreader.turn_began = now
-    elif now - unreader.__dict__.setdefault("turn_began", asked) > TURN:
+    elif now - unreader.__dict__.setdefault("turn_began", began) > TURN:
         gevent.sleep(PAUSE)
         unreader.turn_began = monotonic()
     return data
