@@ -64,9 +64,6 @@ def transaction() -> Iterator[Connection]:
             del g.transaction
 
 
-NO_QUERY: Mapping[str, Any] = MappingProxyType({})
-
-
 def path_of(user_id: str, rest: str) -> str:
     """Write a path below a user's; Flask's own `url_for` takes ten times as long."""
     return f"{current_request().root_path}/api/{quote(user_id, safe='')}/{rest}"
@@ -126,9 +123,8 @@ class BodyParser(FlaskParser):
         req = current_request()  # not webargs' proxy, which looks it up for each attribute
         if options["location"] != "query":
             return super().parse(argmap, req, **options)
-        query = req.query_string
         try:
-            return load_query(argmap, query) if query else NO_QUERY
+            return load_query(argmap, req.query_string)
         except ValidationError as error:
             raise broken_rule(error.normalized_messages()) from None  # type: ignore[no-untyped-call]
 
