@@ -221,15 +221,9 @@ def bearer_token(header: str | None) -> str:
     return token
 
 
-def raw_path(environ: dict[str, Any]) -> str:
-    """Give the path as it was sent, in lower case, where the server tells it."""
-    return str(environ.get("RAW_URI", "")).partition("?")[0].lower()
-
-
 def require_owner(app: Flask, settings: Settings) -> None:
     """Let a request with a route through only for the user that its path belongs to."""
     limits: RateLimits = app.extensions["rate_limits"]
-
     verify = TokenVerifier(settings)
 
     def check_owner() -> None:
@@ -253,8 +247,8 @@ def require_owner(app: Flask, settings: Settings) -> None:
         owner = (req.view_args or {}).get("user_id", "")
         if subject != owner:
             # A slash in an id is sent as %2F: a plain one behind the caller's own begins a path.
-            sent = raw_path(req.environ)
-            if owner.startswith(f"{subject}/") and sent.count("%2f") <= subject.count("/"):
+            raw_path = req.environ.get("RAW_URI", "").partition("?")[0].lower()
+            if owner.startswith(f"{subject}/") and raw_path.count("%2f") <= subject.count("/"):
                 raise ApiError(404)  # a path of the user's own, where there is nothing
             raise unauthorized(TokenRefused("owner"))
 
