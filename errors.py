@@ -84,7 +84,7 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def broken_rule(details: dict[str, Any]) -> ApiError:
+def validation_error(details: dict[str, Any]) -> ApiError:
     """Make a 422 from messages in marshmallow's form; the first becomes the answer's `message`."""
     return ApiError(422, first_fault(details), details)
 

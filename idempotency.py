@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from capacity.rate_limits import Limit
 from connection import Connection, Value, rows_of
 from database import Database
-from errors import RETRY_AFTER, ApiError, broken_rule
+from errors import RETRY_AFTER, ApiError, validation_error
 from events import telling_at_the_end
 from lean_flask import current_request
 from request_bodies import read_body
@@ -103,7 +103,7 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
     claimed, kept = db.run_together(["try_idempotency_key", "select_idempotent_answer"], key)
     for same, status, headers, body in rows_of(kept):
         if same != b"t":
-            raise broken_rule({"Idempotency-Key": ["Must not be used for another request."]})
+            raise validation_error({"Idempotency-Key": ["Must not be used for another request."]})
         replayed = json.loads(headers) | {"Idempotency-Replayed": "true"}
         raise Replay(Response(body, int(status), replayed))
     if rows_of(claimed) != [(b"t",)]:

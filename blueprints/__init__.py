@@ -19,7 +19,7 @@ from capacity.transfer_limits import LARGE, await_receiver
 from conditions import WRITES, expected_versions
 from connection import Connection
 from database import Database
-from errors import ApiError, broken_rule
+from errors import ApiError, validation_error
 from field_types import StrictSchema
 from lean_flask import BytesResponse, current_request
 from replicas import Reader
@@ -126,10 +126,10 @@ class BodyParser(FlaskParser):
         try:
             return load_query(argmap, req.query_string)
         except ValidationError as error:
-            raise broken_rule(error.normalized_messages()) from None  # type: ignore[no-untyped-call]
+            raise validation_error(error.normalized_messages()) from None  # type: ignore[no-untyped-call]
 
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> Any:
-        raise broken_rule(error.normalized_messages().get("json", {}))
+        raise validation_error(error.normalized_messages().get("json", {}))
 
 
 def heeds(*what: str) -> Callable[[Any], Any]:
@@ -158,7 +158,7 @@ def refuse_what_is_not_heeded() -> None:
     if has_body and req.method in WRITES and "body" not in heeded:
         environ["wsgi.input"] = BytesIO(read_body(req))  # what broke off is not done
     if req.query_string and "query" not in heeded and req.args and req.method != "OPTIONS":
-        raise broken_rule({name: ["Unknown parameter."] for name in req.args})
+        raise validation_error({name: ["Unknown parameter."] for name in req.args})
     if req.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:
         raise ApiError(412, "Nothing here has a version that If-Match could match.")
 

@@ -8,7 +8,7 @@ from flask import Response
 from blueprints import UserBlueprint, database, json_response
 from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
 from converters import LARGEST_ID
-from errors import broken_rule
+from errors import validation_error
 from positions import START, Position, write_position
 from schemas import Changes
 
@@ -46,7 +46,7 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
     [(version,)] = database().fetch("select_version", user_id=user_id)
     newest = int(version)
     if position.version > newest:
-        raise broken_rule({"since": ["Is ahead of what is stored; start again without it."]})
+        raise validation_error({"since": ["Is ahead of what is stored; start again without it."]})
     if not newest or position == (newest, LARGEST_ID):
         return changes_response(b"[]", Position(newest, LARGEST_ID), has_more=False)
     [(changes, has_more, version, task_id)] = database().fetch(

@@ -19,7 +19,7 @@ from blueprints.paging import LARGEST_PAGE, LINK, PageArguments
 from conditions import is_fresh
 from config import VERSION
 from connection import Value
-from errors import broken_rule
+from errors import validation_error
 from field_types import (
     DUE_PATTERN,
     NOT_BLANK_PATTERN,
@@ -135,7 +135,7 @@ def list_response(user_id: str, args: Mapping[str, Any]) -> Response:
     except psycopg.errors.QueryCanceled:
         if "q" not in args:
             raise
-        raise broken_rule({"q": [TOO_SLOW]}) from None
+        raise validation_error({"q": [TOO_SLOW]}) from None
     response = json_response(tasks, ETag=f'"{etag_of(version)}"')
     if end:
         link = next_page(user_id, make_cursor(user_id, args, end))
@@ -224,4 +224,5 @@ def open_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | Non
     match found:  # without a secret, the key that signs can be guessed
         case [str() | int() as key, int() as task_id] if not UNSTORABLE.search(str(key)):
             return key, task_id
-    raise broken_rule({"cursor": ["Must come from the Link of a list with the same parameters."]})
+    message = "Must come from the Link of a list with the same parameters."
+    raise validation_error({"cursor": [message]})

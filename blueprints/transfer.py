@@ -17,7 +17,7 @@ from capacity.transfer_limits import HELD_KEY, PATIENCE, await_import, await_rec
 from capacity.turns import in_turns
 from connection import Connection, Value
 from database import Database
-from errors import ApiError, broken_rule, first_fault
+from errors import ApiError, first_fault, validation_error
 from events import tell
 from field_types import ResponseSchema
 from formats import calendar_file, csv_file, json_file
@@ -240,7 +240,7 @@ def read_entries(form: ModuleType, body: bytes) -> Iterator[Any]:
             number += 1
             yield entry
     except ValidationError as error:
-        raise broken_rule(error.messages_dict) from None
+        raise validation_error(error.messages_dict) from None
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"
         raise ApiError(400, f"The request body is not valid {form.NAME}, {place}.") from None
