@@ -154,7 +154,7 @@ class Database:
                 self._pool.putconn(connection)
         finally:
             if place is not None:
-                self._shares.give_back(place)
+                self._shares.release(place)
 
     def _note_answer(self) -> None:
         self._answered_at = monotonic()
@@ -173,7 +173,7 @@ class Database:
         user = trail.user if trail else None
         if user is None:
             return None
-        if (place := self._shares.take(user, POOL_TIMEOUT)) is None:
+        if (place := self._shares.acquire(user, POOL_TIMEOUT)) is None:
             raise DatabaseBusy("its user holds as many connections as one user may")
         return place
 

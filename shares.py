@@ -5,18 +5,18 @@ Used for connections to PostgreSQL, for files being sent and for large answers b
 
 from queue import Empty, SimpleQueue
 
-LINES = 64  # queues; users whose hashes collide share one, and are told apart in it
+QUEUES = 64  # users whose hashes collide share one, and are told apart in it
 
 
 class Place:
-    """A place in a queue; a user's first few hold the resource, that user's others wait."""
+    """A place in a queue; a user's first few hold the resource, and that user's others wait."""
 
-    __slots__ = ("go", "line", "user")
+    __slots__ = ("queue", "user", "wake_up")
 
-    def __init__(self, user: str, line: list["Place"]) -> None:
+    def __init__(self, user: str, queue: list["Place"]) -> None:
         self.user = user
-        self.line = line
-        self.go: SimpleQueue[None] | None = None
+        self.queue = queue
+        self.wake_up: SimpleQueue[None] | None = None
 
 
 class Shares:
@@ -25,36 +25,36 @@ class Shares:
     Queues are never deleted, as somebody may be about to join one.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lines: list[list[Place]] = [[] for _ in range(LINES)]
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._queues: list[list[Place]] = [[] for _ in range(QUEUES)]
 
-    def take(self, user: str, timeout: float) -> Place | None:
+    def acquire(self, user: str, timeout: float) -> Place | None:
         """Take one of the user's places; None if none is free within `timeout` seconds."""
-        line = self._lines[hash(user) % LINES]
-        place = Place(user, line)
-        line.append(place)
+        queue = self._queues[hash(user) % QUEUES]
+        place = Place(user, queue)
+        queue.append(place)
         try:
-            if len(line) <= self._most or place in self._first(place):
+            if len(queue) <= self._limit or place in self._holders(place):
                 return place
-            place.go = SimpleQueue()
-            if place not in self._first(place):  # nobody has left meanwhile
-                place.go.get(timeout=timeout)
+            place.wake_up = SimpleQueue()
+            if place not in self._holders(place):  # nobody has left meanwhile
+                place.wake_up.get(timeout=timeout)
         except Empty:
-            self.give_back(place)
+            self.release(place)
             return None
         except BaseException:
-            self.give_back(place)
+            self.release(place)
             raise
         return place
 
-    def give_back(self, place: Place) -> None:
+    def release(self, place: Place) -> None:
         """Leave the queue, and wake those now in front; some may have been woken already."""
-        place.line.remove(place)
-        for first in self._first(place):
-            if first.go:
-                first.go.put(None)
+        place.queue.remove(place)
+        for holder in self._holders(place):
+            if holder.wake_up:
+                holder.wake_up.put(None)
 
-    def _first(self, place: Place) -> list[Place]:
+    def _holders(self, place: Place) -> list[Place]:
         """List the places of this place's user that may hold the resource."""
-        return [each for each in place.line.copy() if each.user == place.user][: self._most]
+        return [each for each in place.queue.copy() if each.user == place.user][: self._limit]

@@ -45,17 +45,17 @@ def bound_transfers(app: Flask) -> None:
 def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
     """Wait for the user's other file to end; raises as `await_import`."""
     senders: Shares = app.extensions["senders"]
-    if not (mine := senders.take(user_id, PATIENCE)):
+    if not (mine := senders.acquire(user_id, PATIENCE)):
         raise ApiError(503) from NoPlace("its user sends another file")
-    held.callback(senders.give_back, mine)
+    held.callback(senders.release, mine)
 
 
 def await_receiver(app: Flask, response: Response, user_id: str, patience: float) -> None:
     """Limit how many large answers a user receives at once; raises as `await_import`."""
     receivers: Shares = app.extensions["receivers"]
-    if not (mine := receivers.take(user_id, patience)):
+    if not (mine := receivers.acquire(user_id, patience)):
         raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large answers")
-    response.call_on_close(partial(receivers.give_back, mine))
+    response.call_on_close(partial(receivers.release, mine))
 
 
 def await_import(app: Flask, held: ExitStack) -> None:

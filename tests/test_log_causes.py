@@ -86,9 +86,9 @@ def test_import_that_has_no_place_is_a_line_with_its_cause(
 ):
     monkeypatch.setattr("capacity.transfer_limits.PATIENCE", 0.05)
     senders, slots = app.extensions["senders"], app.extensions["import_slots"]
-    sends = senders.take("alice", 0)
+    sends = senders.acquire("alice", 0)
     alice.call("POST", "import", json=[])
-    senders.give_back(sends)
+    senders.release(sends)
     for _ in range(IMPORTS_AT_ONCE):
         slots.acquire()
     alice.call("POST", "import", json=[])

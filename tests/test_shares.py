@@ -22,13 +22,13 @@ def hectic() -> Iterator[None]:
 
 def test_no_user_gets_more_than_a_share_and_others_get_theirs():
     shares = Shares(2)
-    first = shares.take("alice", 0)
+    first = shares.acquire("alice", 0)
     assert first
-    assert shares.take("alice", 0)
-    assert not shares.take("alice", 0.01)
-    assert shares.take("bob", 0)
-    shares.give_back(first)
-    assert shares.take("alice", 0)
+    assert shares.acquire("alice", 0)
+    assert not shares.acquire("alice", 0.01)
+    assert shares.acquire("bob", 0)
+    shares.release(first)
+    assert shares.acquire("alice", 0)
 
 
 def test_those_who_wait_get_it_in_turn():
@@ -36,27 +36,27 @@ def test_those_who_wait_get_it_in_turn():
     served: list[int] = []
 
     def take(number: int) -> None:
-        turn = shares.take("alice", 10)
+        turn = shares.acquire("alice", 10)
         served.append(number)
-        shares.give_back(turn)
+        shares.release(turn)
 
-    first = shares.take("alice", 0)
+    first = shares.acquire("alice", 0)
     with ThreadPoolExecutor() as pool:
         for number in range(4):
             pool.submit(take, number)
-            wait_until(lambda: len(first.line) == number + 2)  # noqa: B023
-        shares.give_back(first)
+            wait_until(lambda: len(first.queue) == number + 2)  # noqa: B023
+        shares.release(first)
     assert served == [0, 1, 2, 3]
-    assert not any(shares._lines)
+    assert not any(shares._queues)
 
 
 def test_whoever_gives_up_keeps_no_place():
     shares = Shares(1)
-    first = shares.take("alice", 0)
+    first = shares.acquire("alice", 0)
     with ThreadPoolExecutor(20) as pool:
-        assert not any(pool.map(lambda _: shares.take("alice", 0.05), range(20)))
-    shares.give_back(first)
-    assert not any(shares._lines)
+        assert not any(pool.map(lambda _: shares.acquire("alice", 0.05), range(20)))
+    shares.release(first)
+    assert not any(shares._queues)
 
 
 def test_threads_at_once_never_have_more_than_a_share_and_none_is_forgotten(hectic):
@@ -64,71 +64,71 @@ def test_threads_at_once_never_have_more_than_a_share_and_none_is_forgotten(hect
     having: list[int] = []
 
     def take(number: int) -> bool:
-        turn = shares.take("alice", 10)
+        turn = shares.acquire("alice", 10)
         assert turn
         having.append(number)
         enough = len(having) <= 3
         having.remove(number)
-        shares.give_back(turn)
+        shares.release(turn)
         return enough
 
     with ThreadPoolExecutor(20) as pool:
         assert all(pool.map(take, range(2000)))
-    assert not any(shares._lines)
+    assert not any(shares._queues)
 
 
 def test_whoever_fails_as_they_wait_keeps_no_place(monkeypatch: pytest.MonkeyPatch):
     shares = Shares(1)
-    first = shares.take("alice", 0)
+    first = shares.acquire("alice", 0)
     assert first
     with monkeypatch.context() as patch:
         patch.setattr("shares.SimpleQueue", lambda: 1 // 0)
         with pytest.raises(ZeroDivisionError):
-            shares.take("alice", 0)
-    shares.give_back(first)
-    assert shares.take("alice", 0)
+            shares.acquire("alice", 0)
+    shares.release(first)
+    assert shares.acquire("alice", 0)
 
 
 def test_users_whose_hashes_meet_have_a_share_each(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("shares.LINES", 1)
+    monkeypatch.setattr("shares.QUEUES", 1)
     shares = Shares(1)
-    first = shares.take("alice", 0)
+    first = shares.acquire("alice", 0)
     assert first
-    assert not shares.take("alice", 0)
+    assert not shares.acquire("alice", 0)
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(shares.take, "alice", 10)
-        wait_until(lambda: len(first.line) == 2)
-        assert shares.take("bob", 0)
-        shares.give_back(first)
+        waiting = pool.submit(shares.acquire, "alice", 10)
+        wait_until(lambda: len(first.queue) == 2)
+        assert shares.acquire("bob", 0)
+        shares.release(first)
         assert waiting.result()
 
 
 def test_place_that_became_free_before_the_wait_is_taken_at_once(monkeypatch: pytest.MonkeyPatch):
     shares = Shares(1)
-    first = shares.take("alice", 0)
+    first = shares.acquire("alice", 0)
 
     def make_queue() -> SimpleQueue[None]:
-        shares.give_back(first)  # nobody is awaited yet, so nobody is woken
+        shares.release(first)  # nobody is awaited yet, so nobody is woken
         return SimpleQueue()
 
     monkeypatch.setattr("shares.SimpleQueue", make_queue)
-    assert shares.take("alice", 0)
+    assert shares.acquire("alice", 0)
 
 
 def test_place_that_becomes_free_as_the_next_gives_up_goes_to_the_one_after(
     monkeypatch: pytest.MonkeyPatch,
 ):
     shares = Shares(1)
-    first = shares.take("alice", 0)
-    after = Place("alice", first.line)
-    after.go = SimpleQueue()
+    first = shares.acquire("alice", 0)
+    after = Place("alice", first.queue)
+    after.wake_up = SimpleQueue()
 
     class TooLate(SimpleQueue):
         def get(self, **_: object) -> None:
-            after.line.append(after)
-            shares.give_back(first)
+            after.queue.append(after)
+            shares.release(first)
             raise Empty
 
     monkeypatch.setattr("shares.SimpleQueue", TooLate)
-    assert not shares.take("alice", 10)
-    assert not after.go.empty()
+    assert not shares.acquire("alice", 10)
+    assert not after.wake_up.empty()
