@@ -122,13 +122,13 @@ def export_tasks(user_id: str) -> Response:
     of the export; tasks that are created meanwhile may be in it too. If the answer is cut off, the
     export has failed.
     """
-    form = acceptable_format()
+    file_format = acceptable_format()
     pages = task_pages(database(), user_id)
     first = list(islice(pages, 1))  # a failure here can still be answered as an error
-    parts = in_turns(form.write(chain(first, pages), user_id))
-    response = Response(parts, content_type=form.CONTENT_TYPE)
+    parts = in_turns(file_format.write(chain(first, pages), user_id))
+    response = Response(parts, content_type=file_format.CONTENT_TYPE)
     await_receiver(current_app, response, user_id, PATIENCE)
-    response.headers["Content-Disposition"] = f'attachment; filename="{form.FILE_NAME}"'
+    response.headers["Content-Disposition"] = f'attachment; filename="{file_format.FILE_NAME}"'
     response.headers["Vary"] = "Accept"
     return response
 
@@ -144,9 +144,9 @@ def import_tasks(user_id: str) -> Response:
     ignored: the tasks are new ones. If entries are wrong, the answer names the first 20;
     entries are counted from 1, without the header of a CSV file.
     """
-    form = sent_format()
+    file_format = sent_format()
     most: int = current_app.config["MAX_TASKS_PER_USER"]
-    number, batches = load_entries(form, read_body(request), most)
+    number, batches = load_entries(file_format, read_body(request), most)
     values: dict[str, Value] = {"user_id": user_id, "max_stored": most}
     with transaction() as connection:
         for batch in batches:
@@ -200,7 +200,7 @@ def sent_format() -> ModuleType:
     return FORMATS[request.mimetype]
 
 
-def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[bytes]]:
+def load_entries(file_format: ModuleType, body: bytes, most: int) -> tuple[int, list[bytes]]:
     """Check every entry; return their number, and the tasks in JSON arrays for a statement each.
 
     Raises:
@@ -210,11 +210,11 @@ def load_entries(form: ModuleType, body: bytes, most: int) -> tuple[int, list[by
     tasks: list[Any] = []
     batches: list[bytes] = []
     faults: dict[str, Any] = {}
-    for number, entry in enumerate(in_turns(read_entries(form, body)), 1):
+    for number, entry in enumerate(in_turns(read_entries(file_format, body)), 1):
         if number > most:
             raise too_many_tasks(most)
         try:
-            tasks.append(ENTRY.load(form.fields_of(entry)))
+            tasks.append(ENTRY.load(file_format.fields_of(entry)))
         except ValidationError as error:
             faults[str(number)] = error.messages_dict
             if max(len(faults), len(error.messages_dict)) >= MOST_FAULTS:
@@ -233,14 +233,14 @@ def to_json(tasks: list[Any]) -> bytes:
     return json.dumps(tasks, ensure_ascii=False).encode()
 
 
-def read_entries(form: ModuleType, body: bytes) -> Iterator[Any]:
+def read_entries(file_format: ModuleType, body: bytes) -> Iterator[Any]:
     number = 0
     try:
-        for entry in form.read(body):
+        for entry in file_format.read(body):
             number += 1
             yield entry
     except ValidationError as error:
         raise validation_error(error.messages_dict) from None
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"
-        raise ApiError(400, f"The request body is not valid {form.NAME}, {place}.") from None
+        raise ApiError(400, f"The request body is not valid {file_format.NAME}, {place}.") from None
