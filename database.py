@@ -243,14 +243,14 @@ class Database:
                 # good.
                 has_idle = not is_silent and self._pool.get_stats()["pool_available"]
                 self._suspect = self._down = not has_idle
-                if is_silent and self._starts_to_ask():
+                if is_silent and self._start_asking():
                     probing.pop_all()  # the thread goes on, and lets others probe when it ends
                 if self._down:
                     raise DatabaseUnavailable(str(error)) from None
 
-    def _starts_to_ask(self) -> bool:
+    def _start_asking(self) -> bool:
         try:
-            Thread(target=self._ask_on, name="prober", daemon=True).start()
+            Thread(target=self._keep_asking, name="prober", daemon=True).start()
         except RuntimeError:  # as where the system has no more threads
             return False
         return True
@@ -268,7 +268,7 @@ class Database:
         self._answered_at = monotonic()
         self._suspect = self._down = False
 
-    def _ask_on(self) -> None:
+    def _keep_asking(self) -> None:
         """Ask until there is an answer, in place of requests: each would wait for a timeout.
 
         A refusal is an answer too: it is quick, so requests may ask again.
