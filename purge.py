@@ -5,10 +5,10 @@ import psycopg
 from connection import Value
 from database import Database
 
-TASKS_A_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
-OWNERS_A_STATEMENT = 1000
-KEYS_A_STATEMENT = 100  # with their answers, each up to 2 MB: a thousand would take seconds
-ENTRIES_A_STATEMENT = 100_000  # each statement walks past those that were deleted before
+TASKS_PER_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
+OWNERS_PER_STATEMENT = 1000
+KEYS_PER_STATEMENT = 100  # with their answers, each up to 2 MB: a thousand would take seconds
+ENTRIES_PER_STATEMENT = 100_000  # each statement walks past those that were deleted before
 
 
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
@@ -18,7 +18,7 @@ def purge_trash(database: Database, user_id: str, days: int | None = None) -> in
     """
     deleted = 0
     for task_ids, newest in database.fetch(
-        "select_trash_chunks", user_id=user_id, days=days, size=TASKS_A_STATEMENT
+        "select_trash_chunks", user_id=user_id, days=days, size=TASKS_PER_STATEMENT
     ):
         for _, number in database.fetch(
             "delete_trashed_tasks",
@@ -41,7 +41,7 @@ def purge_old_trash(database: Database, days: int) -> int:
     failures: list[psycopg.Error] = []
     after = ""
     while owners := database.fetch(
-        "select_trash_owners", after=after, days=days, max_rows=OWNERS_A_STATEMENT
+        "select_trash_owners", after=after, days=days, max_rows=OWNERS_PER_STATEMENT
     ):
         for owner in (owner.decode() for owner, is_due in owners if is_due == b"t"):
             try:
@@ -56,12 +56,12 @@ def purge_old_trash(database: Database, days: int) -> int:
 
 def purge_idempotency_keys(database: Database) -> int:
     """Delete everybody's keys that have expired; return how many."""
-    return delete_in_chunks(database, "delete_expired_idempotency_keys", KEYS_A_STATEMENT)
+    return delete_in_chunks(database, "delete_expired_idempotency_keys", KEYS_PER_STATEMENT)
 
 
 def purge_audit(database: Database, days: int) -> int:
     """Delete the audit's entries that are older than `days`; return how many."""
-    return delete_in_chunks(database, "delete_audit_entries", ENTRIES_A_STATEMENT, days=days)
+    return delete_in_chunks(database, "delete_audit_entries", ENTRIES_PER_STATEMENT, days=days)
 
 
 def delete_in_chunks(database: Database, statement: str, rows: int, **values: Value) -> int:

@@ -33,7 +33,7 @@ FORMATS: dict[str, ModuleType] = {
 }
 *FIRST_FORMATS, LAST_FORMAT = FORMATS
 LIST_OF_FORMATS = f"{', '.join(FIRST_FORMATS)} or {LAST_FORMAT}"
-STATEMENT_SIZE = 500  # tasks that one statement writes: far from its time limit
+TASKS_PER_STATEMENT = 500  # far from the time limit of one
 PART = 64 * 1024  # bytes per read
 KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is on the disk
 MOST_FAULTS = 20  # faulty entries that one answer names; an entry with as many faults ends it
@@ -219,7 +219,7 @@ def load_entries(file_format: ModuleType, body: bytes, most: int) -> tuple[int, 
             faults[str(number)] = error.messages_dict
             if max(len(faults), len(error.messages_dict)) >= MOST_FAULTS:
                 break
-        if len(tasks) == STATEMENT_SIZE:
+        if len(tasks) == TASKS_PER_STATEMENT:
             batches.append(to_json(tasks))
             tasks = []
     if faults:

@@ -114,7 +114,7 @@ def test_purge_deletes_the_expired_keys_of_all_users_in_steps(
     postgresql: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(purge, "KEYS_A_STATEMENT", 2)
+    monkeypatch.setattr(purge, "KEYS_PER_STATEMENT", 2)
     for user in [alice, bob]:
         for number in range(3):
             post(user, {"Idempotency-Key": f"old-{number}"})
