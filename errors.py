@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from database import DatabaseUnavailable, status_of
 from field_types import ResponseSchema
-from trail import CURRENT, blame
+from trail import CURRENT, note_error
 
 CODE_OF_STATUS = {
     400: "bad_request",
@@ -127,7 +127,7 @@ def error_response(
 
 def answer_api_error(error: ApiError) -> Response:
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        blame(error)
+        note_error(error)
     return error_response(error.status, error.message, error.details, error.headers)
 
 
@@ -138,7 +138,7 @@ def answer_http_error(error: HTTPException) -> Response:
 
 
 def answer_other_error(error: Exception) -> Response:
-    blame(error)
+    note_error(error)
     if isinstance(error, psycopg.Error):
         return error_response(status_of(error))
     return error_response(503 if isinstance(error, DatabaseUnavailable) else 500)

@@ -60,7 +60,7 @@ def trace_of(parent: str) -> str | None:
     return found[1]
 
 
-def blame(error: Exception) -> None:
+def note_error(error: Exception) -> None:
     """Note why the current request fails, for its one log line."""
     if trail := CURRENT.get():
         trail.error = error

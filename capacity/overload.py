@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask
 
 from errors import RETRY_AFTER, error_body
-from trail import blame
+from trail import note_error
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def queue_requests(app: Flask) -> None:
     def answer_in_turn(environ: dict[str, Any], start_response: Any) -> Any:
         if not environ["PATH_INFO"].startswith("/api/") or not (why := wait_for_room(environ)):
             return answer(environ, start_response)
-        blame(Overloaded(why))
+        note_error(Overloaded(why))
         log_refusal()
         return refuse(start_response)
 
