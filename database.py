@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from config import Settings
 from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
-from events import tell
+from events import emit
 from shares import Place, Shares
 from trail import CURRENT
 
@@ -194,7 +194,7 @@ class Database:
                 raise DatabaseUnavailable("no connection was free, and none answers") from None
             if not connection.is_stale():
                 return connection
-            self._tell("connection_stale")
+            self._emit("connection_stale")
             self._discard(connection)
             self._pool.putconn(connection)
             self._probe()
@@ -208,9 +208,9 @@ class Database:
         finally:
             self._waiting.pop()
 
-    def _tell(self, event: Literal["connection_stale", "probe_failed"]) -> None:
+    def _emit(self, event: Literal["connection_stale", "probe_failed"]) -> None:
         if self._is_primary:  # of a replica's failures, replicas.py tells
-            tell(event)
+            emit(event)
 
     def _discard(self, connection: Connection) -> None:
         """Close a connection, and the idle others too: what ended one has ended them as well."""
@@ -263,7 +263,7 @@ class Database:
                 pid = connection.pgconn.backend_pid
                 connection.fetch("select_whether_own_session", backend_pid=pid)
         except psycopg.OperationalError:
-            self._tell("probe_failed")
+            self._emit("probe_failed")
             raise
         self._answered_at = monotonic()
         self._suspect = self._down = False

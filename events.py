@@ -1,4 +1,4 @@
-"""What happens that metrics count, in a request or outside one: who tells, and who listens."""
+"""What happens that metrics count, in a request or outside one: who emits, and who listens."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +19,14 @@ Event = Literal[
 ]
 Listener = Callable[[Event, str, int], None]
 LISTENERS: list[Listener] = []  # none, unless metrics are on
-UNTOLD: ContextVar[list[tuple[Event, str, int]] | None] = ContextVar("untold", default=None)
+DEFERRED: ContextVar[list[tuple[Event, str, int]] | None] = ContextVar("deferred", default=None)
 
 
-def tell(event: Event, label: str = "", count: int = 1) -> None:
+def emit(event: Event, label: str = "", count: int = 1) -> None:
     """Tell the listeners what has happened."""
-    untold = UNTOLD.get() if event in {"tasks_created", "tasks_completed"} else None
-    if untold is not None:
-        untold.append((event, label, count))
+    deferred = DEFERRED.get() if event in {"tasks_created", "tasks_completed"} else None
+    if deferred is not None:
+        deferred.append((event, label, count))
         return
     if count:
         for listener in LISTENERS:
@@ -34,13 +34,13 @@ def tell(event: Event, label: str = "", count: int = 1) -> None:
 
 
 @contextmanager
-def telling_at_the_end() -> Iterator[None]:
+def deferring_task_events() -> Iterator[None]:
     """Hold back events about tasks until the block has ended; drop them if it fails."""
-    untold: list[tuple[Event, str, int]] = []
-    UNTOLD.set(untold)
+    deferred: list[tuple[Event, str, int]] = []
+    DEFERRED.set(deferred)
     try:
         yield
     finally:
-        UNTOLD.set(None)
-    for told in untold:
-        tell(*told)
+        DEFERRED.set(None)
+    for event in deferred:
+        emit(*event)

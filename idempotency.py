@@ -18,7 +18,7 @@ from capacity.rate_limits import Limit
 from connection import Connection, Value, rows_of
 from database import Database
 from errors import RETRY_AFTER, ApiError, validation_error
-from events import telling_at_the_end
+from events import deferring_task_events
 from lean_flask import current_request
 from request_bodies import read_body
 
@@ -64,7 +64,7 @@ def answer_once(
     database: Database = app.extensions["database"]
     kept_answers: Limit = app.extensions["rate_limits"].kept_answers
     try:
-        with telling_at_the_end(), ExitStack() as running:
+        with deferring_task_events(), ExitStack() as running:
             running.callback(g.pop, "begin_transaction", None)
             g.begin_transaction = partial(begin, running, database, key)
             response = app.make_response(dispatch())

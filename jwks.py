@@ -22,7 +22,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from capacity.turns import PAUSE
-from events import tell
+from events import emit
 from strict_json import parse_json
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class KeySet:
             keys = parse_key_set(fetch(self._url))
         except (OSError, HTTPException, ValueError) as error:
             self._failing = True
-            tell("jwks_failed")
+            emit("jwks_failed")
             log.warning(
                 "the issuer's keys could not be fetched from %s, after %.1f s: %s",
                 self._url,
@@ -222,5 +222,5 @@ class KeySet:
             log.info("the issuer at %s has %d keys", self._url, len(keys))
         self._keys = keys
         self._fetched_at = monotonic()
-        tell("jwks_fetched")
+        emit("jwks_fetched")
         self._failing = False

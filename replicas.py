@@ -11,7 +11,7 @@ import psycopg
 from config import Settings
 from connection import Row, Value, rows_of
 from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
-from events import tell
+from events import emit
 from statements import QUERIES
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Reader:
             if self.is_away:
                 return
             self.is_away = True
-        tell("replica_failed")
+        emit("replica_failed")
         log.warning("the replica is away, the primary serves: %s", error)
         waiting = Thread(target=self._await_return, args=[str(error)], name="replica", daemon=True)
         try:
@@ -101,7 +101,7 @@ class Reader:
             try:
                 self._require_replica()
             except (DatabaseUnavailable, psycopg.Error) as error:
-                tell("replica_failed")
+                emit("replica_failed")
                 if str(error) not in told:
                     told.add(str(error))
                     log.warning("the replica is still away: %s", error)

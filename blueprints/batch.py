@@ -13,7 +13,7 @@ from blueprints.tasks import COMPLETED_NOW, missing_task, too_many_tasks
 from connection import Connection
 from converters import LARGEST_ID
 from errors import ApiError, first_fault
-from events import tell
+from events import emit
 from field_types import (
     BoundedList,
     Choice,
@@ -168,8 +168,8 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
         for number in range(len(operations)):
             if number not in results:
                 raise reason(db, user_id, operations, number)
-    tell("tasks_created", count=len(numbers_of(operations, "create")))
-    tell("tasks_completed", count=len(list(filter(COMPLETED_NOW.search, results.values()))))
+    emit("tasks_created", count=len(numbers_of(operations, "create")))
+    emit("tasks_completed", count=len(list(filter(COMPLETED_NOW.search, results.values()))))
     return json_response(b'{"results": [%b]}' % b", ".join(results[n] for n in sorted(results)))
 
 

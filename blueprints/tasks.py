@@ -11,7 +11,7 @@ from blueprints.lists import LIST_ETAG, LIST_HEADERS, ListArguments, list_respon
 from conditions import expected_versions, is_fresh
 from connection import Value
 from errors import ApiError
-from events import tell
+from events import emit
 from lean_flask import current_request
 from request_bodies import MERGE_PATCH
 from schemas import Task, TaskCreate, TaskPatch, TaskUpdate
@@ -103,7 +103,7 @@ def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response
 
 def change_response(version: bytes, task: bytes) -> Response:
     if COMPLETED_NOW.search(task):
-        tell("tasks_completed")
+        emit("tasks_completed")
     return task_response(version, task)
 
 
@@ -140,7 +140,7 @@ def create_task(body: dict[str, Any], user_id: str) -> Response:
     if not rows:
         raise too_many_tasks(most)
     [(version, task, task_id)] = rows
-    tell("tasks_created")
+    emit("tasks_created")
     response = task_response(version, task, 201)
     response.headers.add("Location", path_of(user_id, f"tasks/{task_id.decode()}"))
     return response

@@ -18,7 +18,7 @@ from capacity.turns import in_turns
 from connection import Connection, Value
 from database import Database
 from errors import ApiError, first_fault, validation_error
-from events import tell
+from events import emit
 from field_types import ResponseSchema
 from formats import calendar_file, csv_file, json_file
 from replicas import Reader
@@ -152,7 +152,7 @@ def import_tasks(user_id: str) -> Response:
         for batch in batches:
             if not connection.run("insert_tasks", values | {"tasks": batch}).ntuples:
                 raise too_many_tasks(most)
-    tell("tasks_created", count=number)
+    emit("tasks_created", count=number)
     return json_response(json.dumps({"imported": number}).encode(), 201)
 
 

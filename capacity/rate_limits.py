@@ -11,7 +11,7 @@ from typing import Any
 
 from config import Settings
 from errors import ApiError
-from events import tell
+from events import emit
 from setting_parsers import parse_rate
 from trail import CURRENT
 
@@ -72,7 +72,7 @@ class Limit:
             left = ("RateLimit", f'"{self.name}";r={remaining};t={wait}')
             environ[HEADERS_KEY] = [self._policy, left]
         if used - amount >= self._quota:
-            tell("rate_limited", self.name)
+            emit("rate_limited", self.name)
             if self._own.note_refusal(window, caller) and (trail := CURRENT.get()):
                 trail.is_first_over_limit = True
             raise ApiError(429, self._message, headers={"Retry-After": str(wait)})

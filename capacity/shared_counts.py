@@ -10,7 +10,7 @@ from typing import Any
 from redis import ConnectionPool
 from redis.exceptions import RedisError
 
-from events import tell
+from events import emit
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class SharedCounts:
             if self.is_away or asked_at < self._back_at:  # the failure is of an outage that is over
                 return
             self.is_away = True
-        tell("redis_lost")
+        emit("redis_lost")
         log.warning("Redis is away, so each process counts for itself: %s", error)
         try:
             Thread(target=self._await_return, name="redis", daemon=True).start()

@@ -18,7 +18,7 @@ import psycopg
 
 from config import Settings
 from connection import CONNECTION_OPTIONS, UnpreparedConnection
-from events import tell
+from events import emit
 from trail import Trail
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Auditor:
             self._entries.put_nowait(entry)
         except Full:
             log.error("the audit lost an entry: %s", entry)  # noqa: TRY400 - no fault of code
-            tell("audit_lost")
+            emit("audit_lost")
         # Where the system has no more threads, the next entry tries again.
         with self._lock, suppress(RuntimeError):
             if self._writer is None:
@@ -84,7 +84,7 @@ class Auditor:
             time.sleep(0.01)
         if lost := self._entries.unfinished_tasks:
             log.error("the audit lost %d entries at the stop", lost)
-            tell("audit_lost", count=lost)
+            emit("audit_lost", count=lost)
 
     def _write(self) -> None:
         while True:

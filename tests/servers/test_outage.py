@@ -266,7 +266,7 @@ def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_suc
     db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ):
     attempts = []
-    monkeypatch.setattr("database.tell", attempts.append)
+    monkeypatch.setattr("database.emit", attempts.append)
     with silent(own, db, monkeypatch):
         while len(attempts) < 3:  # the thread's, as no request waits for one
             with pytest.raises(DatabaseUnavailable, match="is being asked"):
