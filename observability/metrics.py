@@ -44,19 +44,26 @@ JWKS_FETCHED = Gauge(
     "When the issuer's keys were last fetched; 0: never",
     multiprocess_mode="max",
 )
-# At 0 from the start: Prometheus sees no increase where a counter first appears as 1.
-CHECKS = ("connection_stale", "probe_failed", "replica_failed")
-for check in CHECKS:
-    CHECKS_FAILED.labels(check)
-for result in ["done", "failed"]:
-    JWKS_FETCHES.labels(result)
+TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
+TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change completed")
+
+# Every label is named here, and so at 0 from the start: Prometheus sees no increase where a counter
+# first appears as 1.
 for limit in ["default", "auth-failures", "kept-answers", "tombstones"]:
     RATE_LIMITED.labels(limit)
 for reason in MESSAGE_OF_REFUSAL:
     JWT_REFUSED.labels(reason)
-
-TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
-TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change completed")
+COUNTER_OF_EVENT: dict[Event, Counter] = {  # of all but "rate_limited", which has a label
+    "audit_lost": AUDIT_LOST,
+    "connection_stale": CHECKS_FAILED.labels("connection_stale"),
+    "jwks_failed": JWKS_FETCHES.labels("failed"),
+    "jwks_fetched": JWKS_FETCHES.labels("done"),
+    "probe_failed": CHECKS_FAILED.labels("probe_failed"),
+    "redis_lost": REDIS_OUTAGES,
+    "replica_failed": CHECKS_FAILED.labels("replica_failed"),
+    "tasks_completed": TASKS_COMPLETED,
+    "tasks_created": TASKS_CREATED,
+}
 
 
 # Cached, as looking a label up costs as much as counting; all labels come from closed sets.
@@ -82,24 +89,10 @@ def count_request(trail: Trail) -> None:
 
 
 def count_event(event: Event, label: str, count: int) -> None:
-    match event:
-        case "audit_lost":
-            AUDIT_LOST.inc(count)
-        case _ if event in CHECKS:
-            CHECKS_FAILED.labels(event).inc(count)
-        case "jwks_failed":
-            JWKS_FETCHES.labels("failed").inc(count)
-        case "jwks_fetched":
-            JWKS_FETCHES.labels("done").inc(count)
-            JWKS_FETCHED.set_to_current_time()
-        case "rate_limited":
-            RATE_LIMITED.labels(label).inc(count)
-        case "redis_lost":
-            REDIS_OUTAGES.inc(count)
-        case "tasks_created":
-            TASKS_CREATED.inc(count)
-        case "tasks_completed":
-            TASKS_COMPLETED.inc(count)
+    counter = RATE_LIMITED.labels(label) if event == "rate_limited" else COUNTER_OF_EVENT[event]
+    counter.inc(count)
+    if event == "jwks_fetched":
+        JWKS_FETCHED.set_to_current_time()
 
 
 LISTENERS.append(count_event)
