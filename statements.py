@@ -17,7 +17,7 @@ CHOSEN = re.compile(r"<(\w+)>")
 PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
-Text = tuple[str, dict[str, str]]  # as it stands in a file, and the choices that its name made
+Template = tuple[str, dict[str, str]]  # the text in the file, and the choices that its name made
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def load_queries(folder: Path) -> dict[str, Query]:
     Raises:
         ConfigError: a name is malformed, unknown or used twice, or a statement is empty.
     """
-    fragments: dict[str, Text] = {}
-    statements: dict[str, Text] = {}
+    fragments: dict[str, Template] = {}
+    statements: dict[str, Template] = {}
     for path in sorted(folder.glob("*.sql")):
         before, *parts = HEAD.split(path.read_text())
         if before.strip():
@@ -71,7 +71,7 @@ def insert_choices(text: str, choices: dict[str, str]) -> str:
     return CHOSEN.sub(lambda found: choices.get(found[1], found[0]), text)
 
 
-def insert_fragments(text: str, fragments: dict[str, Text], choices: dict[str, str]) -> str:
+def insert_fragments(text: str, fragments: dict[str, Template], choices: dict[str, str]) -> str:
     """Put fragments in their places, once, at the start: no statement is built for a request."""
     text = insert_choices(text, choices)
 
