@@ -43,7 +43,7 @@ worker_connections = settings.web_connections
 worker_class = worker.Worker
 # Settings and migrations are checked once, in the master; no connection is open at the fork.
 preload_app = True
-http_parser = "python"  # pinned: the compiled one, if installed, answers some faults differently
+http_parser = "python"  # pinned: the compiled one, where installed, answers some errors differently
 limit_request_line = reading.LONGEST_REQUEST_LINE
 limit_request_field_size = reading.LONGEST_HEAD  # a token may be long, too
 keepalive = 130  # seconds; a proxy must be the first to close: nginx after 60, Caddy after 120
@@ -105,7 +105,7 @@ def child_exit(_server, ended):  # type: ignore[no-untyped-def]
 
 
 def on_reload(server):  # type: ignore[no-untyped-def]
-    """Take back the handler that gunicorn adds at a reload: it waits for room in a full pipe."""
+    """Remove the handler that gunicorn adds at a reload: it waits for room in a full pipe."""
     server.log.error_log.handlers.clear()
 
 
@@ -114,7 +114,7 @@ def on_exit(server):  # type: ignore[no-untyped-def]
         metrics_server.stop(server.metrics_server)
 
 
-# Of a request it cannot read, gunicorn passes on nothing: a single allowed origin is assumed.
+# gunicorn passes on nothing of a request that it cannot read: a single allowed origin is assumed.
 UNREAD: dict[str, Any] = {"REQUEST_METHOD": None}
 if len(settings.cors_origins) == 1:
     UNREAD["HTTP_ORIGIN"] = settings.cors_origins[0]
@@ -128,7 +128,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
     trail.status = status
     trail.seconds_to_answer = trail.seconds = perf_counter() - trail.started
     error: Any = sys.exc_info()[1]
-    # For a client's fault, only the error's type: its text quotes what was sent.
+    # If the client is at fault, only the error's type: its text quotes what was sent.
     trail.error = error if status == 500 else ApiError(status, type(error).__name__)
     body = error_body(status)
     trail.size = len(body)

@@ -24,7 +24,7 @@ POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'
 # A browser may cache the user's data, and asks with If-None-Match each time.
 PRIVATE = ("Cache-Control", "private, no-cache")
 NOT_KEPT = ("Cache-Control", "no-store")
-# For errors that a server makes without asking the application.
+# For errors that the server answers without asking the application.
 ERROR_HEADERS = [*COMMON, POLICY, NOT_KEPT]
 
 
@@ -35,7 +35,7 @@ def add_headers(app: Flask, settings: Settings) -> None:
 
     def answer_with_headers(environ: dict[str, Any], start_response: Any) -> Any:
         def start(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            if status.startswith("204"):  # there is no body for it to be the type of
+            if status.startswith("204"):  # it has no body that could have a type
                 given = [(name, value) for name, value in given if name != "Content-Type"]
             headers = [
                 *given,

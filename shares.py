@@ -20,7 +20,7 @@ class Place:
 
 
 class Shares:
-    """Queues of users, without a lock: a list's append, remove and copy are atomic.
+    """Queues of users that need no lock: a list's append, remove and copy are atomic.
 
     Queues are never deleted, as somebody may be about to join one.
     """

@@ -28,7 +28,7 @@ class Trail:
     def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
         self.seconds_to_answer = 0.0  # until the answer began
-        self.seconds = 0.0  # until it was made, which is later where it is streamed
+        self.seconds = 0.0  # until it was made, which is later for a streamed one
         self.environ = environ
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and SANE_ID.fullmatch(given) else os.urandom(16).hex()
@@ -42,7 +42,7 @@ class Trail:
         self.backend_pid: int | None = None  # pid of PostgreSQL's process, as in its own log
         self.refused: str | None = None  # why a token is refused: a key of auth.MESSAGE_OF_REFUSAL
         self.is_first_over_limit = False  # the caller's first 429 in a window
-        self.error: Exception | None = None  # why the status is no success
+        self.error: Exception | None = None  # why the status is not a success
 
     @property
     def database_seconds(self) -> float:

@@ -16,15 +16,15 @@ from gunicorn.http.body import Body, LengthReader  # type: ignore[import-untyped
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
 
-# A path, no other form of target; names without underscores, which CGI cannot tell from hyphens,
-# and short, as they are cached; no folded lines.
+# The target is a path, in no other form. Header names have no underscores, which CGI cannot tell
+# from hyphens, and are short, as they are cached. No line is folded.
 PLAIN_HEAD = re.compile(
     r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-.0-~][!\"$-~]*|/) HTTP/1\.1"
     r"((?:\r\n[A-Za-z0-9-]{1,64}:[\t -~\x80-\xff]*)*)"
 )
 LENGTH = re.compile(r"[0-9]{1,15}")
 END = b"\r\n\r\n"
-# They change how the rest is read.
+# Headers that change how the rest of a request is read.
 OTHER_FRAMING = ("HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE")
 
 Environ = dict[str, Any]
@@ -40,7 +40,7 @@ def names_of(name: str) -> tuple[str, str]:
 
 
 class PlainRequest(Request):  # type: ignore[misc]
-    """A request of gunicorn's that has its part of the environ already."""
+    """gunicorn's request, which already holds its part of the environ."""
 
     version = (1, 1)
     scheme = "http"
@@ -89,7 +89,7 @@ def read_head(head: str) -> tuple[Environ, Headers] | None:
 
 
 class PlainParser(RequestParser):  # type: ignore[misc]
-    """gunicorn's parser, which first looks whether the next request is of the plain form."""
+    """gunicorn's parser, which first checks whether the next request is of the plain form."""
 
     mesg: Any
 
@@ -107,7 +107,7 @@ class PlainParser(RequestParser):  # type: ignore[misc]
         return super().__next__()
 
     def finish_body(self, *limits: Any) -> bool:
-        """Do what gunicorn does, unless the body has been read: most have."""
+        """Do what gunicorn does, unless the body has been read already, as most have."""
         if isinstance(self.mesg, PlainRequest) and not self.mesg.body.reader.length:
             return True
         return bool(super().finish_body(*limits))
@@ -131,7 +131,7 @@ class PlainParser(RequestParser):  # type: ignore[misc]
 
 
 def get_parser(cfg: Any, source: Any, source_addr: Any, **options: Any) -> Any:
-    """Choose a connection's parser: gunicorn's own for TLS, a path's prefix and other rarities."""
+    """Choose a connection's parser: gunicorn's own for TLS, a path prefix and other rarities."""
     is_plain = (
         isinstance(source_addr, tuple)
         and cfg.proxy_protocol == "off"
@@ -143,7 +143,7 @@ def get_parser(cfg: Any, source: Any, source_addr: Any, **options: Any) -> Any:
 
 
 def create(req: Any, sock: Any, client: Any, server: Any, cfg: Any, **options: Any) -> Any:
-    """Make the object of an answer, and the environ."""
+    """Make the Response of a request, and its environ."""
     if not isinstance(req, PlainRequest):
         return create_other(req, sock, client, server, cfg, **options)
     environ = {
@@ -165,5 +165,5 @@ def base_environ(cfg: Any) -> Environ:
     return environ | {"wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 
 
-# gunicorn's own, before gunicorn.conf.py puts ours in their place.
+# gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
 get_other_parser, create_other = http.get_parser, wsgi.create

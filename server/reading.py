@@ -1,4 +1,4 @@
-"""How gunicorn reads: no address, head or body longer than we want, and no long turn."""
+"""How gunicorn reads: no URL, headers or body longer than we allow, and no long turn."""
 
 from time import monotonic
 from typing import Any
@@ -10,14 +10,14 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 from capacity.turns import PAUSE, TURN
 from server.responses import MOST_UNREAD
 
-# Bytes, where gunicorn takes no more than 8190: a list's Link, with as many tags as may be, fits.
+# Bytes; gunicorn itself takes no more than 8190. A list's Link fits, with as many tags as allowed.
 LONGEST_REQUEST_LINE = 20 * 1024
-LONGEST_HEAD = 32 * 1024  # bytes of headers, about that of trailers; gunicorn grants 800 KB
+LONGEST_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers; gunicorn allows 800 KB
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
-# gunicorn's own, before gunicorn.conf.py puts ours in their place.
+# gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
-# gunicorn sets this attribute for each request, to 800 KB: a property that ignores that keeps ours.
+# gunicorn sets this attribute to 800 KB for each request: a property that ignores it keeps ours.
 longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
 
 

@@ -10,7 +10,7 @@ from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-un
 from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 
 PIECE = 64 * 1024  # bytes of an answer that a client has worker.CLIENT_TIMEOUT to read
-MOST_UNREAD = 64 * 1024  # bytes of a body; with as many unread, its connection is closed
+MOST_UNREAD = 64 * 1024  # bytes of a body; if as many are unread, the connection is closed
 # RFC 9112, section 5
 HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
 
@@ -30,7 +30,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         return left >= MOST_UNREAD or is_in_chunks or has_failed or super().should_close()
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
-        """Keep what is not the server's to say; `send_headers` checks it, all at once."""
+        """Keep the headers that the server does not set; `send_headers` checks them all at once."""
         for name, value in headers:
             lower = name.lower()
             if lower == "content-length":
@@ -58,7 +58,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         """Send piece by piece: the timeout is for each piece, however long the answer is."""
         first, self.head = self.head + data[:PIECE], b""
         if first and (sent := self.sock.send(first)) < len(first):
-            self.sock.sendall(first[sent:])  # which asks for the size of the socket's buffer
+            self.sock.sendall(first[sent:])  # slower: it asks for the size of the buffer
         for start in range(PIECE, len(data), PIECE):
             self.sock.sendall(data[start : start + PIECE])
 

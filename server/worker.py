@@ -27,18 +27,18 @@ from config import ConfigError, Settings
 
 TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
-CLIENT_TIMEOUT = 10.0  # seconds that a client may neither send its body nor read its answer
+CLIENT_TIMEOUT = 10.0  # seconds that a client may pause in sending its body or reading its answer
 SEND_BUFFER = 256 * 1024  # bytes; a client is seen to read only once a third of it is free
 LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the audit's entries
-KEPT_AT_LEAST = 1.0  # seconds that a client may be idle in a stop, or while no other finds room
+KEPT_AT_LEAST = 1.0  # seconds that a client may idle in a stop, or while others find no room
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
-OTHER_FILES = 100  # that a process opens beside its clients and pools: metrics, Redis, log
+OTHER_FILES = 100  # that a process opens besides its clients and pools: metrics, Redis, log
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
-# RFC 9112, section 3.2; of two, gunicorn makes one with a comma.
+# RFC 9112, section 3.2; gunicorn joins two such headers with a comma.
 HOST = re.compile(r"(?:[\w.~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
-ANSWERED, ENDED = inf, -inf  # in place of the moment since when a client is waited for
+ANSWERED, ENDED = inf, -inf  # in place of the time since which a client is waited for
 
 
 class Server(StreamServer):  # type: ignore[misc]
@@ -52,7 +52,7 @@ class Server(StreamServer):  # type: ignore[misc]
     def wrap_socket_and_handle(self, client: socket.socket, address: Any) -> None:
         """Bound the TLS handshake; one that fails is the client's affair."""
         with suppress(OSError):
-            with gevent.Timeout(CLIENT_TIMEOUT, TimeoutError):  # for all of it, however it drips
+            with gevent.Timeout(CLIENT_TIMEOUT, TimeoutError):  # in all, however it drips
                 secured = self.wrap_socket(client, **self.ssl_args)
             with closing(secured):
                 self.handle(secured, address)
@@ -69,7 +69,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Since when each client may send a request; ANSWERED while it gets an answer.
+        # The time since which each client is waited for; ANSWERED while it gets an answer.
         self.waiting_since: dict[socket.socket, float] = {}
 
     def init_process(self) -> None:
@@ -118,7 +118,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             del self.waiting_since[client]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """Answer a request, whose client has CLIENT_TIMEOUT for each step.
+        """Answer a request; its client has CLIENT_TIMEOUT for each step.
 
         Raises:
             StopIteration: the connection ends here.
@@ -151,13 +151,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Have the application answer; return whether the connection is kept.
 
         Raises:
-            InvalidHeader: the request names no host, two, or what is none.
-            UnsupportedTransferCoding: its body is compressed on the way.
+            InvalidHeader: the request names no host, several, or a malformed one.
+            UnsupportedTransferCoding: its body has a coding other than chunked.
             TimeoutError: the client does not read.
             BrokenPipeError: it has gone, or the answer broke off.
         """
         response, environ = wsgi.create(req, sock, addr, listener_name, self.cfg)
-        req.version = min(req.version, (1, 1))  # the answer names what is spoken here
+        req.version = min(req.version, (1, 1))  # the answer names the version spoken here
         host = environ.get("HTTP_HOST")
         if (host is None and req.version == (1, 1)) or not HOST.fullmatch(host or ""):
             raise InvalidHeader("Host", req=req)
@@ -171,7 +171,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             response.force_close()
         parts = self.wsgi(environ, response.start_response)
         try:
-            for part in filter(None, parts):  # nothing is sent with an empty one
+            for part in filter(None, parts):  # an empty one would send nothing
                 response.write(part)
             response.close()
         except Exception as error:
@@ -189,7 +189,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         return nullcontext()
 
     def end_idle_connections(self, kept: float) -> None:
-        """Make them read end-of-file; what has arrived before it is still answered."""
+        """Make their reads end; what has arrived before that is still answered."""
         now = monotonic()
         for client, since in self.waiting_since.items():
             if ENDED < since < now - kept:
@@ -203,7 +203,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
 
 def has_arrived(req: Any) -> bool:
-    """Tell whether all of a request is here; of one in chunks, that is not known."""
+    """Tell whether all of a request has arrived; False for a chunked one, as nobody knows."""
     return bool(getattr(req.body.reader, "length", inf) <= req.unreader.buf.tell())
 
 
