@@ -1,4 +1,4 @@
-"""Who calls, and may they touch this path: decided once, before every request that has a route."""
+"""Who is calling, and is the path theirs: decided once, before any view runs."""
 
 import re
 import time
@@ -112,8 +112,8 @@ class TokenVerifier:
         """Return the token's user.
 
         Raises:
-            TokenRefused: it is bad.
-            KeysUnavailable: no key can be had to check it.
+            TokenRefused: it is not accepted.
+            KeysUnavailable: the issuer's keys cannot be fetched.
         """
         known = self._verify_once(token)
         # Since it was verified, its key may have been withdrawn, or it may have expired.
@@ -124,7 +124,7 @@ class TokenVerifier:
         return known.subject
 
     def _find_keys(self, algorithm: str, kid: str | None) -> list[Any]:
-        """Choose by algorithm: secrets are for HMAC only, public keys for their own only."""
+        """Choose by algorithm: secrets are for HMAC only, a public key for its own algorithm."""
         if algorithm == SYMMETRIC_ALGORITHM and self._secrets:
             return self._secrets
         if algorithm not in KEY_OF_ALGORITHM or not self._key_set:
@@ -200,7 +200,7 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_claims(claims: dict[str, Any]) -> None:
-    """Refuse what PyJWT lets through: a `sub` that no user can have, an `exp` of part seconds."""
+    """Refuse what PyJWT lets through: a `sub` that no user can have, an `exp` with a fraction."""
     subject, expiry = claims["sub"], claims["exp"]
     if not 1 <= len(subject) <= LONGEST_USER_ID or UNSTORABLE.search(subject):
         raise TokenRefused("subject")
@@ -230,7 +230,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
         req = current_request()
         if req.endpoint is None or req.endpoint in PUBLIC_ENDPOINTS:
             return
-        if req.method == "OPTIONS":  # an answer to it tells nothing of anybody
+        if req.method == "OPTIONS":  # its answer reveals nothing about anybody
             return
         try:
             subject = verify(bearer_token(req.environ.get("HTTP_AUTHORIZATION")))

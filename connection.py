@@ -16,7 +16,7 @@ from psycopg.pq.abc import PGresult
 from statements import QUERIES, Query
 from trail import CURRENT, Run
 
-CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes some to wake up
+CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes a few to wake up
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that sends nothing, not even a timeout's error
 CANCEL_TIMEOUT = 1.0  # seconds that the server gets to take a request to cancel
 # Keepalives are sent while waiting; on Linux, tcp_user_timeout bounds them as well as what is sent.
@@ -133,12 +133,12 @@ class Connection(psycopg.Connection[Any]):
     def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
         if values.get("user_id") is None or has_begun:
-            [name] = names  # several are a user's, and begin a transaction
+            [name] = names  # several together always have a user, and begin a transaction
             return [self._run_alone(name, values)]
         return self._run_as_owner(names, values)
 
     def _run_alone(self, name: str, values: Mapping[str, Value]) -> PGresult:
-        """Run a statement of no user, or one of a transaction whose owner is set already."""
+        """Run a statement that has no user, or one in a transaction whose owner is set already."""
         deadline = monotonic() + self.reply_timeout
         self._send(*self._prepare(name, values))
         return self._result(deadline)
@@ -146,8 +146,8 @@ class Connection(psycopg.Connection[Any]):
     def _run_as_owner(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         """Set the owner and run statements, in one round trip and one transaction.
 
-        Even through a pooler, as the owner is unset at the transaction's end. Where the connection
-        is in a transaction, BEGIN goes first, and it stays open.
+        This is safe through a pooler, too: the owner is unset when the transaction ends. Within
+        `Database.transaction`, BEGIN goes first, and the transaction stays open.
         """
         deadline = monotonic() + self.reply_timeout
         trail = CURRENT.get()
@@ -171,7 +171,7 @@ class Connection(psycopg.Connection[Any]):
         return results[1 + self.in_transaction :][: len(names)]
 
     def _prepare(self, name: str, values: Mapping[str, Value]) -> tuple[Query, list[bytes | None]]:
-        """Do all that may fail before anything is sent: encode the arguments, and prepare."""
+        """Do what may fail before the calls are sent: encode the arguments, and prepare."""
         query = QUERIES[name]
         arguments = [encode(values[parameter]) for parameter in query.parameters]
         if self.prepares and name not in self._prepared_names:
@@ -216,8 +216,8 @@ class Connection(psycopg.Connection[Any]):
             psycopg.OperationalError: the server does not reply, or has gone.
         """
         results: list[PGresult] = []
-        pgconn, nothings = self.pgconn, 0  # one ends a command, a second in a row the connection
-        while pgconn.flush():  # what a socket's buffers do not hold is sent piece by piece
+        pgconn, nothings = self.pgconn, 0  # one ends a command, two in a row end the connection
+        while pgconn.flush():  # what does not fit into the socket's buffers is sent piece by piece
             self._await(self._await_room, deadline)
         while True:
             while pgconn.is_busy():

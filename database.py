@@ -30,7 +30,7 @@ LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
 READ_ONLY = "25006"
 
-# The longest prefix of an SQLSTATE listed here decides. Whatever is not listed is our fault: 500.
+# The longest prefix of an SQLSTATE that is listed decides. What is not listed is our fault: 500.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 STATUS_OF_SQLSTATE = {
     "08": 503,  # connection exceptions
@@ -104,7 +104,7 @@ class Database:
         """Run a named statement; return its rows, each value as PostgreSQL wrote it, b"" for NULL.
 
         Raises:
-            DatabaseUnavailable: no connection could be had.
+            DatabaseUnavailable: no connection was available.
             psycopg.Error: the statement failed; `status_of` tells what that means.
         """
         with self.connection() as connection:
@@ -115,7 +115,7 @@ class Database:
         """Yield a connection whose statements, all of one user, take effect together or not at all.
 
         Raises:
-            DatabaseUnavailable: no connection could be had.
+            DatabaseUnavailable: no connection was available.
             psycopg.Error: COMMIT failed. Whether it took effect cannot be known here.
         """
         with self.connection() as connection:
@@ -209,7 +209,7 @@ class Database:
             self._waiting.pop()
 
     def _emit(self, event: Literal["connection_stale", "probe_failed"]) -> None:
-        if self._is_primary:  # of a replica's failures, replicas.py tells
+        if self._is_primary:  # replicas.py emits a replica's failures
             emit(event)
 
     def _discard(self, connection: Connection) -> None:
@@ -251,7 +251,7 @@ class Database:
     def _start_asking(self) -> bool:
         try:
             Thread(target=self._keep_asking, name="prober", daemon=True).start()
-        except RuntimeError:  # as where the system has no more threads
+        except RuntimeError:  # the system has no more threads
             return False
         return True
 
@@ -287,5 +287,6 @@ class Database:
         connection.reply_timeout = self._reply_timeout
         connection.on_answer = self._note_answer
         pid = connection.pgconn.backend_pid
-        if not connection.fetch("set_timeouts", backend_pid=pid, **self._timeouts):  # a pooler's
+        is_direct = connection.fetch("set_timeouts", backend_pid=pid, **self._timeouts)
+        if not is_direct:  # behind a pooler, each transaction sets them
             connection.timeouts = self._timeouts

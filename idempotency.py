@@ -30,7 +30,7 @@ ESCAPED = re.compile(r'\\(["\\])')
 
 
 def keep_answers(app: Flask) -> None:
-    """Have every POST and PATCH of a user heed its Idempotency-Key, whatever its view does."""
+    """Make every POST and PATCH of a user heed its Idempotency-Key, whatever its view does."""
     dispatch = app.dispatch_request
 
     def dispatch_once() -> ResponseReturnValue:

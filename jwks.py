@@ -32,7 +32,7 @@ LARGEST_KEY_SET = 256 * 1024  # bytes
 REFRESH_AFTER = 300.0  # seconds
 FETCH_PAUSE = 5.0  # seconds between two fetches, however many requests ask
 MOST_KEYS = 100  # per issuer; each takes some time to read
-FORGET_AFTER = 24 * 3600.0  # seconds that keys stay good while the issuer is away
+FORGET_AFTER = 24 * 3600.0  # seconds that keys are trusted while the issuer is away
 
 HEADERS = {"Accept": "application/json", "User-Agent": "tasks"}  # some firewalls demand the latter
 

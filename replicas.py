@@ -54,7 +54,7 @@ class Reader:
         self._replica.close()
 
     def _ask_replica(self, name: str, values: dict[str, Value]) -> list[Row] | None:
-        """Ask the replica; None where it is busy, slow or gone, or lacks what the user has written.
+        """Ask the replica; None where it is busy, slow or away, or lacks what the user has written.
 
         Every write increments its user's version. It is read from the primary first, then from the
         replica before the rows: so the rows are at least as new as this request.

@@ -31,7 +31,7 @@ class Overloaded(Exception):
 
 
 def has_gone(environ: dict[str, Any]) -> bool:
-    """Tell whether a client has closed its end, where the server and the system can tell."""
+    """Tell whether a client has closed its end; False where the server or system cannot say."""
     with suppress(KeyError, AttributeError, OSError):
         info = environ["gunicorn.socket"].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return bool(info[0] != TCP_ESTABLISHED)

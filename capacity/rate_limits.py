@@ -17,7 +17,7 @@ from trail import CURRENT
 
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
 DAY = 24 * 60 * 60  # seconds
-# What a user may add in a day of what outlives its request, beyond the tasks there are.
+# Daily quotas of what outlives its request and does not count towards MAX_TASKS_PER_USER.
 KEPT_ANSWERS = 256 * 1024**2  # bytes of answers to requests with an Idempotency-Key, kept a day
 MUCH_KEPT = "Too much is kept under your Idempotency-Keys today; without a key, this can be done."
 TOMBSTONES = 200_000  # of tasks deleted for good, kept for ever
@@ -44,7 +44,7 @@ class RateLimits:
 
 
 class Limit:
-    """A quota that each caller has in a window of so many seconds; None: no limit."""
+    """A quota (an amount, and a window in seconds) that each caller has; None: no limit."""
 
     def __init__(
         self, name: str, quota: tuple[int, int] | None, shared: Any, message: str | None = None
@@ -78,7 +78,7 @@ class Limit:
             raise ApiError(429, self._message, headers={"Retry-After": str(wait)})
 
     def require_some(self, caller: str) -> None:
-        """Refuse, as `count`, where the quota is used up; count nothing."""
+        """Refuse, as `count` does, where the quota is used up; count nothing."""
         self.count(caller, 0)
 
     def add(self, caller: str, amount: int) -> None:
@@ -109,7 +109,7 @@ class Counts:
             return used
 
     def note_refusal(self, window: int, caller: str) -> bool:
-        """Return whether it is the first in its window: the audit has one entry for many."""
+        """Return whether it is the caller's first in the window: the audit has one for all."""
         with self._lock:
             self._turn_to(window)
             is_first = caller not in self._refused
@@ -117,7 +117,7 @@ class Counts:
             return is_first
 
     def _turn_to(self, window: int) -> None:
-        # A request that asked for the time just before this window began must not set it back.
+        # A request that read the clock just before this window began must not set it back.
         if (
             window not in {self._window, self._window - 1}
             or len(self._used) + len(self._refused) >= MOST_COUNTED

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 TIMEOUT = 0.05  # seconds that a request waits for Redis, once per outage
 PAUSE = 1.0  # seconds between two attempts to reach it again
 
-# Options in the address itself, such as ?socket_timeout=0.2, take precedence.
+# Options in REDIS_URL itself, such as ?socket_timeout=0.2, take precedence.
 OPTIONS: dict[str, Any] = {
     "socket_timeout": TIMEOUT,
     "socket_connect_timeout": TIMEOUT,

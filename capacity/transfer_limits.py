@@ -11,7 +11,7 @@ from errors import ApiError
 from shares import Shares
 
 PATIENCE = 1.0  # seconds to wait for a place
-IMPORTS_AT_ONCE = 4  # per process: each holds its file and all that was read of it
+IMPORTS_AT_ONCE = 4  # per process: each holds its file and everything parsed from it
 LARGE = 1024 * 1024  # bytes; a larger answer is kept until its client has read all of it
 LARGE_AT_ONCE = 4  # such answers and exports, per user and process
 HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
