@@ -51,7 +51,7 @@ def database() -> Database | Connection | Reader:
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """Run the block in one transaction, which `database()` then returns; an outer one goes on."""
+    """Run the block in one transaction, which `database()` then returns; or in an outer one."""
     outer = database()
     if isinstance(outer, Connection):
         yield outer
@@ -71,8 +71,8 @@ def path_of(user_id: str, rest: str) -> str:
 
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     response = BytesResponse(body, status, "application/json", **headers)
-    # Only GETs are limited, as what a write did must be told, and do not wait: the body is in
-    # memory already.
+    # Only GETs are limited, as the outcome of a write must be told. They do not wait for a place:
+    # the body is in memory already.
     if len(body) > LARGE and current_request().method == "GET":
         user_id: str = (current_request().view_args or {})["user_id"]
         await_receiver(current_app, response, user_id, patience=0)
@@ -104,7 +104,7 @@ def load_query(schema: Schema, query: bytes) -> Mapping[str, Any]:
 
 
 class BodyParser(FlaskParser):
-    """webargs' parser, strict about what is JSON, and what was sent as JSON."""
+    """webargs' parser, strict about what is JSON and what is declared to be."""
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         body = read_body(req)
@@ -133,7 +133,7 @@ class BodyParser(FlaskParser):
 
 
 def heeds(*what: str) -> Callable[[Any], Any]:
-    """Mark a view that heeds conditions (If-Match, If-None-Match), the query string, or a body."""
+    """Mark a view as heeding If-Match, If-None-Match, the query string ("query") or the "body"."""
 
     def mark(view: Any) -> Any:
         view.heeds = getattr(view, "heeds", frozenset()) | set(what)
@@ -143,7 +143,7 @@ def heeds(*what: str) -> Callable[[Any], Any]:
 
 
 def refuse_what_is_not_heeded() -> None:
-    """Refuse a query parameter, an If-Match or a broken body, if the view would pass over it.
+    """Refuse a query parameter, an If-Match or a broken body that the view would ignore.
 
     Raises:
         ApiError: 422; what `read_body` raises; or 412, as no version can match where there is none
@@ -156,7 +156,7 @@ def refuse_what_is_not_heeded() -> None:
         return
     heeded = getattr(current_app.view_functions[req.endpoint or ""], "heeds", ())
     if has_body and req.method in WRITES and "body" not in heeded:
-        environ["wsgi.input"] = BytesIO(read_body(req))  # what broke off is not done
+        environ["wsgi.input"] = BytesIO(read_body(req))  # a request that broke off is not done
     if req.query_string and "query" not in heeded and req.args and req.method != "OPTIONS":
         raise validation_error({name: ["Unknown parameter."] for name in req.args})
     if req.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:

@@ -69,7 +69,7 @@ class CompleteOperation(Change):
     """Completes a task, or, with `completed: false`, opens it again."""
 
     op = named("complete")
-    # Called, the default stays out of the description: generated code would require the field.
+    # A callable default stays out of the description: generated code would require the field.
     completed = StrictBoolean(
         load_default=lambda: True, metadata={"description": "`true` if left out."}
     )
@@ -101,7 +101,7 @@ class Batch(StrictSchema):
 
     @validates("operations")
     def refuse_task_twice(self, operations: list[Operation], data_key: str) -> None:
-        """Refuse two changes of one task: what they mean together would be the server's guess."""
+        """Refuse two changes of one task: what they mean together could only be guessed."""
         first: dict[int, int] = {}
         for number, operation in enumerate(operations):
             if "id" not in operation:
@@ -121,7 +121,7 @@ class BatchResult(ResponseSchema):
 
 
 class BatchParser(BodyParser):
-    """Names the operation that is at fault."""
+    """Names the operation at fault in the message of an error."""
 
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> Any:
         details = error.normalized_messages().get("json", {})
@@ -154,8 +154,8 @@ blueprint.ARGUMENTS_PARSER = BatchParser()
 def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     """Do many operations on tasks, all or none
 
-    If any cannot be done, none is, and the error is the first one's and names that operation,
-    counted from 0; with too many tasks it names every creation. A `patch` is a JSON merge patch;
+    If any cannot be done, none is. The error is that of the first such operation and names it,
+    counted from 0; with too many tasks, it names every creation. A `patch` is a JSON merge patch;
     `version` does what If-Match does for a single task.
     """
     operations: list[Operation] = body["operations"]
@@ -215,7 +215,7 @@ def change_of(operation: Operation) -> dict[str, Any]:
 
 
 def reason(db: Connection, user_id: str, operations: list[Operation], number: int) -> ApiError:
-    """Find out why an operation was not done; its statement has only decided that it was not."""
+    """Find out why an operation was not done: its statement tells only that it was not."""
     operation = operations[number]
     if operation["op"] == "create":
         most = current_app.config["MAX_TASKS_PER_USER"]
@@ -227,6 +227,6 @@ def reason(db: Connection, user_id: str, operations: list[Operation], number: in
 
 
 def failure(error: ApiError, *numbers: int) -> ApiError:
-    """Make an error of the operations that it befell."""
+    """Turn an error into one that names the operations at fault."""
     details = {"operations": {str(number): [error.message] for number in numbers}}
     return ApiError(error.status, f"operation {numbers[0]}: {error.message}", details)

@@ -14,7 +14,7 @@ from schemas import Changes
 
 
 class ChangesArguments(PageArguments):
-    """Which changes are asked for."""
+    """The parameters of changes."""
 
     since = position_field(
         "`next` of the previous answer; without it, everything is sent from the start."
@@ -33,7 +33,7 @@ blueprint = UserBlueprint(
 @blueprint.arguments(ChangesArguments(), location="query")
 @blueprint.response(200, Changes)
 def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
-    """List what changed since a cursor, deletions too
+    """List what changed since a cursor, including deletions
 
     Each task that was created, changed or deleted since then is listed once, as it is now; one that
     was deleted for good has only `id`, `user_id`, `version` and `deleted`. No change is ever

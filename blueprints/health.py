@@ -1,4 +1,4 @@
-"""Whether the process lives and can do its work, for load balancers and orchestrators."""
+"""Whether the process is alive and can do its work, for load balancers and orchestrators."""
 
 from math import inf
 from threading import Lock
@@ -27,14 +27,14 @@ class Health(ResponseSchema):
 @blueprint.get("/health")
 @blueprint.response(200, Health)
 def get_health() -> Response:
-    """Tell that the process is alive, as for clients of 1.0"""
+    """Report that the process is alive, as clients of 1.0 expect it"""
     return json_response(b'{"status": "healthy"}')
 
 
 @blueprint.get("/livez")
 @blueprint.response(200, Health)
 def get_liveness() -> Response:
-    """Tell that the process is alive, whatever the database does"""
+    """Report that the process is alive, whatever the database does"""
     return json_response(b'{"status": "live"}')
 
 
@@ -42,7 +42,7 @@ def get_liveness() -> Response:
 @blueprint.response(200, Health)
 @blueprint.alt_response(503, response="unavailable")
 def get_readiness() -> Response:
-    """Tell whether the database can be reached and is migrated"""
+    """Report whether the database can be reached and is migrated"""
     readiness: Readiness = current_app.extensions["readiness"]
     readiness.require()
     return json_response(b'{"status": "ready"}')

@@ -1,4 +1,4 @@
-"""Lists of tasks: what may be asked for, the cursor, and the link to the next page."""
+"""Lists of tasks: their parameters, the cursor, and the link to the next page."""
 
 import hmac
 import json
@@ -48,7 +48,7 @@ def due_bound(description: str) -> Due:
 
 
 class ListArguments(PageArguments):
-    """What a list may be asked for."""
+    """The parameters of a list."""
 
     status = fields.String(
         validate=OneOf(list(COMPLETED_OF_STATUS)),
@@ -65,8 +65,8 @@ class ListArguments(PageArguments):
     q = TrimmedText(
         validate=Length(1, LONGEST_SEARCH),
         metadata={
-            "description": "Words, each of which must be in title or description, in any case, or"
-            " be a part of what is there.",
+            "description": "Words that must all be in title or description, in upper or lower case,"
+            " if only as a part of a longer word.",
             "pattern": NOT_BLANK_PATTERN,
             "examples": ["milk"],
         },
@@ -75,7 +75,7 @@ class ListArguments(PageArguments):
         validate=OneOf(["created", "updated", "title", "due", "priority"]),
         metadata={
             "description": "Ties are sorted by id. Tasks without a due date come last. Titles are"
-            " sorted in any case, as the locale of the database orders them.",
+            " sorted regardless of case, in the order of the database's locale.",
             "default": DEFAULTS["sort"],
         },
     )
@@ -207,7 +207,7 @@ def make_cursor(user_id: str, args: Mapping[str, Any], position: bytes) -> str:
 
 
 def open_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | None]:
-    """Read the key and id to go on after; both None on the first page.
+    """Read the key and id that the page begins after; both None on the first.
 
     Raises:
         ApiError: 422 where the cursor was not made here for this user and list.
@@ -221,7 +221,7 @@ def open_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | Non
         found = json.loads(position) if is_ours else None
     except ValueError:
         found = None
-    match found:  # without a secret, the key that signs can be guessed
+    match found:  # checked, as without a secret the signing key can be guessed
         case [str() | int() as key, int() as task_id] if not UNSTORABLE.search(str(key)):
             return key, task_id
     message = "Must come from the Link of a list with the same parameters."

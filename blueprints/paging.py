@@ -1,4 +1,4 @@
-"""What is read in pages: the parameters that name a page."""
+"""What is read in pages: the parameters that choose a page, and the link to the next."""
 
 import re
 from typing import Any

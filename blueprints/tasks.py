@@ -45,7 +45,7 @@ blueprint = UserBlueprint(
 
 NOT_SENT: dict[str, Any] = dict.fromkeys((*TaskUpdate().fields, "due_all_day"))
 
-# How the JSON of a task just completed looks. No title can look so: its quotes are escaped.
+# In the JSON of a task just completed. No title can hold this, as its quotes would be escaped.
 COMPLETED_NOW = re.compile(rb'"updated_at":("[^"]+"),"completed_at":\1')
 
 
@@ -65,7 +65,7 @@ def task_response(version: bytes, task: bytes, status: int = 200) -> Response:
 def write_task(
     statement: str, user_id: str, task_id: int, *, found_by: str = "select_task", **values: Value
 ) -> tuple[bytes, bytes]:
-    """Run a statement that changes one task, where If-Match and If-None-Match let it.
+    """Run a statement that changes one task, if If-Match and If-None-Match allow it.
 
     `found_by` names the statement that returns the version, if the task is there at all.
 
@@ -73,7 +73,7 @@ def write_task(
         ApiError: 404, or 412 where it has a wrong version; then nothing was written.
     """
     if "HTTP_IF_NONE_MATCH" in current_request().environ:
-        # It is safe to look first: a version that a client has seen and that is gone never returns.
+        # It is safe to look first: a version that a client has seen never returns once it is gone.
         found = database().fetch(found_by, user_id=user_id, task_id=task_id)
         if not found:
             raise missing_task(task_id)
@@ -131,8 +131,8 @@ def list_tasks(args: Mapping[str, Any], user_id: str) -> Response:
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task
 
-    What is left out is empty, and the priority `none`. When sent again after a broken connection,
-    it creates no second task if it has the same Idempotency-Key.
+    What is left out is empty, and the priority `none`. Sent again after a broken connection, it
+    creates no second task if it has the same Idempotency-Key.
     """
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     values = parameters_of(body)
@@ -168,9 +168,9 @@ def get_task(user_id: str, task_id: int) -> Response:
 def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Update a task
 
-    Writes the fields that are sent; any but `title` may be left out and keeps its value. When sent
-    again with an If-Match after a broken connection, a 412 may mean that the first attempt was
-    done: get the task.
+    Writes the fields that are sent; any but `title` may be left out and keeps its value. If you
+    send it again with an If-Match after a broken connection, a 412 may mean that the first attempt
+    was done: get the task.
     """
     return write_fields(user_id, task_id, body)
 
@@ -206,7 +206,7 @@ def delete_task(user_id: str, task_id: int) -> Response:
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
     """Toggle a task's completion
 
-    Toggles at the same moment all count. When sent again after a broken connection, it would toggle
-    back, unless it has the same Idempotency-Key; a patch of `completed` sets one state.
+    Concurrent toggles all count. Sent again after a broken connection, it would toggle back, unless
+    it has the same Idempotency-Key; a patch of `completed` sets one state.
     """
     return change_response(*write_task("toggle_task", user_id, task_id))

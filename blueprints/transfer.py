@@ -25,7 +25,7 @@ from replicas import Reader
 from request_bodies import read_body, read_part, refuse_encoded
 from schemas import Task, TaskImport
 
-# The first is for who accepts any.
+# The first is for clients that accept any.
 FORMATS: dict[str, ModuleType] = {
     "application/json": json_file,
     "text/csv": csv_file,
@@ -35,7 +35,7 @@ FORMATS: dict[str, ModuleType] = {
 LIST_OF_FORMATS = f"{', '.join(FIRST_FORMATS)} or {LAST_FORMAT}"
 TASKS_PER_STATEMENT = 500  # far from the time limit of one
 PART = 64 * 1024  # bytes per read
-KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is on the disk
+KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is kept on disk
 MOST_FAULTS = 20  # faulty entries that one answer names; an entry with as many faults ends it
 
 ENTRY = TaskImport()
@@ -48,7 +48,7 @@ def text_like(example: str) -> dict[str, Any]:
     return {"schema": {"type": "string"}, "example": example}
 
 
-# An import's file may be what an export wrote.
+# An import takes what an export wrote.
 TEXTS = {
     name: text_like(b"".join(FORMATS[name].write([json.dumps(EXPORTED).encode()], "demo")).decode())
     for name in FORMATS
@@ -80,7 +80,7 @@ blueprint = UserBlueprint(
 
 @blueprint.before_request
 def take_file() -> None:
-    """Receive the file onto the disk, however slowly; only then does it wait for an import slot."""
+    """Receive the file, however slowly it comes; only then does it wait for an import slot."""
     request.max_content_length = limit = current_app.config["MAX_IMPORT_LENGTH"]
     held = request.environ.get(HELD_KEY)
     if held is None or (request.content_length or 0) > limit:
@@ -229,7 +229,7 @@ def load_entries(file_format: ModuleType, body: bytes, most: int) -> tuple[int, 
 
 
 def to_json(tasks: list[Any]) -> bytes:
-    """Write text as it is: escaped, or as a string of Python, it may be three times as large."""
+    """Write UTF-8 without escapes: with them, or as a str, it could be three times as large."""
     return json.dumps(tasks, ensure_ascii=False).encode()
 
 

@@ -23,7 +23,7 @@ from schemas import Task, TrashedTask
 
 
 class TrashArguments(PageArguments):
-    """Which page of the trash is asked for."""
+    """The parameters of the trash."""
 
     cursor = position_field("Where the page begins; from a `Link`.")
 
