@@ -48,7 +48,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the process runs with. The environment variable of a field is its name in capitals."""
+    """What the process runs with. A field's environment variable is its name in capitals."""
 
     database_url: str = setting(
         "",

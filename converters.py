@@ -38,7 +38,7 @@ def numbers_up_to(largest: int) -> str:
 class TaskIdConverter(BaseConverter):
     """A positive int64 in its plain decimal form; anything else is not a task's path.
 
-    The pattern checks all of that: a `to_python` that refuses would turn some methods into 405.
+    The pattern checks all of it: if `to_python` refused, some methods would get 405.
     """
 
     regex = numbers_up_to(LARGEST_ID)

@@ -68,7 +68,7 @@ class ErrorBody(ResponseSchema):
 
 
 class ApiError(Exception):
-    """An answer other than success, raised from wherever it becomes clear."""
+    """An answer that is not a success, raised wherever that becomes clear."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ def first_fault(details: Any) -> str:
     path = []
     while isinstance(details, dict):
         key, details = next(iter(details.items()))
-        if key != SCHEMA:  # which is a fault of the object itself
+        if key != SCHEMA:  # which stands for the object itself
             path.append(str(key)[:LONGEST_NAME])
     place = f"{'.'.join(path)}: " if path else ""
     return place + str(details[0])

@@ -1,4 +1,4 @@
-"""The types of fields that marshmallow lacks, or takes too lightly."""
+"""The field types that marshmallow lacks, or checks too loosely."""
 
 import re
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class Text(fields.String):
 
 
 class TrimmedText(Text):
-    """A string whose white space at both ends does not count."""
+    """A string without the white space at both ends."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         return super()._deserialize(value, attr, data, **kwargs).strip()
@@ -71,7 +71,7 @@ class StrictInteger(fields.Integer):
         super().__init__(strict=True, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if type(value) is int:  # as nearly always: marshmallow's look costs ten times as much
+        if type(value) is int:  # as nearly always: marshmallow's check costs ten times as much
             return value
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
         return super()._deserialize(whole, attr, data, **kwargs)
@@ -110,7 +110,7 @@ class Due(fields.String):
 
 
 def moment_of(due: str) -> str:
-    """Take a day for its midnight UTC, as it is stored."""
+    """Turn a day into its midnight UTC, as it is stored."""
     return due if "T" in due else f"{due}T00:00:00Z"
 
 
@@ -125,7 +125,7 @@ class BoundedList(fields.List[Any]):
 
 
 class Tags(BoundedList):
-    """A list without doubles, in the client's order."""
+    """A list without duplicates, in the client's order."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         tags = super()._deserialize(value, attr, data, **kwargs)
@@ -142,7 +142,7 @@ class ResponseSchema(Schema):
 
 
 class StrictSchema(Schema):
-    """An object without other fields than its own."""
+    """An object that has no fields but its own."""
 
     error_messages = {"type": "Must be an object."}  # noqa: RUF012 - marshmallow's own form
 
@@ -150,9 +150,9 @@ class StrictSchema(Schema):
         unknown = RAISE
 
     def load(self, data: Any, **options: Any) -> Any:
-        """Load what has no fault by a shorter way than marshmallow, which names the faults.
+        """Load data by a shorter way than marshmallow's, which is left to name the faults.
 
-        Of an object of very many fields, more than any schema has, one unknown field is named.
+        In an object of more fields than any schema has, only one unknown field is named.
         """
         if isinstance(data, dict):
             if len(data) > MOST_FIELDS:
@@ -166,10 +166,10 @@ class StrictSchema(Schema):
         return super().load(data, **options)
 
     def _load_faultless(self, data: dict[str, Any]) -> Any:
-        """Do what marshmallow does, for the fields that there are: in less than half of its time.
+        """Do what marshmallow does for the fields that are there, in less than half of its time.
 
         Raises:
-            ValidationError: there is a fault, not necessarily the one to be named.
+            ValidationError: there is a fault, not necessarily the one that is named in the end.
         """
         loaded, known = {}, self.load_fields
         for name, value in data.items():

@@ -11,7 +11,7 @@ from werkzeug.routing import Map, MapAdapter, Rule
 
 from converters import CONVERTERS, LONGEST_USER_ID
 
-# Flask's `request` finds the request anew for each attribute, which takes half a microsecond.
+# Flask's `request` looks the request up for each attribute, which takes half a microsecond.
 current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 
 NO_SESSION = NullSession()

@@ -24,7 +24,7 @@ from config import PROJECT, CommandError, Settings, parse, read_environ, require
 from database import Database, DatabaseUnavailable
 from run_gunicorn import make_token, on_stop, serve
 
-DEVELOPMENT_FOLDER = PROJECT / "development"  # the image is without it
+DEVELOPMENT_FOLDER = PROJECT / "development"  # not in the image
 DATA_FOLDER = PROJECT / ".data"
 DATABASE_FOLDER = DATA_FOLDER / "postgres"
 SECRET_FILE = DATA_FOLDER / "secret"
@@ -43,7 +43,7 @@ SET LOCAL lock_timeout = '2s';
 
 class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; let every failure that was foreseen end in one line."""
+        """Run the command; every failure that was foreseen ends in one line."""
         try:
             return super().invoke(ctx)
         except CommandError as error:
@@ -189,7 +189,7 @@ def purge_all(settings: Settings) -> str:
             migrations.require_none_pending(connection)  # the pool would only log why it cannot
     except psycopg.Error as error:
         raise CommandError(f"The database refused it: {error}") from None
-    # What the pool says of each connection would stand before the cause, where no log is set up.
+    # Where no log is set up, the pool's message about each connection would precede the cause.
     logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     deleted: list[str] = []
     failures: list[Exception] = []

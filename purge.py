@@ -46,7 +46,7 @@ def purge_old_trash(database: Database, days: int) -> int:
         for owner in (owner.decode() for owner, is_due in owners if is_due == b"t"):
             try:
                 deleted += purge_trash(database, owner, days)
-            except psycopg.Error as error:  # such as a long import of theirs: others go on
+            except psycopg.Error as error:  # such as during a long import of theirs: others go on
                 failures.append(error)
         after = owners[-1][0].decode()
     if failures:

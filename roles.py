@@ -42,14 +42,14 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
             with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 run_grants(connection, values)
                 return
-            run_grants(connection, values)  # another database's runner has just made the role
+            run_grants(connection, values)  # a runner on another database has just made the role
         except psycopg.Error as error:
             reason = error.diag.message_primary or error  # not LINE: it quotes the verifier
             raise CommandError(f"The role {name} cannot be given its rights: {reason}") from None
 
 
 def log_warning(notice: psycopg.errors.Diagnostic) -> None:
-    """Log a warning of the server, but none of its statements, which may hold a verifier."""
+    """Log a warning of the server, without its statement, which may hold a verifier."""
     if notice.severity_nonlocalized == "WARNING":
         log.warning("%s", notice.message_primary)
 

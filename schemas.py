@@ -56,7 +56,7 @@ class TaskFields(StrictSchema):
 
     @post_load
     def mark_day(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Store a day as its midnight, and that it is one."""
+        """Store a day as its midnight, and note that it is a day."""
         if "due_at" in data:
             due = data["due_at"]
             data["due_at"] = due and moment_of(due)

@@ -15,7 +15,7 @@ RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
     re.ASCII | re.IGNORECASE,
 )
-HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")  # no `*`, which no origin matches
+HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")  # no `*`: no origin matches it
 SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -117,7 +117,7 @@ def postgres_url(text: str) -> str:
     url = re.sub(r"([?&])ssl=(?!true(?:&|$))", r"\1sslmode=", f"{scheme}://{rest}")
     no_address = ValueError("an address that libpq understands, with special characters escaped")
     authority, _, path = rest.partition("?")[0].partition("/")
-    if authority.count("@") > 1 or "@" in path:  # libpq would tell a part of the password as a host
+    if authority.count("@") > 1 or "@" in path:  # libpq would show a part of the password as a host
         raise no_address
     try:
         conninfo_to_dict(url)

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 means it, for bodies and tokens alike: UTF-8, no name twice, finite numbers."""
+"""JSON as RFC 8259 means it, for bodies and tokens: UTF-8, no duplicate names, finite numbers."""
 
 import json
 from math import isinf
@@ -8,14 +8,14 @@ LONGEST_NUMBER = 1000  # digits
 
 
 class StrictError(ValueError):
-    """It is JSON, but not as it is taken here."""
+    """It is JSON, but not of the kind that is accepted here."""
 
 
 def parse_json(data: bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        StrictError: it has a name twice, nests too deep, or has a number beyond reach.
+        StrictError: it has a duplicate name, nests too deep, or has a number beyond reach.
         ValueError: it is not JSON.
     """
     try:
@@ -43,7 +43,7 @@ def parse_real(text: str) -> float:
 
 
 def parse_whole(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:  # Python refuses some thousands
+    if len(text) > LONGEST_NUMBER:  # Python itself refuses some thousands
         raise StrictError("a number is beyond reach")
     return int(text)
 

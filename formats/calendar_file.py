@@ -43,7 +43,7 @@ MICROSECOND = "X-TASKS-MICROSECOND"
 PROPERTY_NAME = re.compile(rb"[\w.-]+(?=[:;])")
 TASK = ["VCALENDAR", "VTODO"]
 DEEPEST = 8  # nested components
-LONGEST = 128 * 1024  # bytes of what is read of a task
+LONGEST = 128 * 1024  # bytes that are read of a task
 
 Todo = dict[str, list[Contentline]]
 
@@ -118,12 +118,12 @@ def to_text(texts: list[str | None]) -> Texts | None:
 
 
 def read(body: bytes) -> Iterator[Todo]:
-    """Yield the properties of each VTODO that we use; other properties and components are skipped.
+    """Yield each VTODO's properties that we use; other properties and components are skipped.
 
-    VTIMEZONE too: the library would keep the one in a user's file for all other users.
+    So is VTIMEZONE: the library would keep the one in a user's file for all other users.
 
     Raises:
-        ValueError: it is no iCalendar, nests too deep, or has more than 128 KiB to read in one
+        ValueError: it is not an iCalendar, nests too deep, or has more than 128 KiB to read in one
             VTODO.
     """
     open_components: list[str] = []
@@ -242,7 +242,7 @@ def due_of(lines: list[Contentline]) -> str:
 
 
 def end_of(todo: Todo) -> date | None:
-    """Give DTSTART + DURATION, the other way to write DUE; None where either is missing.
+    """Return DTSTART + DURATION, the other way to write DUE; None where either is missing.
 
     Raises:
         ValidationError: one of them cannot be understood.
@@ -286,7 +286,7 @@ def zone_of(tzid: str, name: str) -> ZoneInfo:
 
 @cache
 def zone_names() -> frozenset[str]:
-    return frozenset(available_timezones() - {"localtime"})  # which is the server's own
+    return frozenset(available_timezones() - {"localtime"})  # the server's own zone
 
 
 CONVERTERS: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {

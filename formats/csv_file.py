@@ -26,8 +26,8 @@ LONGEST_ROW = 64 * 1024  # characters
 # What begins a formula, in ASCII, full-width and small forms, and the minus sign.
 FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
 BLANK = "[ \u00a0\ufeff]*"
-# A spreadsheet with another separator than the comma, or one that takes quotes for text, sees cells
-# begin in the middle of a text: after each of these.
+# To a spreadsheet whose separator is not the comma, or that takes quotes for text, cells begin in
+# the middle of a text: after each of these.
 BEGINNING = '(?<=[,;\t\r\n"])'
 DANGER = f"(?:^(?='*{BLANK}[{FORMULA}\t\r\n])|{BEGINNING}(?='*{BLANK}[{FORMULA}]))"
 DANGEROUS = re.compile(DANGER)
@@ -88,7 +88,7 @@ def read(body: bytes) -> Iterator[Row]:
     lines = TextIOWrapper(BytesIO(body), "utf-8-sig", newline="")
     header = lines.readline(LONGEST_ROW)
     lines.seek(0)
-    parts = iter(partial(lines.readline, LONGEST_ROW + 1), "")  # whole lines, but one too long
+    parts = iter(partial(lines.readline, LONGEST_ROW + 1), "")  # whole lines, unless too long
     size = 0
 
     def bounded() -> Iterator[str]:
@@ -113,7 +113,7 @@ def read(body: bytes) -> Iterator[Row]:
 
 
 def check_header(names: list[str]) -> list[str]:
-    """Refuse a wrong header; a column without a name is none, and its cells must be empty."""
+    """Refuse a wrong header; a column without a name is ignored, and its cells must be empty."""
     given = [name for name in names if name]
     wrong = sorted({*given} - {*WRITABLE, *SERVER_FIELDS})
     if wrong or "title" not in given or len({*given}) < len(given):

@@ -14,8 +14,8 @@ FILE_NAME = "tasks.json"
 CONTENT_TYPE = "application/json"
 
 MARK = re.compile(rb"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
-# An element is parsed from a window of the body, the larger if the smaller is not enough: parsed
-# whole, a body of brackets would become lists of twenty times its size.
+# An element is parsed from a window of the body, the larger one if the smaller is not enough: a
+# body of brackets, parsed as a whole, would become lists of twenty times its size.
 WINDOWS = (4 * 1024, 256 * 1024)  # bytes
 
 

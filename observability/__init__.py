@@ -1,1 +1,1 @@
-"""What one learns of the running API: its log, metrics, traces and audit."""
+"""What can be observed of the running API: its log, metrics, traces and audit."""

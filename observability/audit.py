@@ -1,8 +1,8 @@
 """The audit's entries for what is not a write: refused tokens, limits hit, exports.
 
 They are written in the background, on a connection of their own: a request that is refused never
-takes one from the pool. Those whose connection broke as they were written may be there twice. Every
-write is entered by the database's triggers, in its own transaction.
+takes one from the pool. Entries whose connection broke as they were written may be there twice.
+Every write is entered by the database's triggers, in its own transaction.
 """
 
 import json
@@ -78,7 +78,7 @@ class Auditor:
                 self._writer = writer
 
     def close(self, seconds: float) -> None:
-        """Wait up to so many seconds until the pending entries are written."""
+        """Wait until the pending entries are written, for `seconds` at most."""
         deadline = time.monotonic() + seconds
         while self._entries.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -31,7 +31,7 @@ REPORTED = ("Invalid request from ", "Error handling request ", "%s %s")
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Have everything that logs, gunicorn and psycopg too, write lines of one form to stderr."""
+    """Make everything that logs, gunicorn and psycopg too, write lines of one form to stderr."""
     # Nobody reads these fields of a record, and they are a third of its cost.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(
@@ -82,7 +82,7 @@ class LineFormatter(ProcessorFormatter):
 
 
 class LineHandler(logging.Handler):
-    """Writes lines to stderr, or another stream. Those without room there are lost, and counted.
+    """Writes lines to stderr, or another stream. Lines that find no room are lost, and counted.
 
     Otherwise a pipe that nobody reads would block each process that writes a line, for good.
     """

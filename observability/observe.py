@@ -1,4 +1,4 @@
-"""Every answer seen once, in front of Flask: its id, line in the log, metrics and trace."""
+"""Every answer is seen once, in front of Flask: its id, line in the log, metrics and trace."""
 
 import logging
 import re
@@ -80,7 +80,7 @@ def finish(trail: Trail, reports: list[Report]) -> None:
 
 
 class BrokenOff(Exception):
-    """A streamed answer that its client, or a stop of the server, did not let end."""
+    """A streamed answer that its client, or a stop of the server, cut off."""
 
 
 def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iterator[bytes]:
@@ -125,7 +125,7 @@ def server_timing(trail: Trail) -> str:
 
 
 def is_our_fault(trail: Trail) -> bool:
-    """True for a success that failed midway, and for 5xx but those that a client alone causes."""
+    """True for a success that failed midway, and for every 5xx that is not of a client's making."""
     if trail.status < 400:
         return trail.error is not None and not isinstance(trail.error, BrokenOff)
     return trail.status in {500, 503}
