@@ -8,8 +8,8 @@ FROM jsonb_to_recordset(%(entries)s) AS given (
 
 -- name: delete_audit_entries
 -- Of the max_rows oldest entries, deletes those that are older than some days, and returns how
--- many. They are taken in the index's order before the age is looked at: else the planner, which
--- does not know max_rows, may read and sort all that are too old for each statement.
+-- many. They are taken in the index's order before their age is compared: otherwise the planner,
+-- which does not know max_rows, may read and sort all that are too old for each statement.
 WITH deleted AS (
     DELETE FROM audit_log
     WHERE ctid = ANY (

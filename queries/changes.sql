@@ -3,7 +3,7 @@
 SELECT coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0);
 
 -- name: select_replayed_version
--- The same on a replica; null on a server that is none, whose data may be anybody's.
+-- The same on a replica; null on a server that is not one, whose data may be anybody's.
 SELECT CASE
     WHEN pg_is_in_recovery()
         THEN coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0)
@@ -12,9 +12,9 @@ END;
 -- name: select_changes
 -- What one user changed after a position, in the order of the commits: a JSON array of at most
 -- limit, whether there are more, and the position to go on from: that of the array's last if
--- there are more, else of the user's newest change. A client at version 0 has nothing, and gets no
--- deletions. Every write locks the counter first and holds it until it commits: so a statement's
--- snapshot has all changes up to the counter's version, and none beyond.
+-- there are more, else that of the user's newest change. A client at version 0 has nothing, and
+-- gets no deletions. Every write locks the counter first and holds it until it commits: so a
+-- statement's snapshot has all changes up to the counter's version, and none beyond.
 WITH changed AS (
     (
         SELECT version, id, row_to_json(task) AS change

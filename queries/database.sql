@@ -15,12 +15,12 @@ set_config('statement_timeout', %(statement_timeout)s, <is_local>),
 
 -- name: set_timeouts
 -- The settings of a fresh session, whatever those of the database or the role: limits in
--- milliseconds, none for a transaction (PostgreSQL 17), as each of an import's many statements has
--- one; times in UTC; read committed, so that a write that waited for another sees its result; one
--- plan for each statement, whatever its values, as else a list by tag is planned each time; no jit,
--- as compiling such short statements takes longer than running them; no sequential scan where there
--- is an index, as a plan made while a table was empty is kept when it is not; and policies that
--- hide rows in place of failing.
+-- milliseconds, none for a transaction (PostgreSQL 17), as each of an import's many statements
+-- has its own; times in UTC; read committed, so that a write that waited for another sees its
+-- result; one plan for each statement, whatever its values, or a list by tag would be planned
+-- each time; no jit, as compiling such short statements takes longer than running them; no
+-- sequential scan where there is an index, as a plan made while a table was empty is kept when it
+-- is not; and policies that hide rows instead of failing.
 -- Behind a pooler it sets nothing and returns no row: pids are the pooler's, and clients share the
 -- session.
 SELECT
@@ -35,14 +35,14 @@ FROM unnest(%(versions)s::text[]) AS version
 WHERE version NOT IN (SELECT applied.version FROM schema_migrations AS applied);
 
 -- name: select_newer_migrations
--- Those that the database has, and code whose newest is given does not know.
+-- Those that the database has beyond the newest that the code knows.
 SELECT string_agg(version, ', ' ORDER BY version)
 FROM schema_migrations
 WHERE version > %(newest)s;
 
 -- name: select_place_of_tables
--- The schema that new tables are made in, null if there is none of search_path, and whether the
--- role is one that migrations can run as.
+-- The schema that new tables are made in, null if none of search_path exists, and whether the role
+-- may create them there.
 SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE');
 
 -- name: select_other_places_of_tables
@@ -64,8 +64,8 @@ SELECT pg_backend_pid() = %(backend_pid)s;
 SELECT current_setting('tasks.is_direct', true) = 'on';
 
 -- name: select_options_without_timeouts
--- Options that lift what the role or the database sets; to build an index may take hours.
--- Migrations set what they need.
+-- Options that lift the timeouts of the role or the database: to build an index may take hours.
+-- Migrations set those that they need.
 SELECT coalesce(string_agg(format('-c %s=0', name), ' ' ORDER BY name), '')
 FROM pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout') AND setting <> '0';
@@ -77,8 +77,8 @@ SELECT lower('Ä') = 'ä' AND lower('I') = 'i';
 
 -- name: try_migration_lock
 -- True for one session at a time. Polled, never awaited: a waiting session would hold a snapshot
--- that CREATE INDEX CONCURRENTLY waits for in turn, a deadlock. The session idles while it holds
--- the lock, so it may for ever.
+-- that CREATE INDEX CONCURRENTLY waits for in turn: a deadlock. The session idles while it holds
+-- the lock, so its idle timeout is lifted.
 SELECT pg_try_advisory_lock(%(key)s)
 FROM set_config('idle_session_timeout', '0', false);
 

@@ -9,7 +9,7 @@
 )
 
 -- fragment: has_no_filters
--- Found out once, not for each task.
+-- Evaluated once, not for each task.
 (
     SELECT num_nonnulls(
         %(completed)s::boolean, %(priority)s::task_priority,
@@ -25,7 +25,7 @@ deleted_at IS NULL
 
 -- fragment: passes_tagged
 -- Also has all the tags. The row is read only where the index's bits cannot rule it out; a join
--- instead could read all of the user's rows.
+-- could read all of the user's rows.
 deleted_at IS NULL
     AND coalesce(
         {passes_filters}
@@ -56,8 +56,8 @@ deleted_at IS NULL
 
 -- fragment: has_words
 -- Each word is in title or description: none holds white space, so none is found across the line
--- break between the two. The first, the longest, rules most tasks out. Not LIKE, whose time is that
--- of the text times that of the word.
+-- break between the two. The first, the longest, rules most tasks out. Not LIKE, whose time grows
+-- with the length of the text times that of the word.
 strpos({text_of_task}, (SELECT coalesce({first_word}, ''))) > 0
     AND (
         (SELECT jsonb_array_length(%(words)s) < 2)
@@ -71,7 +71,7 @@ strpos({text_of_task}, (SELECT coalesce({first_word}, ''))) > 0
 replace(lower(%(words)s::jsonb ->> 0), 'ς', 'σ')
 
 -- fragment: text_of_task
--- A final sigma is a sigma, as lower() may make either.
+-- A final sigma counts as a sigma, as lower() may make either.
 CASE
     WHEN (SELECT %(words)s::jsonb::text ~ '[Σσς]')
     THEN replace({folded_text}, 'ς', 'σ')

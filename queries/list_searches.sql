@@ -1,6 +1,6 @@
 -- fragment: sample
--- A few of the user's tasks. If a page of them passes, the page of all reaches no further than that
--- one, and ends early: what is asked for is not rare.
+-- A few of the user's tasks. If a page of them passes, the page of all tasks reaches no further
+-- than that one, and the search ends early: what is asked for is not rare.
 (
     SELECT
         id, title, description, completed, priority, due_at, tags, deleted_at
@@ -90,8 +90,8 @@ FROM (
 WHERE (SELECT count(*) FROM few) = 1000
 
 -- fragment: first_found_by_<sort:title|priority>
--- If the words are common, as with tags. Else a sort of all that match, which are read in the order
--- of ids: with the limit, the planner takes no bitmap for that, which is slower.
+-- If the words are common, as with tags. Otherwise a sort of all that match, which are read in the
+-- order of ids: with the limit, the planner takes no bitmap for that, which is slower.
 WITH reach AS MATERIALIZED (
     SELECT {key_of_<sort>} AS key
     FROM {sample}
@@ -139,7 +139,7 @@ UNION ALL
 )
 
 -- fragment: first_found_by_due
--- If the words are common, a walk. Else a sort of all that match, as by title.
+-- If the words are common, a walk. Otherwise a sort of all that match, as by title.
 WITH common AS MATERIALIZED (
     SELECT FROM {sample}
     WHERE {is_beyond_due} AND {passes_found}

@@ -157,7 +157,7 @@ SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS ta
 
 -- name: update_tasks
 -- Does to each task of a JSON array what update_task does to one, with its own fields and expected
--- version; task_ids has the ids of all. Returns id and JSON object of those that it changed.
+-- version; task_ids has the ids of all. Returns the id and JSON object of each that it changed.
 WITH change AS (
     {counted_change}
 ),
@@ -209,8 +209,8 @@ WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_
 RETURNING version, id;
 
 -- name: delete_tasks
--- Does to each task of a JSON array what delete_task does to one. Returns the ids, and the JSON
--- null in place of a task.
+-- Does to each task of a JSON array what delete_task does to one. Returns the ids, each with the
+-- JSON null in place of a task.
 WITH change AS (
     {counted_change}
 ),

@@ -1,5 +1,5 @@
 -- name: select_trash
--- A page of one user's trash as a JSON array, last deleted first, '[]' where there is none: at most
+-- A page of one user's trash as a JSON array, last deleted first, '[]' where it is empty: at most
 -- limit, all before the position. Also whether there are more, and the position of the last.
 WITH page AS (
     SELECT
