@@ -136,25 +136,22 @@ class TokenVerifier:
         except UnknownKey:
             raise TokenRefused("key_unknown") from None
 
-    def _demanded(self, algorithm: str, claims: dict[str, Any]) -> tuple[str | None, str | None]:
-        """Say which `iss` and `aud` a token must have.
+    def _expected(self, algorithm: str, claims: dict[str, Any]) -> tuple[str | None, str | None]:
+        """Return the `iss` and `aud` that a token must have; None where none is configured.
 
         Better Auth signs no HS256 token: those are made by the front end's own code, often without
         both, which they need only where the operator sets them.
         """
-        settings, own = self._settings, algorithm == SYMMETRIC_ALGORITHM
-        issuer, audience = settings.jwt_issuer, settings.jwt_audience
-        if not own or "iss" in claims:
-            issuer = issuer or settings.issuer
-        if not own or "aud" in claims:
-            audience = audience or settings.audience
+        settings, is_own = self._settings, algorithm == SYMMETRIC_ALGORITHM
+        issuer = settings.jwt_issuer if is_own and "iss" not in claims else settings.issuer
+        audience = settings.jwt_audience if is_own and "aud" not in claims else settings.audience
         return issuer or None, audience or None
 
     def _verify(self, token: str) -> Verified:
         header, claims = parse_token(token)
         algorithm, kid = header.get("alg", "none"), header.get("kid")
         keys = self._find_keys(algorithm, kid)
-        issuer, audience = self._demanded(algorithm, claims)
+        issuer, audience = self._expected(algorithm, claims)
         for key in keys:
             try:
                 jwt.decode(
