@@ -75,7 +75,7 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     # the body is in memory already.
     if len(body) > LARGE and current_request().method == "GET":
         user_id: str = (current_request().view_args or {})["user_id"]
-        await_receiver(current_app, response, user_id, patience=0)
+        await_receiver(response, user_id, patience=0)
     return response
 
 

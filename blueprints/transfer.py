@@ -86,7 +86,7 @@ def take_file() -> None:
     if held is None or (request.content_length or 0) > limit:
         return
     refuse_encoded(request)
-    await_sender(current_app, held, request.view_args["user_id"])  # type: ignore[index]
+    await_sender(held, request.view_args["user_id"])  # type: ignore[index]
     file = SpooledTemporaryFile(KEPT_IN_MEMORY)  # noqa: SIM115 - `held` closes it
     held.callback(discard, file)
     try:
@@ -96,7 +96,7 @@ def take_file() -> None:
     except OSError as error:  # the disk is full
         raise ApiError(503) from error
     request.environ["wsgi.input"] = file
-    await_import(current_app, held)
+    await_import(held)
 
 
 def discard(file: IO[bytes]) -> None:
@@ -127,7 +127,7 @@ def export_tasks(user_id: str) -> Response:
     first = list(islice(pages, 1))  # a failure here can still be answered as an error
     parts = in_turns(file_format.write(chain(first, pages), user_id))
     response = Response(parts, content_type=file_format.CONTENT_TYPE)
-    await_receiver(current_app, response, user_id, PATIENCE)
+    await_receiver(response, user_id, PATIENCE)
     response.headers["Content-Disposition"] = f'attachment; filename="{file_format.FILE_NAME}"'
     response.headers["Vary"] = "Accept"
     return response

@@ -5,7 +5,7 @@ from functools import partial
 from threading import BoundedSemaphore
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, current_app
 
 from errors import ApiError
 from shares import Shares
@@ -42,29 +42,29 @@ def bound_transfers(app: Flask) -> None:
     app.wsgi_app = answer_bounded  # type: ignore[method-assign]
 
 
-def await_sender(app: Flask, held: ExitStack, user_id: str) -> None:
+def await_sender(held: ExitStack, user_id: str) -> None:
     """Wait for the user's other file to end; raises as `await_import`."""
-    senders: Shares = app.extensions["senders"]
+    senders: Shares = current_app.extensions["senders"]
     if not (mine := senders.acquire(user_id, PATIENCE)):
         raise ApiError(503) from NoPlace("its user sends another file")
     held.callback(senders.release, mine)
 
 
-def await_receiver(app: Flask, response: Response, user_id: str, patience: float) -> None:
+def await_receiver(response: Response, user_id: str, patience: float) -> None:
     """Limit how many large answers a user receives at once; raises as `await_import`."""
-    receivers: Shares = app.extensions["receivers"]
+    receivers: Shares = current_app.extensions["receivers"]
     if not (mine := receivers.acquire(user_id, patience)):
         raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large answers")
     response.call_on_close(partial(receivers.release, mine))
 
 
-def await_import(app: Flask, held: ExitStack) -> None:
+def await_import(held: ExitStack) -> None:
     """Wait for a slot to import, held until the end of the request.
 
     Raises:
         ApiError: 503 where there is none in time.
     """
-    slots: BoundedSemaphore = app.extensions["import_slots"]
+    slots: BoundedSemaphore = current_app.extensions["import_slots"]
     if not slots.acquire(timeout=PATIENCE):
         raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
     held.callback(slots.release)
