@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -105,19 +106,18 @@ def run() -> None:
     if sys.stderr.isatty():  # a person reads
         environ = {"LOG_FORMAT": "text"} | environ
     secret = environ.get("BETTER_AUTH_SECRET")
-    code = 0
-    if environ.get("DATABASE_URL"):
-        settings = Settings.load(environ)
-        require_free_port(settings.api_host, settings.api_port, "API")
-        sys.exit(serve(settings, environ))
-    # Faults in the settings are reported before anything starts or is made.
+    is_embedded = "DATABASE_URL" not in environ
     stand_in = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret or "-" * 32}
-    settings = Settings.load(environ | stand_in)
+    # Faults in the settings are reported before anything starts or is made.
+    settings = Settings.load(environ | stand_in if is_embedded else environ)
     require_free_port(settings.api_host, settings.api_port, "API")
+    if not is_embedded:
+        sys.exit(serve(settings, environ))
+    code = 0
     with suppress(KeyboardInterrupt), own_postgres().running(DATABASE_FOLDER) as url:
         migrations.migrate(url)
         try:
-            purge_all(Settings.load(environ | stand_in | {"DATABASE_URL": url}))
+            purge_all(replace(settings, database_url=url))
         except CommandError as error:
             click.echo(f"Warning: {line_of(error)}", err=True)
         api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
