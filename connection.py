@@ -216,22 +216,22 @@ class Connection(psycopg.Connection[Any]):
             psycopg.OperationalError: the server does not reply, or has gone.
         """
         results: list[PGresult] = []
-        pgconn, nothings = self.pgconn, 0  # one ends a command, two in a row end the connection
+        pgconn, nones = self.pgconn, 0  # one ends a command, two in a row end the connection
         while pgconn.flush():  # what does not fit into the socket's buffers is sent piece by piece
             self._await(self._await_room, deadline)
         while True:
             while pgconn.is_busy():
                 self._await(self._await_reply, deadline)
             if (result := pgconn.get_result()) is not None:
-                nothings = 0
+                nones = 0
                 results.append(result)
                 if result.status == ExecStatus.PIPELINE_SYNC:
                     return results
                 continue
-            nothings += 1
+            nones += 1
             if results and not until_sync:
                 return results
-            if nothings == 2:
+            if nones == 2:
                 raise psycopg.OperationalError("the connection was lost")
 
     def _await(self, wait: Callable[[float], bool], deadline: float) -> None:

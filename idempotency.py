@@ -133,7 +133,7 @@ def parse_key(header: str) -> str:
 
 
 def fingerprint_of(req: Request) -> str:
-    """Tell one request from another by method, path and body; a bytea for PostgreSQL."""
+    """Hash what makes a request the same: method, path and body; as text of a bytea."""
     body = read_body(req)
     req.environ["wsgi.input"] = BytesIO(body)  # for the view
     digest = sha256(json.dumps([req.method, req.path]).encode())

@@ -197,13 +197,13 @@ def statuses_of(
     named = (status for status, name in operation["responses"].items() if isinstance(name, str))
     statuses = {401, 422, 429, 500, 503} | {int(status) for status in named}
     if rule.arguments > {"user_id"}:
-        statuses |= {404}
+        statuses.add(404)
     if "query" in heeded:
-        statuses |= {414}
+        statuses.add(414)
     if method in WRITES:  # its body is read, whatever the view does
         statuses |= {400, 412, 413, 415}
     if method in KEYED_METHODS:
-        statuses |= {409}
+        statuses.add(409)
     return statuses
 
 
