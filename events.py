@@ -12,7 +12,7 @@ Event = Literal[
     "jwks_fetched",
     "probe_failed",
     "rate_limited",
-    "redis_lost",
+    "redis_failed",
     "replica_failed",
     "tasks_completed",
     "tasks_created",

@@ -92,7 +92,7 @@ def require_utf8(connection: Connection) -> None:
 def require_migrated(settings: Settings) -> None:
     """Refuse to start on a database that is behind the code; one that is away may still come back.
 
-    Warn of a role that row-level security does not bind.
+    Warn of a standby, and of a role that row-level security does not bind.
 
     Raises:
         ConfigError: migrations are pending, the role has no rights, the address is wrong, or the
@@ -104,6 +104,8 @@ def require_migrated(settings: Settings) -> None:
         ) as connection:
             require_utf8(connection)
             require_none_pending(connection)
+            if connection.info.parameter_status("in_hot_standby") == "on":
+                log.warning("the server of DATABASE_URL is a standby, which takes no writes")
             if not is_true(connection, "select_whether_policies_apply"):
                 log.warning(
                     "row-level security does not apply to the role %s: give DATABASE_URL one of"

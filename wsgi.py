@@ -1,9 +1,15 @@
 """The WSGI application, for any server: gunicorn here, as gunicorn.conf.py sets it up."""
 
+import sys
+
 from app import create_app
-from config import Settings
+from config import PROJECT, ConfigError, Settings
 from migrate import require_migrated
 from observability.logs import set_up_logging
+
+if "gunicorn.arbiter" in sys.modules and "server.worker" not in sys.modules:
+    # It looks for the file where it is started, and would serve without our limits.
+    raise ConfigError(f"gunicorn has not read gunicorn.conf.py: start it in {PROJECT}")
 
 settings = Settings.load()
 set_up_logging(settings)

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from contextlib import suppress
 from math import inf
 from threading import Lock, Thread
 from typing import Any
@@ -68,7 +67,7 @@ class SharedCounts:
             if self.is_away or asked_at < self._back_at:  # the failure is of an outage that is over
                 return
             self.is_away = True
-        emit("redis_lost")
+        emit("redis_failed")
         log.warning("Redis is away, so each process counts for itself: %s", error)
         try:
             Thread(target=self._await_return, name="redis", daemon=True).start()
@@ -78,8 +77,11 @@ class SharedCounts:
     def _await_return(self) -> None:
         while self.is_away:
             time.sleep(PAUSE)
-            with suppress(RedisError):  # a write: a read-only or full Redis answers a ping
-                self._ask("probe", 1, 1)
+            try:
+                self._ask("probe", 1, 1)  # a write: a read-only or full Redis answers a ping
+            except RedisError:
+                emit("redis_failed")
+            else:
                 self._back_at = time.monotonic()
                 self.is_away = False
         log.warning("Redis is back")

@@ -34,7 +34,7 @@ CHECKS_FAILED = Counter(
     ["check"],
 )
 RATE_LIMITED = Counter("tasks_rate_limited_total", "Requests over a limit", ["limit"])
-REDIS_OUTAGES = Counter("tasks_redis_outages_total", "Outages of Redis that were noticed")
+REDIS_FAILURES = Counter("tasks_redis_failures_total", "Attempts to reach Redis that failed")
 AUDIT_LOST = Counter("tasks_audit_lost_total", "Entries that the audit could not keep")
 JWT_REFUSED = Counter("tasks_jwt_refused_total", "Tokens refused", ["reason"])
 JWKS_FETCHES = Counter("tasks_jwks_fetches_total", "Fetches of the issuer's keys", ["result"])
@@ -59,7 +59,7 @@ COUNTER_OF_EVENT: dict[Event, Counter] = {  # of all but "rate_limited", which h
     "jwks_failed": JWKS_FETCHES.labels("failed"),
     "jwks_fetched": JWKS_FETCHES.labels("done"),
     "probe_failed": CHECKS_FAILED.labels("probe_failed"),
-    "redis_lost": REDIS_OUTAGES,
+    "redis_failed": REDIS_FAILURES,
     "replica_failed": CHECKS_FAILED.labels("replica_failed"),
     "tasks_completed": TASKS_COMPLETED,
     "tasks_created": TASKS_CREATED,

@@ -27,7 +27,7 @@ DASHBOARD = json.loads((PROJECT / "ops/grafana.json").read_text())
 OF_PROMETHEUS = set(
     re.findall(
         r"\w+",
-        "absent by clamp_min histogram_quantile increase last_over_time le max on rate sum time"
+        "absent avg_over_time by clamp_min histogram_quantile increase last_over_time le max on rate sum time"
         " topk up and or unless",
     )
 )

@@ -122,9 +122,12 @@ def test_connection_is_used_again(redis: Speaker):
     assert [counts.add("x", 60, 1) for _ in range(3)] == [1, 2, 3]
 
 
-def test_outage_is_told_once(monkeypatch: pytest.MonkeyPatch):
+def test_each_attempt_to_reach_redis_that_fails_is_told(monkeypatch: pytest.MonkeyPatch):
     heard: list[str] = []
     monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     counts = SharedCounts("redis://127.0.0.1:1")
     assert [counts.add("x", 60, 1) for _ in range(2)] == [None, None]
-    assert heard == ["redis_lost"]
+    assert heard == ["redis_failed"]
+    monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)
+    wait_until(lambda: len(heard) > 2)
+    counts.is_away = False

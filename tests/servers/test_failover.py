@@ -121,6 +121,16 @@ def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair):
     wait_until(lambda: len(alice.all()) == 2)
 
 
+def test_start_on_a_standby_warns_that_it_takes_no_writes(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+):
+    warning = "the server of DATABASE_URL is a standby, which takes no writes"
+    migrate.require_migrated(settings_for(pair.primary.url))
+    assert warning not in caplog.messages
+    migrate.require_migrated(settings_for(pair.standby.url))
+    assert warning in caplog.messages
+
+
 def test_migrations_find_the_one_that_takes_writes(pair: Pair):
     migrate.rollback(pair.url)
     migrate.migrate(either_of(pair.standby, pair.primary, target_session_attrs="read-write"))

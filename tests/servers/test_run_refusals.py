@@ -53,6 +53,13 @@ def test_short_secret_is_refused_with_the_same_line_by_both(project: Path, progr
     assert line.startswith("Error: BETTER_AUTH_SECRET must be 32 bytes or more")
 
 
+def test_gunicorn_that_has_not_read_its_configuration_is_refused(project: Path, tmp_path: Path):
+    program = ["-m", "gunicorn", "--chdir", str(project), "--bind", "127.0.0.1:0"]
+    with processes.running([*program, "wsgi:application"], tmp_path) as process:
+        assert process.wait() == 3
+        assert f"gunicorn has not read gunicorn.conf.py: start it in {project}" in process.output()
+
+
 def test_database_behind_the_code_is_refused_with_the_command_to_run(
     project: Path, postgresql: psycopg.Connection, database_url: str
 ):

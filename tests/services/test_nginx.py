@@ -71,7 +71,7 @@ def proxied(folder: Path, database_url: str, **settings: str) -> Iterator[Proxie
         for theirs, here in {
             "listen 443 ": f"listen 127.0.0.1:{port} ",
             "server_name tasks.example.com;": "server_name localhost;",
-            "server 127.0.0.1:8000;": f"server 127.0.0.1:{api.port};",
+            "server 127.0.0.1:8000 ": f"server 127.0.0.1:{api.port} ",
             "/etc/nginx/tasks.crt": str(certificate),
             "/etc/nginx/tasks.key": str(certificate),
         }.items():
