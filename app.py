@@ -8,12 +8,12 @@ from capacity.overload import queue_requests
 from capacity.rate_limits import RateLimits
 from capacity.transfer_limits import bound_transfers
 from config import VERSION, Settings
-from content_encoding import compress_answers
+from content_encoding import compress_responses
 from converters import TaskIdConverter, UserIdConverter, describe_task_id, describe_user_id
 from database import Database
 from errors import register_error_handlers
 from headers import add_headers
-from idempotency import keep_answers
+from idempotency import keep_responses
 from lean_flask import LeanFlask
 from observability.observe import observe
 from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
@@ -39,8 +39,8 @@ def create_app(settings: Settings) -> Flask:
     observe(app, settings)
     # Within Flask, in the order in which a request meets them.
     require_owner(app, settings)
-    keep_answers(app)
-    compress_answers(app)
+    keep_responses(app)
+    compress_responses(app)
     api = TasksApi(
         app,
         spec_kwargs={

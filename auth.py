@@ -227,7 +227,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
         req = current_request()
         if req.endpoint is None or req.endpoint in PUBLIC_ENDPOINTS:
             return
-        if req.method == "OPTIONS":  # its answer reveals nothing about anybody
+        if req.method == "OPTIONS":  # its response reveals nothing about anybody
             return
         try:
             subject = verify(bearer_token(req.environ.get("HTTP_AUTHORIZATION")))

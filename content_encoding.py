@@ -1,6 +1,6 @@
-"""Large answers go out compressed, to clients that can read them.
+"""Large responses go out compressed, to clients that can read them.
 
-A compressed answer is another representation, with an entity tag of its own (RFC 9110, section
+A compressed response is another representation, with an entity tag of its own (RFC 9110, section
 8.8.3.3): "57" becomes "57:br". What clients send back is read without the suffix.
 """
 
@@ -16,7 +16,7 @@ from lean_flask import current_request
 ALGORITHMS = ["zstd", "br", "gzip"]  # by their cost per saved byte
 STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli buffers megabytes before it writes
 SMALLEST = 1024  # bytes; below that, compressing is not worth the time
-LONG = 256 * 1024  # bytes, 20 ms for gzip; a longer answer is sent while it is compressed
+LONG = 256 * 1024  # bytes, 20 ms for gzip; a longer response is sent while it is compressed
 PIECE = 64 * 1024  # bytes
 TYPES = [
     "application/javascript",
@@ -30,7 +30,7 @@ TYPES = [
 SUFFIX = rf"(?::(?:{'|'.join(ALGORITHMS)}))"
 
 
-def compress_answers(app: Flask) -> None:
+def compress_responses(app: Flask) -> None:
     app.config |= {
         "COMPRESS_ALGORITHM": ALGORITHMS,
         "COMPRESS_ALGORITHM_STREAMING": STREAMING_ALGORITHMS,
@@ -62,7 +62,7 @@ def compress_answers(app: Flask) -> None:
             if is_long and algorithm != "identity":
                 response.response = in_turns(pieces_of(response.get_data()))
             response = (compress_asset if is_asset else compress).after_request(response)
-            response.vary.discard("Accept-Encoding")  # every answer has it: headers.py
+            response.vary.discard("Accept-Encoding")  # every response has it: headers.py
         return response
 
     app.after_request(compress_large)

@@ -14,7 +14,7 @@ Headers = list[tuple[str, str]]
 
 
 def cors_headers(origins: tuple[str, ...]) -> Callable[[dict[str, Any]], Headers]:
-    """Make the function that lets pages of these origins read an answer and send any header."""
+    """Make the function that lets pages of these origins read a response and send any header."""
     nothing: Headers = []
     headers_of_origin = {
         origin: [

@@ -68,7 +68,7 @@ class ErrorBody(ResponseSchema):
 
 
 class ApiError(Exception):
-    """An answer that is not a success, raised wherever that becomes clear."""
+    """A response that is not a success, raised wherever that becomes clear."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class ApiError(Exception):
 
 
 def validation_error(details: dict[str, Any]) -> ApiError:
-    """Make a 422 from messages in marshmallow's form; the first becomes the answer's `message`."""
+    """Make a 422 from messages in marshmallow's form; the first is the response's `message`."""
     return ApiError(422, first_fault(details), details)
 
 

@@ -126,7 +126,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
     trail = CURRENT.get() or Trail(UNREAD)
     CURRENT.set(trail)
     trail.status = status
-    trail.seconds_to_answer = trail.seconds = perf_counter() - trail.started
+    trail.seconds_to_response = trail.seconds = perf_counter() - trail.started
     error: Any = sys.exc_info()[1]
     # If the client is at fault, only the error's type: its text quotes what was sent.
     trail.error = error if status == 500 else ApiError(status, type(error).__name__)

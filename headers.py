@@ -1,4 +1,4 @@
-"""The headers of every answer: who may cache, read and frame it, and how much quota is left.
+"""The headers of every response: who may cache, read and frame it, and how much quota is left.
 
 Added in front of Flask (WSGI middleware), where a list of headers costs a fifth of what Flask's
 response objects take.
@@ -29,7 +29,7 @@ ERROR_HEADERS = [*COMMON, POLICY, NOT_KEPT]
 
 
 def add_headers(app: Flask, settings: Settings) -> None:
-    """Add to every answer, errors too, the headers that its view has not set itself."""
+    """Add to every response, errors too, the headers that its view has not set itself."""
     answer = app.wsgi_app
     allowed = cors_headers(settings.cors_origins)
 

@@ -29,7 +29,7 @@ KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-~]{1,255})')
 ESCAPED = re.compile(r'\\(["\\])')
 
 
-def keep_answers(app: Flask) -> None:
+def keep_responses(app: Flask) -> None:
     """Make every POST and PATCH of a user heed its Idempotency-Key, whatever its view does."""
     dispatch = app.dispatch_request
 
@@ -46,7 +46,7 @@ def keep_answers(app: Flask) -> None:
 def answer_once(
     app: Flask, req: Request, user_id: str, dispatch: Callable[[], ResponseReturnValue]
 ) -> Response:
-    """Claim the key, do the request and keep its answer, in one transaction; or replay the answer.
+    """Claim the key, do the request and keep its response in one transaction, or replay a kept one.
 
     The transaction begins with the view's first use of the database: what is refused before that
     needs none, and none idles while a large body is checked. An error rolls all of it back, so that
@@ -62,15 +62,15 @@ def answer_once(
         "fingerprint": fingerprint_of(req),
     }
     database: Database = app.extensions["database"]
-    kept_answers: Limit = app.extensions["rate_limits"].kept_answers
+    kept_responses: Limit = app.extensions["rate_limits"].kept_responses
     try:
         with deferring_task_events(), ExitStack() as running:
             running.callback(g.pop, "begin_transaction", None)
             g.begin_transaction = partial(begin, running, database, key)
             response = app.make_response(dispatch())
             if "transaction" in g:
-                # A small batch may have an answer of megabytes, which no other quota bounds.
-                kept_answers.count(user_id, len(response.get_data()))
+                # A small batch may have a response of megabytes, which no other quota bounds.
+                kept_responses.count(user_id, len(response.get_data()))
                 keep(g.transaction, key, response)
     except Replay as found:
         return found.response
@@ -97,7 +97,7 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
     """Claim a key until the transaction ends.
 
     Raises:
-        Replay: the request was done before; it has the answer.
+        Replay: the request was done before; it has the response.
         ApiError: 409 while another request holds the key, 422 where a different one had it.
     """
     claimed, kept = db.run_together(["try_idempotency_key", "select_idempotent_answer"], key)

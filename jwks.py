@@ -27,7 +27,7 @@ from strict_json import parse_json
 
 log = logging.getLogger(__name__)
 
-FETCH_TIMEOUT = 2.0  # seconds that a request waits for a fetch, and a fetch for its answer
+FETCH_TIMEOUT = 2.0  # seconds that a request waits for a fetch, and a fetch for its response
 LARGEST_KEY_SET = 256 * 1024  # bytes
 REFRESH_AFTER = 300.0  # seconds
 FETCH_PAUSE = 5.0  # seconds between two fetches, however many requests ask
@@ -60,7 +60,7 @@ def fetch(url: str) -> bytes:
     """Download a key set, within FETCH_TIMEOUT of connecting; redirects are refused.
 
     Raises:
-        OSError, HTTPException, ValueError: it cannot be reached, or its answer is unusable.
+        OSError, HTTPException, ValueError: it cannot be reached, or its response is unusable.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""

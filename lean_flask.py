@@ -27,7 +27,7 @@ class NoSessions(SessionInterface):
 
 
 class BytesResponse(Response):
-    """An answer whose body is one piece of bytes, of a known length from the beginning."""
+    """A response whose body is one piece of bytes, of a known length from the beginning."""
 
     def __init__(self, body: bytes, status: int, content_type: str, **headers: str) -> None:
         super().__init__(None, status, content_type=content_type)
@@ -126,8 +126,8 @@ class LeanFlask(Flask):
         hooks, blueprint = self.before_request_funcs, current_request().blueprint
         for functions in (hooks.get(None, ()), hooks.get(blueprint, ()) if blueprint else ()):
             for function in functions:
-                if (answer := function()) is not None:
-                    return answer
+                if (response := function()) is not None:
+                    return response
         return None
 
     def finalize_request(self, rv: Any, from_error_handler: bool = False) -> Response:

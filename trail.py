@@ -23,11 +23,11 @@ class Run(NamedTuple):
 
 
 class Trail:
-    """One request, from its first byte here until its answer is made."""
+    """One request, from its first byte here until its response is made."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
-        self.seconds_to_answer = 0.0  # until the answer began
+        self.seconds_to_response = 0.0  # until the response began
         self.seconds = 0.0  # until it was made, which is later for a streamed one
         self.environ = environ
         given = environ.get("HTTP_X_REQUEST_ID")
@@ -37,7 +37,7 @@ class Trail:
         self.route: str | None = None  # in OpenAPI's form, with parameters in braces
         self.user: str | None = None
         self.status = 0
-        self.size: int | None = None  # bytes of the answer's body, once known
+        self.size: int | None = None  # bytes of the response's body, once known
         self.runs: list[Run] = []
         self.backend_pid: int | None = None  # pid of PostgreSQL's process, as in its own log
         self.refused: str | None = None  # why a token is refused: a key of auth.MESSAGE_OF_REFUSAL

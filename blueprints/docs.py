@@ -44,7 +44,7 @@ blueprint = Blueprint("docs", __name__)
 def simplify_conditions() -> None:
     """Drop the headers that werkzeug would answer otherwise than our other routes do."""
     tags = request.environ.get("HTTP_IF_NONE_MATCH", "")
-    if re.search(SUFFIX, tags):  # of a compressed answer
+    if re.search(SUFFIX, tags):  # of a compressed response
         request.environ["HTTP_IF_NONE_MATCH"] = f"{tags}, {re.sub(SUFFIX, '', tags)}"
     # As for tasks: a GET heeds no If-Match, for which werkzeug sends the whole file as a 412.
     request.environ.pop("HTTP_IF_MATCH", None)

@@ -36,7 +36,7 @@ LIST_OF_FORMATS = f"{', '.join(FIRST_FORMATS)} or {LAST_FORMAT}"
 TASKS_PER_STATEMENT = 500  # far from the time limit of one
 PART = 64 * 1024  # bytes per read
 KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is kept on disk
-MOST_FAULTS = 20  # faulty entries that one answer names; an entry with as many faults ends it
+MOST_FAULTS = 20  # faulty entries that one response names; an entry with as many faults ends it
 
 ENTRY = TaskImport()
 
@@ -159,7 +159,7 @@ def import_tasks(user_id: str) -> Response:
 def task_pages(db: Database | Connection | Reader, user_id: str) -> Iterator[bytes]:
     """Yield the tasks page by page; no connection is held between pages.
 
-    Runs while the answer is sent, so without Flask's contexts.
+    Runs while the response is sent, so without Flask's contexts.
     """
     after_id = 0
     while True:

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 1.0  # seconds in the queue after which a request may be refused
 PAUSE = 0.002  # seconds between two checks for room
 LOG_PAUSE = 1.0  # seconds between two lines in the log
-# Of requests whose turn comes too late, one in four is refused. A refusal costs a third of an
-# answer, and its client is back at once: refusing them all would leave no time for answers.
+# Of requests whose turn comes too late, one in four is refused. A refusal costs a third of what
+# serving does, and its client is back at once: refusing them all would leave no time to serve.
 REFUSALS = (True, False, False, False)
 
 TCP_ESTABLISHED = 1  # netinet/tcp.h; the first byte of Linux' TCP_INFO
@@ -64,7 +64,7 @@ def queue_requests(app: Flask) -> None:
                 sleep(PAUSE)
                 if monotonic() > deadline and is_crowded():
                     return "there was no room"
-            if has_gone(environ):  # an answer would only delay those who wait
+            if has_gone(environ):  # a response would only delay those who wait
                 return "its client left the queue"
             return "its turn came too late" if monotonic() >= deadline and next(refusals) else None
         finally:

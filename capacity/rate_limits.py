@@ -18,11 +18,11 @@ from trail import CURRENT
 MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
 DAY = 24 * 60 * 60  # seconds
 # Daily quotas of what outlives its request and does not count towards MAX_TASKS_PER_USER.
-KEPT_ANSWERS = 256 * 1024**2  # bytes of answers to requests with an Idempotency-Key, kept a day
+KEPT_RESPONSES = 256 * 1024**2  # bytes of responses to requests with an Idempotency-Key
 MUCH_KEPT = "Too much is kept under your Idempotency-Keys today; without a key, this can be done."
 TOMBSTONES = 200_000  # of tasks deleted for good, kept for ever
 MANY_TOMBSTONES = "You have deleted as many tasks for good as may be in a day."
-HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds an answer's headers in the environ
+HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds a response's headers in the environ
 # Some proxies append the client's port, which differs for each connection.
 WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
@@ -39,7 +39,7 @@ class RateLimits:
         requests, failures = map(parse_rate, (settings.rate_limit, settings.auth_failure_limit))
         self.requests = Limit("default", requests, self.redis)
         self.auth_failures = Limit("auth-failures", failures, self.redis)
-        self.kept_answers = Limit("kept-answers", (KEPT_ANSWERS, DAY), self.redis, MUCH_KEPT)
+        self.kept_responses = Limit("kept-answers", (KEPT_RESPONSES, DAY), self.redis, MUCH_KEPT)
         self.tombstones = Limit("tombstones", (TOMBSTONES, DAY), self.redis, MANY_TOMBSTONES)
 
 
@@ -58,7 +58,7 @@ class Limit:
         self._own = Counts()
 
     def count(self, caller: str, amount: int = 1, environ: dict[str, Any] | None = None) -> None:
-        """Count what a caller uses; headers about it go into `environ`, for the answer.
+        """Count what a caller uses; headers about it go into `environ`, for the response.
 
         Raises:
             ApiError: 429 where the quota was used up before.

@@ -1,4 +1,4 @@
-"""How many files and large answers a user, and a process, may have under way at once."""
+"""How many files and large responses a user, and a process, may have under way at once."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -12,17 +12,17 @@ from shares import Shares
 
 PATIENCE = 1.0  # seconds to wait for a place
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and everything parsed from it
-LARGE = 1024 * 1024  # bytes; a larger answer is kept until its client has read all of it
-LARGE_AT_ONCE = 4  # such answers and exports, per user and process
+LARGE = 1024 * 1024  # bytes; a larger response is kept until its client has read all of it
+LARGE_AT_ONCE = 4  # such responses and exports, per user and process
 HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
 
 
 class NoPlace(Exception):
-    """Why a file or a large answer is refused; for the log."""
+    """Why a file or a large response is refused; for the log."""
 
 
 def bound_transfers(app: Flask) -> None:
-    """Limit how many requests at once send a file, import it, or receive a large answer.
+    """Limit how many requests at once send a file, import it, or receive a large response.
 
     An import's environ has a stack: what is pushed on it is released at the end of the request.
     """
@@ -51,7 +51,7 @@ def await_sender(held: ExitStack, user_id: str) -> None:
 
 
 def await_receiver(response: Response, user_id: str, patience: float) -> None:
-    """Limit how many large answers a user receives at once; raises as `await_import`."""
+    """Limit how many large responses a user receives at once; raises as `await_import`."""
     receivers: Shares = current_app.extensions["receivers"]
     if not (mine := receivers.acquire(user_id, patience)):
         raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large answers")

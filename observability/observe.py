@@ -1,4 +1,4 @@
-"""Every answer is seen once, in front of Flask: its id, line in the log, metrics and trace."""
+"""Every response is seen once, in front of Flask: its id, line in the log, metrics and trace."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ Report = Callable[[Trail], None]
 
 
 def observe(app: Flask, settings: Settings) -> None:
-    """Give each request its trail, and report it once the answer is known.
+    """Give each request its trail, and report it once the response is known.
 
     Reports that are off are neither imported nor called.
     """
@@ -38,7 +38,7 @@ def observe(app: Flask, settings: Settings) -> None:
         CURRENT.set(trail)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            trail.seconds_to_answer = trail.seconds = perf_counter() - trail.started
+            trail.seconds_to_response = trail.seconds = perf_counter() - trail.started
             trail.status = int(status[:3])
             request = environ.get("werkzeug.request")  # none, or not Flask's, if not let in
             if rule := getattr(request, "url_rule", None):
@@ -80,11 +80,11 @@ def finish(trail: Trail, reports: list[Report]) -> None:
 
 
 class BrokenOff(Exception):
-    """A streamed answer that its client, or a stop of the server, cut off."""
+    """A streamed response that its client, or a stop of the server, cut off."""
 
 
 def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iterator[bytes]:
-    """Pass on an answer of unknown length, and report it after its last part.
+    """Pass on a response of unknown length, and report it after its last part.
 
     Raises:
         BrokenPipeError: it broke off by our fault, which the request's log line tells in full.
@@ -103,7 +103,7 @@ def streamed(body: Iterable[bytes], trail: Trail, reports: list[Report]) -> Iter
         if not trail.size:  # nothing was sent: the server answers 500, and reports that
             reports = []
             raise
-        raise BrokenPipeError(EPIPE, "The answer broke off.") from error
+        raise BrokenPipeError(EPIPE, "The response broke off.") from error
     finally:
         trail.seconds = perf_counter() - trail.started
         if close := getattr(body, "close", None):

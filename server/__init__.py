@@ -1,1 +1,1 @@
-"""gunicorn, made ours: how connections are served, requests read and answers written."""
+"""gunicorn, made ours: how connections are served, requests read and responses written."""

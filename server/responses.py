@@ -1,4 +1,4 @@
-"""Answers as gunicorn's worker sends them, in fewer steps and system calls than its own."""
+"""Responses as gunicorn's worker sends them, in fewer steps and system calls than its own."""
 
 import re
 from email.utils import formatdate
@@ -9,14 +9,14 @@ from gunicorn.http import wsgi  # type: ignore[import-untyped]
 from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-untyped]
 from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 
-PIECE = 64 * 1024  # bytes of an answer that a client has worker.CLIENT_TIMEOUT to read
+PIECE = 64 * 1024  # bytes of a response that a client has worker.CLIENT_TIMEOUT to read
 MOST_UNREAD = 64 * 1024  # bytes of a body; if as many are unread, the connection is closed
 # RFC 9112, section 5
 HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
 
 
 class Response(wsgi.Response):  # type: ignore[misc]
-    """Sends the head of an answer with its first bytes: one system call and one packet for most."""
+    """Sends a response's head with its first bytes: one system call and one packet for most."""
 
     head = b""
     headers_sent: bool
@@ -55,7 +55,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         self._send(b"0\r\n\r\n" if self.chunked else b"")
 
     def _send(self, data: bytes) -> None:
-        """Send piece by piece: the timeout is for each piece, however long the answer is."""
+        """Send piece by piece: the timeout is for each piece, however long the response is."""
         first, self.head = self.head + data[:PIECE], b""
         if first and (sent := self.sock.send(first)) < len(first):
             self.sock.sendall(first[sent:])  # slower: it asks for the size of the buffer

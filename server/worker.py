@@ -27,11 +27,11 @@ from config import ConfigError, Settings
 
 TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
-CLIENT_TIMEOUT = 10.0  # seconds that a client may pause in sending its body or reading its answer
+CLIENT_TIMEOUT = 10.0  # seconds that a client may pause in sending its body or reading its response
 SEND_BUFFER = 256 * 1024  # bytes; a client is seen to read only once a third of it is free
 LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the audit's entries
 KEPT_AT_LEAST = 1.0  # seconds that a client may idle in a stop, or while others find no room
-DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its answer is on the way
+DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its response is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
 OTHER_FILES = 100  # that a process opens besides its clients and pools: metrics, Redis, log
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
@@ -69,7 +69,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The time since which each client is waited for; ANSWERED while it gets an answer.
+        # The time since which each client is waited for; ANSWERED while it gets a response.
         self.waiting_since: dict[socket.socket, float] = {}
 
     def init_process(self) -> None:
@@ -154,10 +154,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
             InvalidHeader: the request names no host, several, or a malformed one.
             UnsupportedTransferCoding: its body has a coding other than chunked.
             TimeoutError: the client does not read.
-            BrokenPipeError: it has gone, or the answer broke off.
+            BrokenPipeError: it has gone, or the response broke off.
         """
         response, environ = wsgi.create(req, sock, addr, listener_name, self.cfg)
-        req.version = min(req.version, (1, 1))  # the answer names the version spoken here
+        req.version = min(req.version, (1, 1))  # the response names the version spoken here
         host = environ.get("HTTP_HOST")
         if (host is None and req.version == (1, 1)) or not HOST.fullmatch(host or ""):
             raise InvalidHeader("Host", req=req)
@@ -232,12 +232,12 @@ def allow_files(settings: Settings) -> None:
 
 
 def reset_at_close(client: socket.socket) -> None:
-    """Let a client see that its answer broke off: to HTTP/1.0, any other end means completion."""
+    """Let a client see that its response broke off: to HTTP/1.0, any other end means completion."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 def close(client: socket.socket) -> None:
-    """Close a connection so that a client that is still sending can read its answer.
+    """Close a connection so that a client that is still sending can read its response.
 
     Closing with unread bytes is a reset, which loses what is on the way.
     """

@@ -11,7 +11,7 @@ from support import MODULES
 from blueprints.batch import MOST_OPERATIONS
 from blueprints.paging import LARGEST_PAGE
 from blueprints.transfer import MOST_FAULTS
-from capacity.rate_limits import KEPT_ANSWERS, TOMBSTONES
+from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
 from config import PROJECT, SETTINGS
 from development import generated
 from schemas import MOST_TAGS, Task
@@ -125,7 +125,7 @@ def test_files_stand_in_the_readme_under_their_folder():
         f"{LARGEST_PAGE:,} at most on a page",
         f"up to {MOST_OPERATIONS} creations",
         f"`tags` (up to {MOST_TAGS})",
-        f"once {KEPT_ANSWERS // 2**20} MiB",
+        f"once {KEPT_RESPONSES // 2**20} MiB",
         f"after {TOMBSTONES:,} that day",
     ],
 )
