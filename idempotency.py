@@ -100,7 +100,7 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
         Replay: the request was done before; it has the response.
         ApiError: 409 while another request holds the key, 422 where a different one had it.
     """
-    claimed, kept = db.run_together(["try_idempotency_key", "select_idempotent_answer"], key)
+    claimed, kept = db.run_together(["try_idempotency_key", "select_idempotent_response"], key)
     for same, status, headers, body in rows_of(kept):
         if same != b"t":
             raise validation_error({"Idempotency-Key": ["Must not be used for another request."]})
@@ -112,7 +112,7 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
 
 def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
     kept = db.fetch(
-        "insert_idempotent_answer",
+        "insert_idempotent_response",
         status=response.status_code,
         headers=json.dumps(dict(response.headers)),
         body=response.get_data(as_text=True),

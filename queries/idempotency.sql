@@ -2,15 +2,15 @@
 -- Claims a user's key until the transaction ends; false where another transaction has it.
 SELECT pg_try_advisory_xact_lock(hashtext(%(user_id)s), hashtext(%(key)s));
 
--- name: select_idempotent_answer
--- What is kept under a key: whether for the same request, and its answer. In a statement after the
--- claim, whose snapshot has what the last holder of the key committed.
+-- name: select_idempotent_response
+-- What is kept under a key: whether for the same request, and its response. In a statement after
+-- the claim, whose snapshot has what the last holder of the key committed.
 SELECT fingerprint = %(fingerprint)s, status, headers, body
 FROM idempotency_keys
 WHERE user_id = %(user_id)s AND key = %(key)s AND expires_at > now();
 
--- name: insert_idempotent_answer
--- Keeps an answer for 24 hours, in place of an expired one. No row where there is one that has not
+-- name: insert_idempotent_response
+-- Keeps a response for 24 hours, in place of an expired one. No row where there is one that has not
 -- expired: it is never replaced.
 INSERT INTO idempotency_keys AS kept (
     user_id, key, fingerprint, status, headers, body, created_at, expires_at

@@ -94,7 +94,7 @@ def test_answer_that_is_kept_is_not_written_over_before_it_expires(app: Flask, a
     first = post(alice)
     other = {"fingerprint": "\\x00", "status": 200, "headers": "{}", "body": "another"}
     key = {"user_id": "alice", "key": KEY["Idempotency-Key"].strip('"')}
-    assert app.extensions["database"].fetch("insert_idempotent_answer", **key, **other) == []
+    assert app.extensions["database"].fetch("insert_idempotent_response", **key, **other) == []
     assert_replayed(post(alice), first)
 
 
