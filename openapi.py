@@ -20,11 +20,11 @@ Tasks of many users. Every path below `/api/{user_id}` belongs to one user: `use
 token's `sub`. Press **Authorize** and paste a token, without `Bearer`.
 
 Every POST and PATCH may be sent again after a broken connection: with an `Idempotency-Key` it is
-done once, and for 24 hours a repeat gets the first answer.
+done once, and for 24 hours a repeat gets the first response.
 
 Every error has one shape: a code for programs, a message for the person, and details: what is
-wrong with which field, and `request_id`, the request's id in the server's log. Every answer has it
-in `X-Request-Id`; if you send an id of your own there (1 to 128 of `A-Z a-z 0-9 . _ -`), it is
+wrong with which field, and `request_id`, the request's id in the server's log. Every response has
+it in `X-Request-Id`; if you send an id of your own there (1 to 128 of `A-Z a-z 0-9 . _ -`), it is
 used.
 """
 EXAMPLE_OF_STATUS = {
@@ -90,7 +90,7 @@ IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "description": (
         "A text that identifies this one request, such as a UUID, quoted or not. Sent again with"
-        " it within 24 hours, the request is not done again and gets the first answer. Errors are"
+        " it within 24 hours, the request is not done again and gets the first response. Errors are"
         " not kept: after one, the key may be used again."
     ),
     "schema": {
@@ -101,7 +101,9 @@ IDEMPOTENCY_KEY = {
 }
 REPLAYED = {
     "Idempotency-Replayed": {
-        "description": "`true` if the request was done before and this is its first answer again.",
+        "description": (
+            "`true` if the request was done before and this is its first response again."
+        ),
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
@@ -208,7 +210,7 @@ def statuses_of(
 
 
 def describe_headers(operation: dict[str, Any], headers: dict[str, Any], below: int = 600) -> None:
-    """Add headers to an operation's own answers; its errors are shared components."""
+    """Add headers to an operation's own responses; its errors are shared components."""
     for status, response in operation["responses"].items():
         if isinstance(response, dict) and int(status) < below:
             response["headers"] = response.get("headers", {}) | headers

@@ -17,7 +17,7 @@ class ChangesArguments(PageArguments):
     """The parameters of changes."""
 
     since = position_field(
-        "`next` of the previous answer; without it, everything is sent from the start."
+        "`next` of the previous response; without it, everything is sent from the start."
     )
 
 

@@ -35,7 +35,7 @@ class PositionField(fields.String):
         try:
             return read_position(value)
         except ValueError:
-            message = "Must be the cursor of an answer; start again without it."
+            message = "Must be the cursor of a response; start again without it."
             raise ValidationError(message) from None
 
 

@@ -27,7 +27,7 @@ LOCATION = {
 ETAG = {
     "ETag": {
         "description": (
-            "The task's version, for If-Match and If-None-Match. Opaque: where the answer is"
+            "The task's version, for If-Match and If-None-Match. Opaque: where the response is"
             ' compressed, it has a suffix (`"57:gzip"`). To make one, put `version` in quotes.'
         ),
         "required": True,
@@ -119,7 +119,7 @@ def change_response(version: bytes, task: bytes) -> Response:
 def list_tasks(args: Mapping[str, Any], user_id: str) -> Response:
     """List the user's tasks, newest first
 
-    All filters must match. If there are more than `limit`, or than 1,000 without it, the answer's
+    All filters must match. If there are more than `limit`, or than 1,000 without it, the response's
     `Link` has the next page.
     """
     return list_response(user_id, args)

@@ -119,8 +119,8 @@ def export_tasks(user_id: str) -> Response:
 
     A file of all tasks but those in the trash, oldest first, as JSON, CSV or iCalendar. Every task
     that was there at the start and is not deleted meanwhile is in it once, as it was at one moment
-    of the export; tasks that are created meanwhile may be in it too. If the answer is cut off, the
-    export has failed.
+    of the export; tasks that are created meanwhile may be in it too. If the response is cut off,
+    the export has failed.
     """
     file_format = acceptable_format()
     pages = task_pages(database(), user_id)
@@ -141,7 +141,7 @@ def import_tasks(user_id: str) -> Response:
     """Import tasks
 
     Creates the tasks of a file, all or none, in its order. Fields that only the server writes are
-    ignored: the tasks are new ones. If entries are wrong, the answer names the first 20;
+    ignored: the tasks are new ones. If entries are wrong, the response names the first 20;
     entries are counted from 1, without the header of a CSV file.
     """
     file_format = sent_format()
