@@ -1,4 +1,4 @@
-"""Clients that write and read until they are told to stop, and remember every answer."""
+"""Clients that write and read until they are told to stop, and remember every response."""
 
 import time
 import uuid
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from threading import Event, Thread
 
-from processes import Answer, ask, tasks_of
+from processes import Response, ask, tasks_of
 from support import token_for
 
-PATIENCE = 15.0  # seconds for an answer
+PATIENCE = 15.0  # seconds for a response
 PAUSE = 0.02  # seconds between two requests of a client
 RETRY_PAUSE = 0.1  # seconds before the same is tried again
 
@@ -55,43 +55,43 @@ class Client(Thread):
     def run(self) -> None:
         while not self.stopping.is_set():
             title = uuid.uuid4().hex
-            if answer := self.insist("POST", json={"title": title}, key=title):
-                task_id = answer.json["id"]
+            if response := self.insist("POST", json={"title": title}, key=title):
+                task_id = response.json["id"]
                 self.acknowledged[title] = task_id
                 self.insist("GET", task_id)
 
     def insist(
         self, method: str, path: object = "", json: object = None, key: str = ""
-    ) -> Answer | None:
+    ) -> Response | None:
         """Send a request until it succeeds; None if the task is gone, or the client was stopped."""
         while not self.stopping.wait(PAUSE):
-            answer = self.call(method, path, json, key)
-            if answer and 200 <= answer.status_code < 300:
-                return answer
-            if answer and answer.status_code == 404 and method == "GET":
+            response = self.call(method, path, json, key)
+            if response and 200 <= response.status_code < 300:
+                return response
+            if response and response.status_code == 404 and method == "GET":
                 self.lost += 1  # it was acknowledged a moment ago
                 return None
             self.stopping.wait(RETRY_PAUSE)
         return None
 
-    def call(self, method: str, path: object, json: object, key: str) -> Answer | None:
+    def call(self, method: str, path: object, json: object, key: str) -> Response | None:
         options = {"json": json, "token": self.token_of(self.user)}
         if key:
             options["headers"] = {"Idempotency-Key": f'"{key}"'}
         sent = time.monotonic()
-        answer = None
+        response = None
         try:
             if self.connection is None:
                 self.connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-            answer = ask(self.connection, method, tasks_of(self.user, path), **options)
-            result = str(answer.status_code)
+            response = ask(self.connection, method, tasks_of(self.user, path), **options)
+            result = str(response.status_code)
         except (OSError, HTTPException) as error:
             result = type(error).__name__
             if self.connection:
                 self.connection.close()
             self.connection = None
         self.outcomes.append(Outcome(sent, time.monotonic(), result))
-        return answer
+        return response
 
 
 @dataclass
@@ -137,10 +137,10 @@ class Crowd:
         lost = twice = 0
         for client in self.clients:
             client.token_of = token_for  # whatever the fault signed
-            answer = client.call("GET", "", None, "")
-            if answer is None or answer.status_code != 200:
+            response = client.call("GET", "", None, "")
+            if response is None or response.status_code != 200:
                 raise RuntimeError(f"{client.user} cannot read the list: {client.outcomes[-1]}")
-            stored = Counter(task["title"] for task in answer.json)
+            stored = Counter(task["title"] for task in response.json)
             lost += client.lost + sum(not stored[title] for title in client.acknowledged)
             twice += sum(count > 1 for count in stored.values())
         return lost, twice

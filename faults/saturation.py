@@ -1,4 +1,4 @@
-"""More clients than can be served: how many answers a second are left, and how long each waits."""
+"""More clients than can be served: how many responses a second are left, and how long they take."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ WARM_UP = 1.5  # seconds, and one more for every 500 connections
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a number of connections got, without a pause between answer and next request."""
+    """What a number of connections got, without a pause between response and next request."""
 
     connections: int
     served: float  # a second
@@ -86,7 +86,7 @@ def warm_up(connections: int) -> float:
 
 
 def generate(port: int, connections: int, seconds: float) -> None:
-    """Print the seconds that each answer took, by status."""
+    """Print the seconds that each response took, by status."""
     next_request = cycle([bytes.fromhex(line) for line in sys.stdin.read().split()]).__next__
     waits: dict[str, list[float]] = defaultdict(list)
     selector = DefaultSelector()
@@ -97,13 +97,13 @@ def generate(port: int, connections: int, seconds: float) -> None:
         for key, _ in selector.select(1):
             connection = key.data
             try:
-                answer = connection.receive()
+                response = connection.receive()
             except OSError:  # reset; without a status it counts as broken
                 selector.unregister(key.fileobj)
-                connection, answer = Connection(port, selector), (0.0, b"")
-            if answer:
+                connection, response = Connection(port, selector), (0.0, b"")
+            if response:
                 if now > counts_from:
-                    waits[answer[1][9:12].decode()].append(answer[0])
+                    waits[response[1][9:12].decode()].append(response[0])
                 connection.send(next_request())
     print(json.dumps(waits))
 

@@ -95,7 +95,7 @@ class Report:
 
     phases: set[str] = field(default_factory=set)
     checks: set[str] = field(default_factory=set)
-    answers_to_bob: set[int] = field(default_factory=set)
+    responses_to_bob: set[int] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
 
     def add(self, event: events.EngineEvent) -> None:
@@ -115,7 +115,7 @@ class Report:
                         )
                 for key, exchange in recorder.interactions.items():
                     if recorder.cases[key].value.auth_identity == "bob" and exchange.response:
-                        self.answers_to_bob.add(exchange.response.status_code)
+                        self.responses_to_bob.add(exchange.response.status_code)
 
 
 def description_for(user_id: str, app: Flask) -> Any:

@@ -1,4 +1,4 @@
-"""Requests under an Idempotency-Key, and answers that are sent again."""
+"""Requests under an Idempotency-Key, and responses that are sent again."""
 
 from typing import Any
 

@@ -191,7 +191,7 @@ def hang(issuer: Issuer, _: socket.socket) -> None:
 
 
 def drip(start: bytes, drop: bytes = b" ") -> Behaviour:
-    """Make an answer that never ends and never pauses for long."""
+    """Make a response that never ends and never pauses for long."""
 
     def behave(issuer: Issuer, connection: socket.socket) -> None:
         connection.sendall(start)
@@ -226,7 +226,7 @@ FAILURES: dict[str, Behaviour] = {
     "204": answer_with(b"", "204 No Content"),
     "a redirect": redirect,
     "a reset": reset,
-    "half an answer": cut_off,
+    "half a response": cut_off,
     "no HTTP": lambda _, connection: connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "no length": lambda _, connection: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n"),
     "a huge body": answer_with(b'{"keys": []}' + b" " * 5_000_000),
@@ -274,15 +274,15 @@ def ask(app: Flask, token: str, user_id: str = "alice") -> TestResponse:
 
 
 def ask_at_once(app: Flask, tokens: list[str]) -> tuple[list[Any], list[float]]:
-    """Send each token from a thread of its own; return the answers and how long each took."""
+    """Send each token from a thread of its own; return the responses and how long each took."""
 
     def timed(token: str) -> tuple[Any, float]:
         started = time.monotonic()
         return ask(app, token), time.monotonic() - started
 
     with ThreadPoolExecutor(len(tokens)) as threads:
-        answers, seconds = zip(*threads.map(timed, tokens), strict=True)
-    return list(answers), list(seconds)
+        responses, seconds = zip(*threads.map(timed, tokens), strict=True)
+    return list(responses), list(seconds)
 
 
 def eventually(holds: Callable[[], bool]) -> bool:

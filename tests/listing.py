@@ -84,19 +84,19 @@ class Copy:
         query = {"limit": self.limit} | ({"since": self.since} if self.since else {})
         response = self.user.call("GET", "changes", query_string=query)
         assert response.status_code == 200, response.text
-        answer: dict[str, Any] = response.json
-        return answer
+        page: dict[str, Any] = response.json
+        return page
 
     def follow(self) -> list[dict]:
         """Apply one page of changes; return them."""
-        answer = self.ask()
-        self.since = answer["next"]
-        for change in answer["changes"]:
+        page = self.ask()
+        self.since = page["next"]
+        for change in page["changes"]:
             if change["deleted"]:
                 self.tasks.pop(change["id"], None)
             else:
                 self.tasks[change["id"]] = change
-        return answer["changes"]
+        return page["changes"]
 
     def catch_up(self) -> list[dict]:
         changes: list[dict] = []

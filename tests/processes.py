@@ -30,8 +30,8 @@ PATIENCE = 30.0  # seconds that a slow machine gets for what takes one
 NO_PART_OF_THE_PRODUCT = shutil.ignore_patterns(".*", "bench", "docs", "tests")
 
 
-class Answer(NamedTuple):
-    """An answer that came over HTTP, with the names that werkzeug gives one."""
+class Response(NamedTuple):
+    """A response that came over HTTP, with the names that werkzeug gives one."""
 
     status_code: int
     headers: Message
@@ -79,7 +79,7 @@ class Process:
     def connect(self, timeout: float = 10) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
-    def ask(self, method: str, path: str, timeout: float = 10, **options: Any) -> Answer:
+    def ask(self, method: str, path: str, timeout: float = 10, **options: Any) -> Response:
         """Send one request on a connection of its own."""
         connection = self.connect(timeout)
         try:
@@ -87,14 +87,14 @@ class Process:
         finally:
             connection.close()
 
-    def call(self, method: str, path: Any = "", user: str = "alice", **options: Any) -> Answer:
+    def call(self, method: str, path: Any = "", user: str = "alice", **options: Any) -> Response:
         """Send one request as a user, below this user's tasks."""
         return self.ask(method, tasks_of(user, path), token=token_for(user), **options)
 
     def create(self, user: str = "alice") -> int:
-        answer = self.call("POST", user=user, json={"title": "Buy milk"})
-        assert answer.status_code == 201, answer.text
-        task_id: int = answer.json["id"]
+        response = self.call("POST", user=user, json={"title": "Buy milk"})
+        assert response.status_code == 201, response.text
+        task_id: int = response.json["id"]
         return task_id
 
     def is_live(self) -> bool:
@@ -131,7 +131,7 @@ def ask(
     token: str | None = None,
     body: Any = None,
     headers: dict[str, str] | None = None,
-) -> Answer:
+) -> Response:
     """Send one request on an open connection; `json` stands for a body and its type."""
     sent = {"Authorization": f"Bearer {token}"} if token else {}
     if json is not None:
@@ -139,7 +139,7 @@ def ask(
         sent |= JSON
     connection.request(method, path, body, sent | (headers or {}))
     response = connection.getresponse()
-    return Answer(response.status, response.headers, response.read())
+    return Response(response.status, response.headers, response.read())
 
 
 def as_url(conninfo: str, scheme: str = "postgresql", **query: str) -> str:

@@ -4,7 +4,7 @@ import re
 import socket
 from email import message_from_bytes
 
-from processes import Answer, Process, tasks_of
+from processes import Process, Response, tasks_of
 from support import token_for
 
 
@@ -20,24 +20,24 @@ def begun_post(user: str, length: int) -> bytes:
 
 
 def send_raw(api: Process, data: bytes) -> bytes:
-    """Send everything before reading anything, as simple clients do; return the whole answer."""
+    """Send everything before reading anything, as simple clients do; return the whole response."""
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
         client.sendall(data)
         return read_to_end(client)
 
 
 def read_to_end(client: socket.socket) -> bytes:
-    answer = b""
+    response = b""
     while part := client.recv(64 * 1024):
-        answer += part
-    return answer
+        response += part
+    return response
 
 
-def statuses(answer: bytes) -> list[int]:
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", answer)]
+def statuses(response: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", response)]
 
 
-def parse(answer: bytes) -> Answer:
-    head, _, body = answer.partition(b"\r\n\r\n")
+def parse(response: bytes) -> Response:
+    head, _, body = response.partition(b"\r\n\r\n")
     status, _, headers = head.partition(b"\r\n")
-    return Answer(int(status.split()[1]), message_from_bytes(headers), body)
+    return Response(int(status.split()[1]), message_from_bytes(headers), body)

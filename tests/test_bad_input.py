@@ -1,4 +1,4 @@
-"""Input that breaks a rule: the contract's answer, and nothing stored."""
+"""Input that breaks a rule: the contract's response, and nothing stored."""
 
 import gzip
 import json

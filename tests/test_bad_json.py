@@ -38,9 +38,9 @@ NO_JSON = {
     ids=["twice", "infinite", "long", "deep"],
 )
 def test_json_that_is_not_taken_is_told_why(alice: User, body: bytes, said: str):
-    answer = alice.call("POST", data=body, headers=JSON)
-    assert_error(answer, 400, "bad_request")
-    assert answer.json["message"] == f"The request body cannot be taken: {said}."
+    response = alice.call("POST", data=body, headers=JSON)
+    assert_error(response, 400, "bad_request")
+    assert response.json["message"] == f"The request body cannot be taken: {said}."
 
 
 def test_json_that_is_no_object_is_422_in_words_of_ours(alice: User):

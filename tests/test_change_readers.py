@@ -54,8 +54,8 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         write_slowly,
     ]
     for turn in range(writes):
-        answer = kinds[turn % len(kinds)]() if turn < len(kinds) else dice.choice(kinds)()
-        assert getattr(answer, "status_code", 200) in {200, 204, 404}
+        response = kinds[turn % len(kinds)]() if turn < len(kinds) else dice.choice(kinds)()
+        assert getattr(response, "status_code", 200) in {200, 204, 404}
     if number == 0:
         user.call("DELETE", "/api/alice/trash")
 

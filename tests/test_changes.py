@@ -31,24 +31,24 @@ def purge(user: User, task: dict) -> None:
 
 def test_user_without_tasks_has_no_changes_and_a_cursor(copy: Copy):
     for _ in range(2):
-        answer = copy.ask()
-        assert (answer["changes"], answer["more"]) == ([], False)
-        copy.since = answer["next"]
+        page = copy.ask()
+        assert (page["changes"], page["more"]) == ([], False)
+        copy.since = page["next"]
     task = copy.user.create()
     assert ids(copy.follow()) == [task["id"]]
 
 
-def test_answer_has_exactly_the_documented_fields(alice: User, copy: Copy):
+def test_page_has_exactly_the_documented_fields(alice: User, copy: Copy):
     assert copy.follow() == []
     kept, trashed, gone = alice.create(), alice.create(), alice.create()
     copy.since = copy.ask()["next"]
     alice.call("PATCH", f"{kept['id']}/complete")
     trash(alice, trashed)
     purge(alice, trash(alice, gone))
-    answer = copy.ask()
-    assert Changes().validate(answer) == {}
-    assert answer.keys() == Changes().fields.keys()
-    changed, deleted, purged = answer["changes"]
+    page = copy.ask()
+    assert Changes().validate(page) == {}
+    assert page.keys() == Changes().fields.keys()
+    changed, deleted, purged = page["changes"]
     assert changed.keys() == ChangedTask().fields.keys()
     assert deleted.keys() == DeletedTask().fields.keys()
     assert [changed["deleted"], deleted["deleted"]] == [False, True]
@@ -169,9 +169,9 @@ def test_more_tells_whether_there_is_more(alice: User, copy: Copy):
     copy.limit = 2
     seen = []
     for _ in range(3):
-        answer = copy.ask()
-        seen.append((len(answer["changes"]), answer["more"]))
-        copy.since = answer["next"]
+        page = copy.ask()
+        seen.append((len(page["changes"]), page["more"]))
+        copy.since = page["next"]
     assert seen == [(2, True), (2, False), (0, False)]
 
 

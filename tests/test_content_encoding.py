@@ -1,4 +1,4 @@
-"""Large answers go out compressed, and what clients send back of them is understood."""
+"""Large responses go out compressed, and what clients send back of them is understood."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def task(alice: User) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_large_answer_is_compressed_as_the_client_can_read_it(
+def test_large_response_is_compressed_as_the_client_can_read_it(
     alice: User, task: dict, algorithm: str
 ):
     for path, expected in [("", [task]), (task["id"], task)]:
@@ -81,18 +81,18 @@ def test_client_that_can_read_none_of_it_or_would_rather_not_gets_it_plain(
     assert response.headers["Vary"] == "Origin, Accept-Encoding"
 
 
-def test_small_answers_and_errors_are_left_alone(alice: User):
+def test_small_responses_and_errors_are_left_alone(alice: User):
     task = alice.create()
-    answers = [
+    responses = [
         alice.call("GET", headers=BROWSER),
         alice.call("GET", task["id"], headers=BROWSER),
         alice.call("GET", "/health", headers=BROWSER),
         alice.call("POST", json={"x" * 2000: 1}, headers=BROWSER),
         alice.call("DELETE", task["id"], headers=BROWSER),
     ]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 204]
-    for answer in answers:
-        assert "Content-Encoding" not in answer.headers
+    assert [response.status_code for response in responses] == [200, 200, 200, 422, 204]
+    for response in responses:
+        assert "Content-Encoding" not in response.headers
 
 
 def test_head_tells_what_get_would(alice: User, task: dict):

@@ -1,4 +1,4 @@
-"""Pages of the allowed origins may read every answer, errors too; other pages none."""
+"""Pages of the allowed origins may read every response, errors too; other pages none."""
 
 import pytest
 from flask import Flask

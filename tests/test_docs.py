@@ -17,7 +17,7 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 
 def get(client: FlaskClient, path: str, **options: Any) -> TestResponse:
-    """Read the whole answer, so that the file behind it is closed."""
+    """Read the whole response, so that the file behind it is closed."""
     return client.get(path, buffered=True, **options)
 
 
@@ -131,8 +131,8 @@ def test_what_the_browser_has_is_not_sent_again(client: FlaskClient, path: str):
 def test_condition_or_range_that_is_not_heeded_gets_the_whole(
     client: FlaskClient, path: str, header: tuple[str, str]
 ):
-    whole, answer = get(client, path), get(client, path, headers=dict([header]))
-    assert (answer.status_code, answer.data) == (200, whole.data)
+    whole, response = get(client, path), get(client, path, headers=dict([header]))
+    assert (response.status_code, response.data) == (200, whole.data)
 
 
 @pytest.mark.parametrize("name", FOLDER_OF_ASSET)

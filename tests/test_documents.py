@@ -47,9 +47,9 @@ def test_every_operation_of_users_stands_in_the_readme():
             assert operation["summary"], path
 
 
-def test_first_answer_in_the_readme_is_a_task():
-    [answer] = re.findall(r'^{"id":.*}$', README, re.MULTILINE)
-    assert json.loads(answer).keys() == Task().fields.keys()
+def test_first_response_in_the_readme_is_a_task():
+    [response] = re.findall(r'^{"id":.*}$', README, re.MULTILINE)
+    assert json.loads(response).keys() == Task().fields.keys()
 
 
 def test_environment_is_read_in_config_alone():

@@ -252,7 +252,7 @@ def test_task_never_changes_hands(task: dict, postgresql: psycopg.Connection):
         postgresql.execute("UPDATE tasks SET user_id = 'bob'")
 
 
-def test_answers_are_the_same_whatever_the_database_is_set_to(
+def test_responses_are_the_same_whatever_the_database_is_set_to(
     database_url: str, postgresql: psycopg.Connection
 ):
     name = postgresql.info.dbname

@@ -1,4 +1,4 @@
-"""The headers of every answer, of every route and of every error."""
+"""The headers of every response, of every route and of every error."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ HTTPS = "https://api.example.com"
 
 
 def assert_safe(response: TestResponse, cache: str, policy: str = STRICT) -> None:
-    """Require the headers that every answer must have, each once."""
+    """Require the headers that every response must have, each once."""
     headers = response.headers
     assert {name: headers.getlist(name)[-1] for name in COMMON} == COMMON
     assert headers["Cache-Control"] == cache
@@ -80,7 +80,7 @@ def test_faults_of_ours_keep_the_policy(app: Flask, alice: User, monkeypatch: py
     assert_safe(response, "no-store")
 
 
-def test_limited_answers_keep_the_policy():
+def test_limited_responses_keep_the_policy():
     client = app_for(auth_failure_limit="1/day").test_client()
     client.get("/api/alice/tasks")
     response = client.get("/api/alice/tasks")

@@ -72,5 +72,5 @@ def test_busy_instance_is_ready_as_long_as_the_database_answers(
 
 def test_database_behind_the_code_is_503(app: Flask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(health, "pending_migrations", lambda _: ["9999"])
-    answer = app.test_client().get("/readyz")
-    assert_error(answer, 503, "unavailable", "The database lacks migrations.")
+    response = app.test_client().get("/readyz")
+    assert_error(response, 503, "unavailable", "The database lacks migrations.")

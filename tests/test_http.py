@@ -210,7 +210,7 @@ def test_request_on_an_ended_connection_is_the_last_and_answered_only_if_it_is_w
         assert not is_answered or request.should_close()
 
 
-# Answers
+# Responses
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ class Narrow:
 
 
 @pytest.mark.parametrize("size", [0, 1, responses.PIECE, responses.PIECE + 1, 3 * responses.PIECE])
-def test_answer_is_sent_whole_however_little_room_there_is(size: int):
+def test_response_is_sent_whole_however_little_room_there_is(size: int):
     body = b"x" * size
     for headers in ([("Content-Length", str(size))], []):
         client = Narrow()
@@ -253,5 +253,5 @@ def test_answer_is_sent_whole_however_little_room_there_is(size: int):
         assert client.received.partition(b"\r\n\r\n")[2] == expected
 
 
-def test_date_of_an_answer_is_now():
+def test_date_of_a_response_is_now():
     assert abs(parsedate_to_datetime(responses.http_date()).timestamp() - time.time()) < 5

@@ -72,16 +72,16 @@ def test_hundred_repeats_half_of_them_at_once_make_one_task(app: Flask, alice: U
         return post(user)
 
     with ThreadPoolExecutor(50) as threads:
-        answers = list(threads.map(call, range(50)))
-    for answer in answers:
-        if answer.status_code != 201:
-            assert_error(answer, 409, "conflict")
-            assert int(answer.headers["Retry-After"]) > 0
-    answers += [post(alice) for _ in range(50)]
-    done = [answer for answer in answers if answer.status_code == 201]
+        responses = list(threads.map(call, range(50)))
+    for response in responses:
+        if response.status_code != 201:
+            assert_error(response, 409, "conflict")
+            assert int(response.headers["Retry-After"]) > 0
+    responses += [post(alice) for _ in range(50)]
+    done = [response for response in responses if response.status_code == 201]
     assert len(done) > 50
-    assert {answer.data for answer in done} == {done[0].data}
-    assert Counter("Idempotency-Replayed" in answer.headers for answer in done)[False] == 1
+    assert {response.data for response in done} == {done[0].data}
+    assert Counter("Idempotency-Replayed" in response.headers for response in done)[False] == 1
     assert alice.all() == [done[0].json]
 
 
@@ -95,11 +95,11 @@ def test_repeat_of_a_change_that_is_done_is_never_refused(app: Flask, alice: Use
         for version in range(task["version"], task["version"] + 40):
             headers = {"Idempotency-Key": str(version), "If-Match": f'"{version}"'}
             barrier.wait()
-            while (answer := user.call("PATCH", task["id"], json={}, headers=headers)).json.get(
+            while (response := user.call("PATCH", task["id"], json={}, headers=headers)).json.get(
                 "error"
             ) == "conflict":
                 pass
-            assert answer.status_code == 200, answer.text
+            assert response.status_code == 200, response.text
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(change, range(8)))
@@ -127,9 +127,9 @@ def test_repeat_while_the_first_still_runs_is_409_at_once(
         with counter_locked(postgresql) as someone_waits:
             running = thread.submit(post, User(app.test_client(), "alice"))
             processes.wait_until(someone_waits)
-            answer = post(alice)
-            assert_error(answer, 409, "conflict")
-            assert answer.headers["Retry-After"] == "1"
+            response = post(alice)
+            assert_error(response, 409, "conflict")
+            assert response.headers["Retry-After"] == "1"
             assert not running.done()
         first = running.result()
     assert_replayed(post(alice), first)
@@ -138,8 +138,8 @@ def test_repeat_while_the_first_still_runs_is_409_at_once(
 def test_finished_key_is_replayed_to_all_at_once(app: Flask, alice: User):
     first = post(alice)
     with ThreadPoolExecutor(8) as threads:
-        for answer in threads.map(post, [User(app.test_client(), "alice")] * 40):
-            assert_replayed(answer, first)
+        for response in threads.map(post, [User(app.test_client(), "alice")] * 40):
+            assert_replayed(response, first)
 
 
 # Without a key
@@ -148,8 +148,8 @@ def test_finished_key_is_replayed_to_all_at_once(app: Flask, alice: User):
 def test_put_and_delete_need_no_key_and_ignore_one(alice: User):
     task = alice.create()
     for _ in range(2):
-        answer = alice.call("PUT", task["id"], json=MILK, headers=KEY)
-        assert (answer.status_code, "Idempotency-Replayed" in answer.headers) == (200, False)
+        response = alice.call("PUT", task["id"], json=MILK, headers=KEY)
+        assert (response.status_code, "Idempotency-Replayed" in response.headers) == (200, False)
     assert alice.call("DELETE", task["id"], headers=KEY).status_code == 204
     assert_error(alice.call("DELETE", task["id"], headers=KEY), 404, "not_found")
 
@@ -165,8 +165,8 @@ def test_body_is_checked_before_a_transaction_is_opened(
 ):
     """A large import takes longer than a transaction may idle."""
     monkeypatch.delattr(Connection, "end")
-    answer = alice.call("POST", "import", json=[{"title": ""}], headers=KEY)
-    assert_error(answer, 422, "validation_error")
+    response = alice.call("POST", "import", json=[{"title": ""}], headers=KEY)
+    assert_error(response, 422, "validation_error")
 
 
 # Errors
@@ -185,7 +185,7 @@ def test_failed_request_leaves_the_key_free(alice: User):
         (404, alice.call("POST", "nowhere", json=MILK, headers=KEY)),
         (405, alice.call("POST", task["id"], json=MILK, headers=KEY)),
     ]
-    assert [answer.status_code for _, answer in failed] == [status for status, _ in failed]
+    assert [response.status_code for _, response in failed] == [status for status, _ in failed]
     assert alice.all() == [task]
     assert post(alice).status_code == 201
 
@@ -221,15 +221,15 @@ def test_post_cut_off_at_commit_and_sent_again_makes_one_task(
     faulty.weather = cut
     assert_error(post(alice), 503, "unavailable")
     faulty.weather = Weather.FINE
-    answers: list[TestResponse] = []
+    responses: list[TestResponse] = []
 
     def is_done() -> bool:  # 409 while the server has not seen the connection end
-        answers.append(post(alice))
-        return answers[-1].status_code != 409
+        responses.append(post(alice))
+        return responses[-1].status_code != 409
 
     processes.wait_until(is_done)
-    assert answers[-1].status_code == 201
-    assert ("Idempotency-Replayed" in answers[-1].headers) == (
+    assert responses[-1].status_code == 201
+    assert ("Idempotency-Replayed" in responses[-1].headers) == (
         cut in {Weather.CUT_AT, Weather.CUT_AFTER}
     )
-    assert alice.all() == [answers[-1].json]
+    assert alice.all() == [responses[-1].json]

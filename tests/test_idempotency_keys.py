@@ -89,7 +89,7 @@ def test_expired_key_may_be_used_for_another_request(alice: User, postgresql: ps
     assert_replayed(post(alice, title="Another"), second)
 
 
-def test_answer_that_is_kept_is_not_written_over_before_it_expires(app: Flask, alice: User):
+def test_response_that_is_kept_is_not_written_over_before_it_expires(app: Flask, alice: User):
     """As when another request has used the key between the claim's snapshot and its lock."""
     first = post(alice)
     other = {"fingerprint": "\\x00", "status": 200, "headers": "{}", "body": "another"}
@@ -170,7 +170,7 @@ def test_key_that_was_used_since_it_was_claimed_is_409_and_nothing_is_done(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ):
     first = post(alice)
-    monkeypatch.setattr("idempotency.claim", lambda *_: None)  # it saw no answer yet
+    monkeypatch.setattr("idempotency.claim", lambda *_: None)  # it saw no response yet
     assert_error(post(alice), 409, "conflict")
     assert alice.all() == [first.json]
 

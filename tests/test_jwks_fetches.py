@@ -65,8 +65,8 @@ def test_fetch_is_one_plain_request(issuer: Issuer):
 
 def test_keys_are_fetched_once_for_many_requests(issuer: Issuer, gate: Flask):
     tokens = [issuer.token(jti=str(number)) for number in range(50)]
-    answers, _ = ask_at_once(gate, tokens)
-    assert {answer.status_code for answer in answers} == {200}
+    responses, _ = ask_at_once(gate, tokens)
+    assert {response.status_code for response in responses} == {200}
     assert len(issuer.requests) == 1
     assert issuer.requests[0].startswith(f"GET {JWKS_PATH} HTTP/1.1\r\n")
 
@@ -79,8 +79,8 @@ def test_50_unknown_kids_at_once_cost_one_fetch_at_most(
 
     def fetches() -> int:
         before = len(issuer.requests)
-        for answer in ask_at_once(gate, tokens)[0]:
-            assert_error(answer, 401, "unauthorized", LACKS_KEY)
+        for response in ask_at_once(gate, tokens)[0]:
+            assert_error(response, 401, "unauthorized", LACKS_KEY)
         return len(issuer.requests) - before
 
     monkeypatch.setattr(jwks, "FETCH_PAUSE", 60.0)
@@ -155,9 +155,9 @@ def test_failing_issuer_is_503_in_time_and_then_forgiven(
     issuer: Issuer, gate: Flask, impatient: None, behave: Behaviour
 ):
     issuer.behave = behave
-    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
-    for answer in answers:
-        assert_error(answer, 503, "unavailable")
+    responses, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    for response in responses:
+        assert_error(response, 503, "unavailable")
     assert max(seconds) < 2.5
     assert not any("/elsewhere" in request for request in issuer.requests)
     issuer.behave = answer_keys
@@ -239,5 +239,5 @@ def test_after_a_failure_all_wait_for_the_next_fetch_again(
 
     issuer.behave = answer_late
     issuer.keys.append(make_key())
-    answers, _ = ask_at_once(gate, [issuer.token(issuer.keys[1], jti=str(n)) for n in range(4)])
-    assert [answer.status_code for answer in answers] == [200] * 4
+    responses, _ = ask_at_once(gate, [issuer.token(issuer.keys[1], jti=str(n)) for n in range(4)])
+    assert [response.status_code for response in responses] == [200] * 4

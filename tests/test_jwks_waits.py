@@ -22,12 +22,12 @@ def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issue
     """With the real constants: four at once take as long as one, and then none waits."""
     issuer.behave = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
     started = time.monotonic()
-    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
-    for answer in answers:
-        assert_error(answer, 503, "unavailable")
+    responses, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    for response in responses:
+        assert_error(response, 503, "unavailable")
     assert time.monotonic() - started < 3.5
     assert min(seconds) > 1.5
-    answers, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    responses, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
     assert max(seconds) < 1
     assert len(issuer.requests) == 1
 
@@ -40,8 +40,8 @@ def test_fetch_beyond_its_time_holds_no_request(
     monkeypatch.setattr(jwks, "fetch", lambda _: str(released.wait(10)).encode())
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 1.0)
     for longest in [5.0, 0.7]:  # the first waits out its time, the second comes after it
-        answers, seconds = ask_at_once(gate, [issuer.token()])
-        assert_error(answers[0], 503, "unavailable")
+        responses, seconds = ask_at_once(gate, [issuer.token()])
+        assert_error(responses[0], 503, "unavailable")
         assert seconds[0] < longest
     released.set()
 

@@ -34,8 +34,8 @@ def test_list_that_its_timeout_ends_is_503_where_no_words_are_to_blame(
     hasty = without_audit(create_app(settings_for(database_url, database_statement_timeout=50)))
     postgresql.execute("LOCK TABLE tasks")
     for asked in [{}, {"sort": "title"}, {"tag": "home"}]:
-        answer = ask(User(hasty.test_client(), "alice"), **asked)
-        assert_error(answer, 503, "unavailable")
+        response = ask(User(hasty.test_client(), "alice"), **asked)
+        assert_error(response, 503, "unavailable")
     postgresql.rollback()
     hasty.extensions["database"].close()
 

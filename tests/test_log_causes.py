@@ -69,7 +69,7 @@ def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
     limited.extensions["database"].close()
 
 
-def test_large_answer_that_has_no_place_is_a_line_with_its_cause(
+def test_large_response_that_has_no_place_is_a_line_with_its_cause(
     app: Flask, alice: User, lines: Lines
 ):
     held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]

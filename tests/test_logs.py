@@ -57,7 +57,7 @@ def test_line_of_a_success_tells_what_every_line_tells():
         assert line | fields_of(one) == line
 
 
-def test_bytes_of_an_answer_to_head_are_none(alice: User, lines: Lines):
+def test_bytes_of_a_response_to_head_are_none(alice: User, lines: Lines):
     assert alice.call("HEAD").headers["Content-Length"] == "2"
     assert lines()[0]["bytes"] == 0
 
@@ -101,7 +101,7 @@ def test_traceback_in_text_is_indented(text: io.StringIO):
     assert all(line.startswith("    ") for line in others)
 
 
-# Answers of every kind
+# Responses of every kind
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def streams() -> FlaskClient:
     return app.test_client()
 
 
-def test_streamed_answer_is_logged_when_it_is_over(streams: FlaskClient, lines: Lines):
+def test_streamed_response_is_logged_when_it_is_over(streams: FlaskClient, lines: Lines):
     response = streams.get("/whole", buffered=False)
     assert lines() == []
     assert len(response.data) == 20
@@ -122,7 +122,7 @@ def test_streamed_answer_is_logged_when_it_is_over(streams: FlaskClient, lines: 
     assert (line["bytes"], line["route"], line["level"]) == (20, "/whole", "info")
 
 
-def test_streamed_answer_that_breaks_off_is_one_error_with_its_cause_and_traceback(
+def test_streamed_response_that_breaks_off_is_one_error_with_its_cause_and_traceback(
     streams: FlaskClient, lines: Lines
 ):
     with pytest.raises(BrokenPipeError):
@@ -133,7 +133,7 @@ def test_streamed_answer_that_breaks_off_is_one_error_with_its_cause_and_traceba
     assert line["exception"].startswith("Traceback")
 
 
-def test_streamed_answer_that_its_client_leaves_is_no_error_and_says_so(
+def test_streamed_response_that_its_client_leaves_is_no_error_and_says_so(
     streams: FlaskClient, lines: Lines
 ):
     response = streams.get("/whole", buffered=False)

@@ -156,13 +156,13 @@ class Model(RuleBasedStateMachine):
     def has_followed(self, limit: int) -> bool:
         """Ask for one page of changes; tell whether it was the last."""
         query = self.since | {"limit": limit}
-        answer = self.user.call("GET", "changes", query_string=query).json
-        for task in answer["changes"]:
+        page = self.user.call("GET", "changes", query_string=query).json
+        for task in page["changes"]:
             self.followed.pop(task["id"], None)
             if not task.pop("deleted"):
                 self.followed[task["id"]] = task
-        self.since = {"since": answer["next"]}
-        return not answer["more"]
+        self.since = {"since": page["next"]}
+        return not page["more"]
 
     @invariant()
     def lists_are_as_the_model(self) -> None:

@@ -34,17 +34,17 @@ def ask(app: Flask, number: int) -> int:
 
 
 def is_crowded_while_all_ask(app: Flask, pool: ThreadPoolExecutor) -> list:  # type: ignore[type-arg]
-    answers = [pool.submit(ask, app, number) for number in range(REQUESTS)]
+    responses = [pool.submit(ask, app, number) for number in range(REQUESTS)]
     database: Database = app.extensions["database"]
     wait_until(database.is_crowded)
-    return answers
+    return responses
 
 
 def test_those_in_line_are_served_once_there_is_room(narrow: Flask):
     with ThreadPoolExecutor(REQUESTS) as pool:
         with narrow.extensions["database"].connection():
-            answers = is_crowded_while_all_ask(narrow, pool)
-        assert [answer.result() for answer in answers] == [200] * REQUESTS
+            responses = is_crowded_while_all_ask(narrow, pool)
+        assert [response.result() for response in responses] == [200] * REQUESTS
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_those_in_line_are_let_in_as_they_came(
         "capacity.overload.has_gone", lambda environ: let_in.append(environ["PATH_INFO"])
     )
     with ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(ask, narrow, 0)]
+        responses = [pool.submit(ask, narrow, 0)]
         wait_until(lambda: len(looks) > 1)
         for number in range(1, 4):
-            answers.append(pool.submit(ask, narrow, number))
+            responses.append(pool.submit(ask, narrow, number))
             wait_until(lambda expected=number: len(waiting) == expected)
         is_crowded = False
-        assert [answer.result() for answer in answers] == [200] * 4
+        assert [response.result() for response in responses] == [200] * 4
     assert let_in == [f"/api/user {number}/tasks" for number in range(4)]
 
 
@@ -111,10 +111,10 @@ def test_newcomer_overtakes_nobody_in_line(
 def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("capacity.overload.PATIENCE", 0.1)
     with ThreadPoolExecutor(REQUESTS) as pool, narrow.extensions["database"].connection():
-        answers = is_crowded_while_all_ask(narrow, pool)
+        responses = is_crowded_while_all_ask(narrow, pool)
         preflight = narrow.test_client().options("/api/alice/tasks", headers=PREFLIGHT)
         assert preflight.status_code == 200  # a page whose preflight fails does not see the 503
-        assert 503 in [answer.result() for answer in answers]
+        assert 503 in [response.result() for response in responses]
     assert ask(narrow, 0) == 200
 
 

@@ -219,7 +219,7 @@ def test_example_of_an_error_is_what_the_api_says(alice: User, status: int):
     assert response.json["message"] == example["message"]
 
 
-def test_answers_may_gain_fields_and_bodies_of_requests_may_not():
+def test_responses_may_gain_fields_and_bodies_of_requests_may_not():
     description = openapi()
     schemas, paths = description["components"]["schemas"], description["paths"]
     operations = [

@@ -63,23 +63,23 @@ def test_user_over_the_limit_is_429_and_the_others_are_not(limited: Callable[...
     assert bob.all() == []
 
 
-def test_every_answer_tells_the_limit_and_what_is_left(limited: Callable[..., Flask]):
+def test_every_response_tells_the_limit_and_what_is_left(limited: Callable[..., Flask]):
     alice = User(limited(rate_limit="4 per 2 days").test_client(), "alice")
-    answers = [
+    responses = [
         alice.call("GET"),
         alice.call("POST", json={}),
         alice.call("GET", "12"),
         alice.call("GET", "/api/bob/tasks"),
         alice.call("GET", headers=FRONT_END),
     ]
-    assert [answer.status_code for answer in answers] == [200, 422, 404, 401, 429]
-    for answer, left in zip(answers, [3, 2, 1, 0, 0], strict=True):
-        assert answer.headers["RateLimit-Policy"] == '"default";q=4;w=172800'
-        name, rest, seconds = rest_of(answer)
+    assert [response.status_code for response in responses] == [200, 422, 404, 401, 429]
+    for response, left in zip(responses, [3, 2, 1, 0, 0], strict=True):
+        assert response.headers["RateLimit-Policy"] == '"default";q=4;w=172800'
+        name, rest, seconds = rest_of(response)
         assert (name, rest) == ("default", left)
         assert 0 < seconds <= 172800
-    assert answers[-1].headers["Retry-After"] == str(rest_of(answers[-1])[2])
-    exposed = answers[-1].headers["Access-Control-Expose-Headers"].split(", ")
+    assert responses[-1].headers["Retry-After"] == str(rest_of(responses[-1])[2])
+    exposed = responses[-1].headers["Access-Control-Expose-Headers"].split(", ")
     assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(exposed)
 
 
@@ -107,10 +107,10 @@ def test_limit_is_kept_by_many_at_once(limited: Callable[..., Flask]):
 def test_limit_that_is_off_is_not_announced(limited: Callable[..., Flask]):
     app = limited(auth_failure_limit="60/minute")
     for _ in range(2):
-        answer = User(app.test_client(), "alice").call("GET")
-        assert answer.status_code == 200
-        assert "RateLimit" not in answer.headers
-        assert "RateLimit-Policy" not in answer.headers
+        response = User(app.test_client(), "alice").call("GET")
+        assert response.status_code == 200
+        assert "RateLimit" not in response.headers
+        assert "RateLimit-Policy" not in response.headers
 
 
 def test_what_needs_no_token_is_not_limited():

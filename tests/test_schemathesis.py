@@ -1,4 +1,4 @@
-"""schemathesis: every answer conforms to the API's description, and users see only their own."""
+"""schemathesis: every response conforms to the API's description, and users see only their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from auth import TokenVerifier, bearer_token
 pytestmark = EXPLORING
 
 
-def test_every_answer_keeps_to_the_description(app: Flask, exploring: ModuleType, tmp_path: Path):
+def test_every_response_keeps_to_the_description(app: Flask, exploring: ModuleType, tmp_path: Path):
     report = exploring.explore(app, tmp_path)
     assert not report.faults, "\n\n".join(report.faults)
     assert report.phases >= exploring.PHASES
     assert report.checks >= exploring.CHECKS
-    assert report.answers_to_bob == {401}
+    assert report.responses_to_bob == {401}
 
 
 @pytest.fixture

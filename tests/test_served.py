@@ -87,8 +87,8 @@ def api(
 
 def created(port: int) -> float | None:
     """Ask for Prometheus' count of tasks that were created; None until it can be asked."""
-    with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        [count] = re.findall(r"^tasks_created_total (\S+)", answer.read().decode(), re.MULTILINE)
+    with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        [count] = re.findall(r"^tasks_created_total (\S+)", response.read().decode(), re.MULTILINE)
         return float(count)
     return None
 
@@ -132,9 +132,9 @@ def test_six_operations_work_on_one_connection_that_is_kept(api: Process):
 
 @pytest.mark.parametrize("value", ["close", "Close", "TE, close", "keep-alive,close"])
 def test_connection_that_the_client_ends_is_closed(api: Process, value: str):
-    answer = send_raw(api, head("GET", "/livez", f"Connection: {value}") + head("GET", "/livez"))
-    assert statuses(answer) == [200]
-    assert b"Connection: close\r\n" in answer
+    response = send_raw(api, head("GET", "/livez", f"Connection: {value}") + head("GET", "/livez"))
+    assert statuses(response) == [200]
+    assert b"Connection: close\r\n" in response
 
 
 @pytest.mark.parametrize("unread", [MOST_UNREAD - 1, MOST_UNREAD, MOST_UNREAD + 1])
@@ -142,10 +142,10 @@ def test_body_left_unread_is_read_to_its_end_or_the_connection_is_said_to_end(
     api: Process, unread: int
 ):
     begun = head("POST", "/nowhere", f"Content-Length: {unread}") + b"x" * unread
-    answer = send_raw(api, begun + head("GET", "/livez", "Connection: close"))
-    is_said_to_end = b"Connection: close" in answer.partition(b"\r\n\r\n")[0]
+    response = send_raw(api, begun + head("GET", "/livez", "Connection: close"))
+    is_said_to_end = b"Connection: close" in response.partition(b"\r\n\r\n")[0]
     assert is_said_to_end == (unread >= MOST_UNREAD)
-    assert statuses(answer) == ([404] if is_said_to_end else [404, 200])
+    assert statuses(response) == ([404] if is_said_to_end else [404, 200])
 
 
 def test_request_without_a_token_is_401(api: Process):
@@ -190,8 +190,8 @@ def test_large_lists_one_after_another_are_all_answered(api: Process, own: OwnPo
         " SELECT 'reader', 'x', repeat('x', 5000), 2 FROM generate_series(1, 300)"
     )
     for _ in range(LARGE_AT_ONCE + 1):
-        answer = api.call("GET", user="reader")
-        assert (answer.status_code, len(answer.data) > LARGE) == (200, True)
+        response = api.call("GET", user="reader")
+        assert (response.status_code, len(response.data) > LARGE) == (200, True)
 
 
 def test_end_of_a_connection_is_told_at_once(api: Process):

@@ -46,7 +46,7 @@ def test_created_times_are_equal_and_have_an_offset(alice: User):
 
 
 @pytest.mark.parametrize("operation", ["list", "get", "create", "update", "toggle"])
-def test_every_answer_has_exactly_the_documented_fields(alice: User, operation: str):
+def test_every_response_has_exactly_the_documented_fields(alice: User, operation: str):
     task = alice.create()
     body = {
         "list": lambda: alice.all()[0],
@@ -111,9 +111,9 @@ def test_updated_at_moves_even_where_the_clock_stands_behind(
 
 def test_toggle_turns_completed_over_and_back(alice: User):
     task = alice.create()
-    answers = [alice.call("PATCH", f"{task['id']}/complete") for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [200, 200, 200]
-    assert [answer.json["completed"] for answer in answers] == [True, False, True]
+    responses = [alice.call("PATCH", f"{task['id']}/complete") for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 200]
+    assert [response.json["completed"] for response in responses] == [True, False, True]
 
 
 def test_twenty_toggles_at_once_lose_none(app: Flask, alice: User):

@@ -1,4 +1,4 @@
-"""What a request leaves in its answer: its id and its times; and the trace that it brings."""
+"""What a request leaves in its response: its id and its times; and the trace that it brings."""
 
 import re
 from typing import Any

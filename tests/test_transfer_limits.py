@@ -126,13 +126,13 @@ def slow_imports(*users: User) -> Iterator[None]:
         return user.call("POST", "import", input_stream=SlowFile(begun, done), **sent).status_code
 
     with ThreadPoolExecutor() as pool:
-        answers = [pool.submit(import_slowly, user) for user in users]
+        responses = [pool.submit(import_slowly, user) for user in users]
         try:
             assert all(begun.acquire(timeout=10) for _ in users)
             yield
         finally:
             done.set()
-        assert {each.result() for each in answers} == {201}
+        assert {each.result() for each in responses} == {201}
 
 
 def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice: User):
@@ -163,7 +163,7 @@ def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
     assert alice.call("POST", "import", json=[]).status_code == 201
 
 
-def test_user_receives_few_large_answers_at_once(alice: User, bob: User, owner_url: str):
+def test_user_receives_few_large_responses_at_once(alice: User, bob: User, owner_url: str):
     store(owner_url, 300, 5000)
     large = ["", "export", "", "export"]
     held = [alice.call("GET", path, buffered=False) for path in large]
@@ -213,15 +213,15 @@ def test_turn_begins_anew_after_each_pause(monkeypatch: pytest.MonkeyPatch):
     assert len(pauses) == 3
 
 
-def test_large_answer_to_a_write_is_sent_however_many_its_user_receives(
+def test_large_response_to_a_write_is_sent_however_many_its_user_receives(
     alice: User,
 ):
     bring(alice, [{"title": "x", "description": "😀" * 5000}] * 100)
     tasks = alice.all()
     held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
     operations = [{"op": "complete", "id": task["id"]} for task in tasks]
-    answer = alice.call("POST", "batch", json={"operations": operations})
-    assert (answer.status_code, len(answer.data) > LARGE) == (200, True)
+    response = alice.call("POST", "batch", json={"operations": operations})
+    assert (response.status_code, len(response.data) > LARGE) == (200, True)
     for each in held:
         each.close()
 

@@ -96,10 +96,10 @@ def test_many_purges_restores_and_emptyings_at_once_count_each_task_once(
         return User(app.test_client(), "alice").call(*given).status_code
 
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(call, calls))
-    assert set(answers) <= {200, 204, 404}
+        statuses = list(threads.map(call, calls))
+    assert set(statuses) <= {200, 204, 404}
     stored, in_fact, tombstones = counts(postgresql)
-    assert stored == in_fact == answers.count(200)
+    assert stored == in_fact == statuses.count(200)
     assert tombstones == 30 - stored
     assert trash_of(alice) == []
 

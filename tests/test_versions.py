@@ -30,14 +30,14 @@ def task(alice: User) -> dict:
     return alice.create()
 
 
-def test_every_answer_with_a_task_has_its_version_as_etag(alice: User, task: dict):
-    answers = [
+def test_every_response_with_a_task_has_its_version_as_etag(alice: User, task: dict):
+    responses = [
         alice.call("POST", json={"title": "Buy bread"}),
         alice.call("GET", task["id"]),
         *(write(alice, name, task) for name in WRITES if name != "DELETE"),
     ]
-    for answer in answers:
-        assert answer.headers["ETag"] == f'"{answer.json["version"]}"'
+    for response in responses:
+        assert response.headers["ETag"] == f'"{response.json["version"]}"'
 
 
 def test_version_moves_with_every_change(alice: User, task: dict):
@@ -135,15 +135,15 @@ def test_twenty_writers_with_if_match_make_one_change_a_version(app: Flask, alic
             tries += 1
             seen = user.call("GET", task["id"])
             text = f"{seen.json['description']}{number},"
-            answer = user.call(
+            response = user.call(
                 "PATCH",
                 task["id"],
                 json={"description": text},
                 headers={"If-Match": seen.headers["ETag"]},
             )
-            if answer.status_code == 200:
-                return int(answer.json["version"])
-            assert_error(answer, 412, "precondition_failed")
+            if response.status_code == 200:
+                return int(response.json["version"])
+            assert_error(response, 412, "precondition_failed")
 
     with ThreadPoolExecutor(8) as threads:
         versions = list(threads.map(append, range(20)))
@@ -190,5 +190,5 @@ def test_writes_of_the_old_code_are_counted(
 
 @pytest.mark.parametrize("path", ["", "{id}", "changes", "export"])
 def test_if_match_of_a_get_is_not_heeded(alice: User, task: dict, path: str):
-    answer = alice.call("GET", path.format(**task), headers={"If-Match": '"999"'})
-    assert answer.status_code == 200
+    response = alice.call("GET", path.format(**task), headers={"If-Match": '"999"'})
+    assert response.status_code == 200

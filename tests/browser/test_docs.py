@@ -50,7 +50,7 @@ def authorise(page: Page) -> None:
 
 
 def execute(page: Page, name: str, body: dict[str, Any], **path: str) -> Locator:
-    """Try an operation with what must be given, and nothing else; return where its answer is."""
+    """Try an operation with what must be given, and nothing else; return where its response is."""
     operation = page.locator(f"[id$=-{name}]")
     if not operation.get_by_role("button", name="Execute").is_visible():
         operation.locator(".opblock-summary-control").click()
@@ -65,13 +65,13 @@ def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(page: P
     faults = watch(page, api)
     authorise(page)
     for number, title in enumerate(("Buy milk", "Buy tea"), 1):
-        answer = execute(page, "createTask", {"title": title}, user_id="demo")
-        expect(answer).to_contain_text(f'"title": "{title}"')
-        expect(answer.locator(".response-col_status").last).to_contain_text("201")
-        expect(answer).to_contain_text(f"location: /api/demo/tasks/{number}")
-    answer = execute(page, "updateTask", {"title": "Buy bread"}, user_id="demo", task_id="1")
-    expect(answer).to_contain_text('"title": "Buy bread"')
-    expect(answer.locator(".response-col_status").last).to_contain_text("200")
+        response = execute(page, "createTask", {"title": title}, user_id="demo")
+        expect(response).to_contain_text(f'"title": "{title}"')
+        expect(response.locator(".response-col_status").last).to_contain_text("201")
+        expect(response).to_contain_text(f"location: /api/demo/tasks/{number}")
+    response = execute(page, "updateTask", {"title": "Buy bread"}, user_id="demo", task_id="1")
+    expect(response).to_contain_text('"title": "Buy bread"')
+    expect(response.locator(".response-col_status").last).to_contain_text("200")
     assert faults == []
 
 

@@ -24,7 +24,7 @@ def connect(api: Process) -> socket.socket:
     return client
 
 
-def answer_to(client: socket.socket) -> bytes:
+def response_to(client: socket.socket) -> bytes:
     with suppress(ConnectionResetError):  # what was not answered may end so
         return read_to_end(client)
     return b""
@@ -47,12 +47,12 @@ def test_request_at_a_stop_is_done_and_answered_or_not_done(tmp_path: Path, url:
             time.sleep(0.002)
             with suppress(OSError):
                 client.sendall(TASK)
-        answers = [statuses(answer_to(client)) for client in clients]
+        responses = [statuses(response_to(client)) for client in clients]
         assert api.wait() == 0
     with Postgres(url).connect() as connection:
         done = connection.execute("SELECT FROM tasks WHERE user_id = 'mallory'").fetchall()
-    assert answers.count([201]) == len(done)
-    assert answers.count([]) == len(answers) - len(done)
+    assert responses.count([201]) == len(done)
+    assert responses.count([]) == len(responses) - len(done)
 
 
 def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url: str):
@@ -80,8 +80,8 @@ def test_request_on_a_connection_long_idle_is_answered_while_the_server_stops(
             wait_until(database.waiting)
             process.popen.terminate()
             wait_until(lambda: not process.is_live())  # to those who connect
-            answer = ask(kept, "GET", "/livez")
-            assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+            response = ask(kept, "GET", "/livez")
+            assert (response.status_code, response.headers["Connection"]) == (200, "close")
             assert process.popen.poll() is None
         assert toggle.result().status_code == 200
         assert process.wait() == 0

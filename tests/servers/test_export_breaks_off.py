@@ -61,10 +61,10 @@ def test_export_that_fails_before_a_byte_is_sent_is_a_500_and_one_line(
     query.write_text(failing)  # at the second page; zstd keeps the first until its buffer is full
     with processes.gunicorn(folder, processes.as_url(database_url)) as api:
         headers = {"Accept-Encoding": "zstd", "X-Request-Id": "export-1"}
-        answer = api.call("GET", "export", headers=headers)
+        response = api.call("GET", "export", headers=headers)
         wait_until(lambda: "export-1" in api.output())
-    assert_error(answer, 500, "internal_error")
-    assert answer.headers["X-Request-Id"] == "export-1"
+    assert_error(response, 500, "internal_error")
+    assert response.headers["X-Request-Id"] == "export-1"
     [line] = [json.loads(line) for line in api.lines() if '"event": "request"' in line]
     assert (line["request_id"], line["status"], line["user"]) == ("export-1", 500, "alice")
     assert line["cause"].startswith("DivisionByZero")

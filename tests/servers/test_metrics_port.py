@@ -37,8 +37,8 @@ class Metered(Process):
     metrics_port: int
 
     def scrape(self) -> dict[str, list[tuple[Labels, float]]]:
-        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as response:
+            text = response.read().decode()
         found: dict[str, list[tuple[Labels, float]]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -185,7 +185,7 @@ def test_time_of_the_last_fetch_of_keys_outlives_the_worker_that_did_it(tmp_path
     assert time.time() - registry.get_sample_value("tasks_jwks_fetched_timestamp_seconds") < 60
 
 
-def test_time_until_an_answer_begins_has_nothing_of_a_slow_download(api: Metered):
+def test_time_until_a_response_begins_has_nothing_of_a_slow_download(api: Metered):
     body = [{"title": "x", "description": "😀" * 5000}] * 300
     for _ in range(3):
         assert api.call("POST", "import", json=body, user="carol").status_code == 201

@@ -74,14 +74,14 @@ def api(request: pytest.FixtureRequest, own: OwnPostgres) -> Iterator[Api]:
 
 
 def create(api: Api) -> int:
-    answer = api.call("POST", json={"title": "Buy milk"})
-    assert answer.status_code == 201, answer.text
-    task_id: int = answer.json["id"]
+    response = api.call("POST", json={"title": "Buy milk"})
+    assert response.status_code == 201, response.text
+    task_id: int = response.json["id"]
     return task_id
 
 
-def statuses(answers: list[Any]) -> list[int]:
-    return [answer.status_code for answer in answers]
+def statuses(responses: list[Any]) -> list[int]:
+    return [response.status_code for response in responses]
 
 
 def fill_pool(api: Api, own: OwnPostgres) -> None:

@@ -27,7 +27,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, url: str) -> Iterator[Process]
 
 @contextmanager
 def stuck(api: Process, url: str, requests: int) -> Iterator[list]:  # type: ignore[type-arg]
-    """Have this many users wait for a table that is locked; yield the answers to come."""
+    """Have this many users wait for a table that is locked; yield the responses to come."""
     with (
         ThreadPoolExecutor(requests) as pool,
         psycopg.connect(url) as lock,
@@ -35,7 +35,7 @@ def stuck(api: Process, url: str, requests: int) -> Iterator[list]:  # type: ign
     ):
         lock.execute("LOCK TABLE tasks IN SHARE MODE")
         sent = {"json": {"title": "Buy milk"}, "headers": {"Origin": ORIGIN}, "timeout": 20}
-        answers = [
+        responses = [
             pool.submit(api.call, "POST", user=f"user {number}", **sent)
             for number in range(requests)
         ]
@@ -44,7 +44,7 @@ def stuck(api: Process, url: str, requests: int) -> Iterator[list]:  # type: ign
             " WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
         wait_until(lambda: other.execute(waiting).fetchone())
-        yield answers
+        yield responses
         lock.rollback()
 
 
@@ -52,13 +52,13 @@ def test_requests_past_the_line_get_503_that_a_page_can_read_and_the_others_are_
     api: Process, url: str
 ):
     requests = 60
-    with stuck(api, url, requests) as answers:
-        wait_until(lambda: sum(each.done() for each in answers) >= requests - 1)
-    refused = [each.result() for each in answers if each.result().status_code == 503]
+    with stuck(api, url, requests) as responses:
+        wait_until(lambda: sum(each.done() for each in responses) >= requests - 1)
+    refused = [each.result() for each in responses if each.result().status_code == 503]
     assert len(refused) >= requests - 1
-    for answer in refused:
-        assert_error(answer, 503, "unavailable")
-        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    for response in refused:
+        assert_error(response, 503, "unavailable")
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert api.call("GET").status_code == 200
     lines = [line for line in api.lines() if "overloaded" in line]
     assert len(lines) <= 5  # none, if the first in the queue fail for want of a connection
@@ -77,8 +77,8 @@ def test_probes_do_not_stand_in_line(api: Process, url: str):
 def test_line_longer_than_the_pool_is_served_in_turn(api: Process):
     with ThreadPoolExecutor(30) as pool:
         sent = {"json": {"title": "Buy milk"}}
-        answers = [pool.submit(api.call, "POST", user=f"user {n}", **sent) for n in range(30)]
-        statuses = [each.result().status_code for each in answers]
+        responses = [pool.submit(api.call, "POST", user=f"user {n}", **sent) for n in range(30)]
+        statuses = [each.result().status_code for each in responses]
     assert statuses == [201] * 30
     assert api.ask("GET", "/api/alice/tasks", token=token_for("alice")).status_code == 200
 

@@ -78,15 +78,15 @@ def wait_until_replayed(primary: OwnPostgres, replica: OwnPostgres) -> None:
 
 
 def titles(api: Process, user: str) -> list[str]:
-    answer = api.call("GET", user=user)
-    assert answer.status_code == 200, answer.text
-    return [task["title"] for task in answer.json]
+    response = api.call("GET", user=user)
+    assert response.status_code == 200, response.text
+    return [task["title"] for task in response.json]
 
 
 def create(api: Process, user: str, title: str) -> int:
-    answer = api.call("POST", user=user, json={"title": title})
-    assert answer.status_code == 201, answer.text
-    task_id: int = answer.json["id"]
+    response = api.call("POST", user=user, json={"title": title})
+    assert response.status_code == 201, response.text
+    task_id: int = response.json["id"]
     return task_id
 
 

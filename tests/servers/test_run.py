@@ -221,8 +221,8 @@ def test_env_file_is_read_and_the_environment_outranks_it(
     given: tuple[Process, Path, str],
 ):
     headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "GET"}
-    answer = given[0].ask("OPTIONS", "/api/alice/tasks", headers=headers)
-    assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    response = given[0].ask("OPTIONS", "/api/alice/tasks", headers=headers)
+    assert response.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
     assert given[0].call("GET").status_code == 200  # with the environment's secret and port
 
 

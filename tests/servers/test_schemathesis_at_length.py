@@ -9,10 +9,10 @@ from support import EXPLORING
 pytestmark = EXPLORING
 
 
-def test_every_answer_keeps_to_the_description_in_many_examples(
+def test_every_response_keeps_to_the_description_in_many_examples(
     app: Flask, exploring: ModuleType, tmp_path: Path
 ):
     many = exploring.GENERATION | {"max-examples": 30}
     report = exploring.explore(app, tmp_path, generation=many)
     assert not report.faults, "\n\n".join(report.faults)
-    assert report.answers_to_bob == {401}
+    assert report.responses_to_bob == {401}

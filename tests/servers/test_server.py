@@ -1,4 +1,4 @@
-"""A real gunicorn with gunicorn.conf.py: connections, its own answers, and the bodies it takes."""
+"""A real gunicorn with gunicorn.conf.py: connections, responses of its own, and bodies it takes."""
 
 import json
 import re
@@ -35,8 +35,8 @@ def connection(api: Process) -> Iterator[HTTPConnection]:
 
 def test_connection_is_kept_after_an_error(connection: HTTPConnection):
     others, body = tasks_of("bob"), {"title": "x" * 60_000}
-    answer = ask(connection, "POST", others, token=token_for("alice"), json=body)
-    assert answer.status_code == 401
+    response = ask(connection, "POST", others, token=token_for("alice"), json=body)
+    assert response.status_code == 401
     assert (kept := connection.sock)
     assert ask(connection, "GET", "/livez").status_code == 200
     assert connection.sock is kept
@@ -50,9 +50,9 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection):
 def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
     connection: HTTPConnection, body: dict[str, Any]
 ):
-    answer = ask(connection, "POST", tasks_of("bob"), token=token_for("alice"), **body)
-    assert answer.status_code == 401
-    assert answer.headers["Connection"] == "close"
+    response = ask(connection, "POST", tasks_of("bob"), token=token_for("alice"), **body)
+    assert response.status_code == 401
+    assert response.headers["Connection"] == "close"
     assert connection.sock is None
 
 
@@ -105,16 +105,16 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
 def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     api: Process, request_: bytes, status: int, error: str
 ):
-    answer = parse(send_raw(api, request_))
-    assert_error(answer, status, error)
-    assert {(name, answer.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
-    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
-    assert parsedate_to_datetime(answer.headers["Date"]).tzinfo is UTC
-    request_id = answer.headers["X-Request-Id"]
+    response = parse(send_raw(api, request_))
+    assert_error(response, status, error)
+    assert {(name, response.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert parsedate_to_datetime(response.headers["Date"]).tzinfo is UTC
+    request_id = response.headers["X-Request-Id"]
     wait_until(lambda: request_id in api.output())
     [line] = [json.loads(line) for line in api.lines() if request_id in line]
     assert (line["event"], line["level"], line["status"]) == ("request", "info", status)
-    assert (line["method"], line["route"], line["bytes"]) == (None, None, len(answer.data))
+    assert (line["method"], line["route"], line["bytes"]) == (None, None, len(response.data))
     assert line["cause"].startswith("ApiError: ")
     assert "exception" not in line
     # A hexadecimal request id never has a z, but may have "aaa" by chance.
@@ -123,16 +123,16 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
 
 def test_token_of_many_kilobytes_is_read(api: Process):
     headers = {"Authorization": f"Bearer {'z' * 20_000}", "Origin": "http://localhost:3000"}
-    answer = api.ask("GET", "/api/alice/tasks", headers=headers)
-    assert_error(answer, 401, "unauthorized")
-    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    response = api.ask("GET", "/api/alice/tasks", headers=headers)
+    assert_error(response, 401, "unauthorized")
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
 
 
 @pytest.mark.parametrize("spoken", ["1.0", "1.1", "1.9"])
-def test_answer_claims_no_version_of_http_but_those_that_are_spoken(api: Process, spoken: str):
+def test_response_claims_no_version_of_http_but_those_that_are_spoken(api: Process, spoken: str):
     request = f"GET /livez HTTP/{spoken}\r\nHost: [::1]:8000\r\nConnection: close\r\n\r\n"
-    answer = send_raw(api, request.encode())
-    assert answer.startswith(f"HTTP/{min(spoken, '1.1')} 200 ".encode())
+    response = send_raw(api, request.encode())
+    assert response.startswith(f"HTTP/{min(spoken, '1.1')} 200 ".encode())
 
 
 def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path, url: str):
@@ -142,9 +142,9 @@ def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path
     observe = folder / "observability/observe.py"
     observe.write_text(observe.read_text().replace(asked, fault))
     with gunicorn(folder, url) as broken:
-        answer = broken.ask("GET", "/", headers={"X-Request-Id": "mine"})
-        assert_error(answer, 500, "internal_error")
-        assert answer.headers["X-Request-Id"] == "mine"
+        response = broken.ask("GET", "/", headers={"X-Request-Id": "mine"})
+        assert_error(response, 500, "internal_error")
+        assert response.headers["X-Request-Id"] == "mine"
         broken.wait_for_output("Traceback")
         [line] = [json.loads(line) for line in broken.lines() if "Traceback" in line]
     assert (line["request_id"], line["method"], line["status"]) == ("mine", "GET", 500)
@@ -177,8 +177,8 @@ def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
 
 def test_search_by_as_many_tags_as_there_may_be_is_no_address_too_long(api: Process):
     tags = urlencode([("tag", 50 * letter) for letter in "абвгдежзийклмнопрсту"])
-    answer = api.ask("GET", f"{tasks_of('alice')}?{tags}", token=token_for("alice"))
-    assert answer.status_code == 200
+    response = api.ask("GET", f"{tasks_of('alice')}?{tags}", token=token_for("alice"))
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_body_that_breaks_off_is_400_and_nothing_is_done(
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
         client.sendall(head + sent)
         client.shutdown(socket.SHUT_WR)
-        answer = parse(b"".join(iter(lambda: client.recv(4096), b"")))
-    assert_error(answer, 400, "bad_request", "The request body is incomplete.")
+        response = parse(b"".join(iter(lambda: client.recv(4096), b"")))
+    assert_error(response, 400, "bad_request", "The request body is incomplete.")
     whole = {"body": sent, "headers": {"Content-Type": content_type, "Idempotency-Key": "once"}}
     assert api.call("GET", user=user).json == []
     assert api.call("POST", path, user=user, **whole).status_code == 201
@@ -207,29 +207,29 @@ def test_body_that_breaks_off_is_400_and_nothing_is_done(
 def test_chunked_body_under_the_limit_is_taken_whole(api: Process):
     body = json.dumps({"title": "Buy milk", "description": "x" * 5000}).encode()
     chunks = [body[start : start + 100] for start in range(0, len(body), 100)]
-    answer = api.call("POST", body=iter(chunks), headers=JSON)
-    assert answer.status_code == 201
-    assert len(answer.json["description"]) == 5000
+    response = api.call("POST", body=iter(chunks), headers=JSON)
+    assert response.status_code == 201
+    assert len(response.json["description"]) == 5000
 
 
 def test_chunked_body_over_the_limit_is_413_although_its_beginning_is_valid(api: Process):
     chunks = [b'{"title": "Buy milk"}', b" " * LIMIT, b" "]
-    answer = api.call("POST", body=iter(chunks), headers=JSON)
-    assert_error(answer, 413, "payload_too_large")
+    response = api.call("POST", body=iter(chunks), headers=JSON)
+    assert_error(response, 413, "payload_too_large")
 
 
 def test_server_tells_no_version_and_each_header_once(api: Process):
-    answer = api.call("GET")
-    assert answer.status_code == 200
-    names = list(answer.headers.keys())
+    response = api.call("GET")
+    assert response.status_code == 200
+    names = list(response.headers.keys())
     assert len(names) == len(set(names))
-    assert not re.search(r"\d", answer.headers.get("Server", ""))
-    assert "X-Powered-By" not in answer.headers
+    assert not re.search(r"\d", response.headers.get("Server", ""))
+    assert "X-Powered-By" not in response.headers
 
 
 def test_body_without_content_type_is_415(api: Process):
-    answer = api.call("POST", body=b'{"title": "Buy milk"}')
-    assert_error(answer, 415, "unsupported_media_type")
+    response = api.call("POST", body=b'{"title": "Buy milk"}')
+    assert_error(response, 415, "unsupported_media_type")
 
 
 # Behind a proxy
@@ -247,9 +247,9 @@ def trusting(folder: Path, url: str) -> Iterator[Process]:
 
 def is_secure(api: Process, version: str, line: str) -> bool:
     request = f"GET /livez HTTP/{version}\r\nHost: a\r\nConnection: close\r\n{line}\r\n\r\n"
-    answer = parse(send_raw(api, request.encode()))
-    assert answer.status_code == 200
-    return "Strict-Transport-Security" in answer.headers
+    response = parse(send_raw(api, request.encode()))
+    assert response.status_code == 200
+    return "Strict-Transport-Security" in response.headers
 
 
 VERSIONS = pytest.mark.parametrize("version", ["1.1", "1.0"])  # 1.0 is left to gunicorn's parser

@@ -59,9 +59,9 @@ def test_handshake_that_stalls_or_fails_ends_in_its_time(api: Process, sent: byt
             read_to_end(client)
     with connect(api) as client:
         client.sendall(head("GET", "/livez", "Connection: close"))
-        answer = read_to_end(client)
-    assert statuses(answer) == [200]
-    assert b"\r\nStrict-Transport-Security: " in answer
+        response = read_to_end(client)
+    assert statuses(response) == [200]
+    assert b"\r\nStrict-Transport-Security: " in response
 
 
 def test_handshake_that_drips_ends_in_its_time(api: Process):

@@ -22,7 +22,7 @@ from support import SECRET, assert_error, token_for
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
 POOL_SIZE = 2
 SHARE = 1  # of the pool, for a user
-AT_ONCE = 0.5  # seconds at most for an answer that has nothing to wait for
+AT_ONCE = 0.5  # seconds at most for a response that has nothing to wait for
 CRASH = "Traceback"
 
 
@@ -49,7 +49,7 @@ def connect(api: Process) -> socket.socket:
 
 
 def assert_live(api: Process) -> None:
-    """Expect a quick answer; the best of several, as other tests use the machine too."""
+    """Expect a quick response; the best of several, as other tests use the machine too."""
     assert min(seconds_until_live(api) for _ in range(5)) < AT_ONCE
 
 
@@ -104,10 +104,10 @@ def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind
 def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
     with connect(api) as client:
         client.sendall(begun_post("alice", 9))
-        answer = b"".join(iter(lambda: client.recv(4096), b""))
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"\r\nConnection: close\r\n" in answer
-    assert b"is incomplete" in answer
+        response = b"".join(iter(lambda: client.recv(4096), b""))
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nConnection: close\r\n" in response
+    assert b"is incomplete" in response
 
 
 def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Process):
@@ -132,7 +132,7 @@ LARGE_LIST = 500 * 5000 * 4  # bytes, and more
 
 @pytest.fixture(scope="module")
 def large_list(url: str) -> bytes:
-    """A request for a list that no socket's buffers hold; in HTTP/1.0, whose answers just end."""
+    """A request for a list that no socket's buffers hold; in HTTP/1.0, whose responses just end."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "INSERT INTO tasks (user_id, title, description, version)"
@@ -166,7 +166,9 @@ def test_client_that_reads_slowly_gets_all_of_it(api: Process, large_list: bytes
     assert time.monotonic() - started > 2 * PATIENCE_WITH_CLIENTS
 
 
-def test_answer_that_a_client_did_not_read_in_time_ends_in_a_reset(api: Process, large_list: bytes):
+def test_response_that_a_client_did_not_read_in_time_ends_in_a_reset(
+    api: Process, large_list: bytes
+):
     with ask_slowly(api, large_list) as client:
         client.recv(1)
         time.sleep(3 * PATIENCE_WITH_CLIENTS)
@@ -174,7 +176,7 @@ def test_answer_that_a_client_did_not_read_in_time_ends_in_a_reset(api: Process,
             read_slowly(client)
 
 
-def test_answer_that_a_stop_cuts_off_ends_in_a_reset(folder: Path, url: str, large_list: bytes):
+def test_response_that_a_stop_cuts_off_ends_in_a_reset(folder: Path, url: str, large_list: bytes):
     with (
         gunicorn(folder, url, GRACEFUL_TIMEOUT=1) as process,
         ThreadPoolExecutor() as pool,
@@ -214,12 +216,12 @@ def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_wai
             others = [api.call("GET", user="bob").status_code for _ in range(10)]
             wait_until(lambda: sum(each.done() for each in toggles) >= 10 * POOL_SIZE - SHARE)
             assert_live(api)
-        answers = [each.result() for each in toggles]
+        responses = [each.result() for each in toggles]
     assert others == [200] * 10
-    assert sorted(status for status, _ in answers) == [200] * SHARE + [503] * (
+    assert sorted(status for status, _ in responses) == [200] * SHARE + [503] * (
         10 * POOL_SIZE - SHARE
     )
-    assert max(seconds for status, seconds in answers if status == 503) < 2.5
+    assert max(seconds for status, seconds in responses if status == 503) < 2.5
     assert api.call("GET", task_id).status_code == 200
 
 

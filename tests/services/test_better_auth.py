@@ -40,11 +40,11 @@ class Session:
             "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
         }
         connection.request(method, f"/api/auth{path}", body and json.dumps(body), headers)
-        answer = connection.getresponse()
-        text = answer.read()
+        response = connection.getresponse()
+        text = response.read()
         connection.close()
-        assert answer.status == 200, text
-        for cookie in answer.headers.get_all("Set-Cookie", []):
+        assert response.status == 200, text
+        for cookie in response.headers.get_all("Set-Cookie", []):
             self.cookies |= {name: each.value for name, each in SimpleCookie(cookie).items()}
         return json.loads(text)
 

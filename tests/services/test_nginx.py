@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import pytest
 from certificates import write_certificate
 from own_postgres import OwnPostgres
-from processes import Answer, Process, ask, copy_of_project, free_port, gunicorn, wait_until
+from processes import Process, Response, ask, copy_of_project, free_port, gunicorn, wait_until
 from support import JSON, assert_error, token_for
 
 from blueprints.lists import LONGEST_SEARCH
@@ -55,7 +55,7 @@ class Proxied:
         context = ssl.create_default_context(cafile=self.certificate)
         return HTTPSConnection("localhost", self.port, timeout=10, context=context)
 
-    def call(self, method: str, path: str, user: str = "alice", **options: Any) -> Answer:
+    def call(self, method: str, path: str, user: str = "alice", **options: Any) -> Response:
         connection = self.connect()
         try:
             return ask(connection, method, path, **{"token": token_for(user)} | options)
@@ -180,10 +180,10 @@ def test_clients_without_a_token_are_told_apart_by_address_whatever_they_claim(
 ):
     with proxied(tmp_path, pooled.url, AUTH_FAILURE_LIMIT="3/hour") as proxy:
         forged = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(5)]
-        answers = [
+        responses = [
             proxy.call("GET", "/api/alice/tasks", token=None, headers=headers) for headers in forged
         ]
-        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+        assert [response.status_code for response in responses] == [401, 401, 401, 429, 429]
 
 
 def test_reload_of_the_api_costs_no_request(proxy: Proxied):

@@ -67,8 +67,8 @@ def test_users_at_once_see_their_own_tasks_alone(app: Flask):
 def test_write_under_an_idempotency_key_is_done_once(app: Flask):
     alice = User(app.test_client(), "alice")
     headers = {"Idempotency-Key": '"once"'}
-    answers = [alice.call("POST", json={"title": "x"}, headers=headers) for _ in range(3)]
-    assert {answer.status_code for answer in answers} == {201}
+    responses = [alice.call("POST", json={"title": "x"}, headers=headers) for _ in range(3)]
+    assert {response.status_code for response in responses} == {201}
     assert len(alice.all()) == 1
 
 

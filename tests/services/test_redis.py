@@ -95,7 +95,7 @@ class Load:
             self.statuses.append(ask(self.app, token, user).status_code)
 
     def more(self, requests: int = 200) -> None:
-        """Wait for as many more answers."""
+        """Wait for as many more responses."""
         wanted = len(self.statuses) + requests
         wait_until(lambda: len(self.statuses) >= wanted)
 

@@ -19,13 +19,13 @@ def test_server_works_through_pgbouncer_and_counts_in_redis(
         assert process.ask("GET", "/readyz").status_code == 200
         token = token_for("whole")
         sent = {"token": token, "json": {"title": "x"}, "headers": {"Idempotency-Key": "once"}}
-        answers = [process.ask("POST", tasks_of("whole"), **sent) for _ in range(2)]
-        assert [each.status_code for each in answers] == [201, 201]
+        responses = [process.ask("POST", tasks_of("whole"), **sent) for _ in range(2)]
+        assert [each.status_code for each in responses] == [201, 201]
         [task] = process.ask("GET", tasks_of("whole"), token=token).json
-        assert task == answers[0].json == answers[1].json
-        answer = process.ask("PATCH", tasks_of("whole", f"{task['id']}/complete"), token=token)
-        assert (answer.status_code, answer.json["completed"]) == (200, True)
-        assert ";r=96;" in answer.headers["RateLimit"]
+        assert task == responses[0].json == responses[1].json
+        response = process.ask("PATCH", tasks_of("whole", f"{task['id']}/complete"), token=token)
+        assert (response.status_code, response.json["completed"]) == (200, True)
+        assert ";r=96;" in response.headers["RateLimit"]
         with Redis.from_url(redis.url) as client:
             assert client.dbsize() > 0
         redis.kill()
