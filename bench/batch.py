@@ -30,7 +30,7 @@ class Call:
 
 
 def measure_batch(url: str, rounds: int, seconds: float) -> dict[str, float]:
-    """Send each kind of request, one after the other, in turns: microseconds until the answer."""
+    """Send each kind of request, one after the other, in turns: microseconds until the response."""
     with connect(url) as connection:
         fill(connection, USERS, TASKS_PER_USER)
         ids = [task_id for _, task_id in tasks_of(connection, [CALLER])]
@@ -41,7 +41,7 @@ def measure_batch(url: str, rounds: int, seconds: float) -> dict[str, float]:
                 requests = requests_of(call, server, number, name)
                 report = load(requests, server.port, seconds, connections=1)
                 if report["refused"] or report["broken"]:
-                    raise RuntimeError(f"{name}: not every answer was a 2xx: {report}")
+                    raise RuntimeError(f"{name}: not every response was a 2xx: {report}")
                 waits.setdefault(name, []).append(report["p50"] * 1e3)
     # The first round warms up.
     return {name: median(each[1:]) for name, each in waits.items()}
@@ -66,11 +66,11 @@ def newest_cursor(call: Call, server: Server) -> str:
     connection = http.client.HTTPConnection(HOST, server.port, timeout=10)
     while True:
         connection.request("GET", path, headers=headers)
-        answer: Any = json.load(connection.getresponse())
-        if not answer["more"]:
+        page: Any = json.load(connection.getresponse())
+        if not page["more"]:
             connection.close()
-            return str(answer["next"])
-        path = f"{call.path}?since={answer['next']}"
+            return str(page["next"])
+        path = f"{call.path}?since={page['next']}"
 
 
 def calls_on(ids: list[int]) -> dict[str, Call]:

@@ -148,7 +148,7 @@ def environ(request: Request) -> Environ:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Microseconds: of this process's CPU, and from call to answer, PostgreSQL included."""
+    """Microseconds: of this process's CPU, and from call to response, PostgreSQL included."""
 
     cpu: float
     elapsed: float

@@ -18,7 +18,7 @@ TASKS_PER_USER = 20
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    request: float  # microseconds until the answer
+    request: float  # microseconds until the response
     statement: float  # microseconds, of which in PostgreSQL
     pages: float
 

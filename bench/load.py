@@ -3,7 +3,7 @@
     python -m bench.load PLAN PORT SECONDS CONNECTIONS
 
 It shares the machine with the servers, so it does no more than send prepared bytes and find where
-an answer ends.
+a response ends.
 """
 
 import json
@@ -15,7 +15,7 @@ from selectors import EVENT_READ, DefaultSelector
 from time import perf_counter
 
 HOST = "127.0.0.1"
-ANSWER_TIME = 10  # seconds
+RESPONSE_TIMEOUT = 10  # seconds
 
 
 def request_bytes(line: str) -> bytes:
@@ -39,7 +39,7 @@ def is_complete(response: bytes) -> bool:
 
 
 class Connection:
-    """One connection at a time, opened anew where the server closes it after an answer."""
+    """One connection at a time, opened anew where the server closes it after a response."""
 
     def __init__(self, port: int, selector: DefaultSelector) -> None:
         self._address = (HOST, port)
@@ -48,7 +48,7 @@ class Connection:
 
     def send(self, request: bytes) -> None:
         if self._socket is None:
-            self._socket = socket.create_connection(self._address, ANSWER_TIME)
+            self._socket = socket.create_connection(self._address, RESPONSE_TIMEOUT)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(self._socket, EVENT_READ, self)
         self._received = b""
@@ -78,15 +78,15 @@ def load(requests: list[bytes], port: int, seconds: float, connections: int) -> 
     for _ in range(connections):
         Connection(port, selector).send(next_request())
     while (elapsed := perf_counter() - started) < seconds:
-        ready = selector.select(ANSWER_TIME)
+        ready = selector.select(RESPONSE_TIMEOUT)
         if not ready:
-            raise TimeoutError(f"No answer within {ANSWER_TIME} seconds.")
+            raise TimeoutError(f"No response within {RESPONSE_TIMEOUT} seconds.")
         for key, _ in ready:
             connection: Connection = key.data
-            if answer := connection.receive():
-                latencies.append(answer[0])
-                refused += answer[1][9:10] not in {b"2", b""}
-                broken += not answer[1]
+            if response := connection.receive():
+                latencies.append(response[0])
+                refused += response[1][9:10] not in {b"2", b""}
+                broken += not response[1]
                 connection.send(next_request())
     latencies.sort()
     return {

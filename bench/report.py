@@ -161,7 +161,7 @@ def growth_section(measured: Growth) -> str:
             )
     return (
         "## Growth with other people's tasks\n\n"
-        "What a get or a list costs until its answer, in process; of that the statement in\n"
+        "What a get or a list costs until its response, in process; of that the statement in\n"
         "PostgreSQL (EXPLAIN ANALYZE), and the pages it touches. Each user has 20 tasks.\n\n"
         + table(
             (
@@ -215,12 +215,12 @@ def features_section(measured: list[Added]) -> str:
         )
         for added in measured
     ]
-    head = ("feature", "by default", "request", "CPU, µs", "", "until the answer, µs", "")
+    head = ("feature", "by default", "request", "CPU, µs", "", "until the response, µs", "")
     return (
         "## What each feature costs\n\n"
         "A request with the feature beside one without it, in turns, in process; the median\n"
         "difference, and its share of the request without. CPU is this process's; until the\n"
-        "answer counts PostgreSQL too, whose commits do not wait for the disk here.\n\n"
+        "response counts PostgreSQL too, whose commits do not wait for the disk here.\n\n"
         + table(head, rows)
     )
 
@@ -239,7 +239,7 @@ def batch_section(measured: dict[str, float]) -> str:
                 verdict(ratio < budget) if single else "",
             )
         )
-    head = ("request", "until the answer, µs", "", "budget", "")
+    head = ("request", "until the response, µs", "", "budget", "")
     return (
         "## Batches, and changes\n\n"
         "Over HTTP, one request after the other on one connection; commits wait for the disk.\n\n"

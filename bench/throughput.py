@@ -93,7 +93,7 @@ def measure_turn(url: str, name: str, server: Server, seconds: float) -> Speeds:
         count = deletions - 100 if operation == "delete" else 20_000
         report = run_load(server.port, traffic.requests(operation, count), seconds)
         if report["refused"] or report["broken"]:
-            raise RuntimeError(f"{name}, {operation}: not every answer was a 2xx: {report}")
+            raise RuntimeError(f"{name}, {operation}: not every response was a 2xx: {report}")
         rate = report["requests"] / report["seconds"]
         speeds[operation] = Speed(rate, report["p50"], report["p99"])
     return speeds

@@ -250,7 +250,7 @@ def run(*, quick: bool) -> tuple[str, list[str]]:
         PAGE_HEAD.format(clients=CLIENTS),
         fault_table(results),
         "\n## More clients than can be served\n",
-        "Without a pause between an answer and the next request, half reads, half writes.\n",
+        "Without a pause between a response and the next request, half reads, half writes.\n",
         load_table(loads),
     ]
     return "\n".join(page) + "\n", wrong
