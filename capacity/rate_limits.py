@@ -39,7 +39,7 @@ class RateLimits:
         requests, failures = map(parse_rate, (settings.rate_limit, settings.auth_failure_limit))
         self.requests = Limit("default", requests, self.redis)
         self.auth_failures = Limit("auth-failures", failures, self.redis)
-        self.kept_responses = Limit("kept-answers", (KEPT_RESPONSES, DAY), self.redis, MUCH_KEPT)
+        self.kept_responses = Limit("kept-responses", (KEPT_RESPONSES, DAY), self.redis, MUCH_KEPT)
         self.tombstones = Limit("tombstones", (TOMBSTONES, DAY), self.redis, MANY_TOMBSTONES)
 
 

@@ -49,7 +49,7 @@ TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change complete
 
 # Every label is named here, and so at 0 from the start: Prometheus sees no increase where a counter
 # first appears as 1.
-for limit in ["default", "auth-failures", "kept-answers", "tombstones"]:
+for limit in ["default", "auth-failures", "kept-responses", "tombstones"]:
     RATE_LIMITED.labels(limit)
 for reason in MESSAGE_OF_REFUSAL:
     JWT_REFUSED.labels(reason)

@@ -145,7 +145,7 @@ def test_user_of_whom_too_much_is_kept_gets_429_with_a_key_and_nothing_is_done(
 ):
     limits = app.extensions["rate_limits"]
     monkeypatch.setattr(
-        limits, "kept_responses", Limit("kept-answers", (200, 86400), None, MUCH_KEPT)
+        limits, "kept_responses", Limit("kept-responses", (200, 86400), None, MUCH_KEPT)
     )
     first = post(alice)
     refused = post(alice, {"Idempotency-Key": "another"})
