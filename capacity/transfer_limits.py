@@ -54,7 +54,7 @@ def await_receiver(response: Response, user_id: str, patience: float) -> None:
     """Limit how many large responses a user receives at once; raises as `await_import`."""
     receivers: Shares = current_app.extensions["receivers"]
     if not (mine := receivers.acquire(user_id, patience)):
-        raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large answers")
+        raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large responses")
     response.call_on_close(partial(receivers.release, mine))
 
 

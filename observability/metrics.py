@@ -18,7 +18,7 @@ SAMPLE_INTERVAL = 5.0  # seconds between two looks at the pool
 
 REQUESTS = Histogram(
     "tasks_http_request_duration_seconds",
-    "Requests, by how long their answers took to begin; errors are those of status 5xx",
+    "Requests, by how long their responses took to begin; errors are those of status 5xx",
     ["route", "method", "status"],
     buckets=[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
 )

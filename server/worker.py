@@ -177,7 +177,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         except Exception as error:
             if isinstance(error, OSError) or not response.headers_sent:
                 raise
-            self.log.exception("An answer broke off.")
+            self.log.exception("A response broke off.")
             raise BrokenPipeError from error
         finally:
             if close := getattr(parts, "close", None):

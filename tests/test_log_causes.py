@@ -76,7 +76,7 @@ def test_large_response_that_has_no_place_is_a_line_with_its_cause(
     alice.call("GET", "export")
     [line] = lines()
     assert (line["status"], line["level"]) == (503, "warning")
-    assert line["cause"] == "NoPlace: its user receives 4 large answers"
+    assert line["cause"] == "NoPlace: its user receives 4 large responses"
     for each in held:
         each.close()
 
