@@ -137,7 +137,7 @@ class TokenVerifier:
             raise TokenRefused("key_unknown") from None
 
     def _expected(self, algorithm: str, claims: dict[str, Any]) -> tuple[str | None, str | None]:
-        """Return the `iss` and `aud` that a token must have; None where none is configured.
+        """Return the `iss` and `aud` that a token must have; None where any will do.
 
         Better Auth signs no HS256 token: those are made by the front end's own code, often without
         both, which they need only where the operator sets them.

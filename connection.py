@@ -18,7 +18,7 @@ from trail import CURRENT, Run
 
 CONNECT_TIMEOUT = 5  # seconds; a database that sleeps when idle takes a few to wake up
 REPLY_TIMEOUT = 10.0  # seconds to wait for a server that sends nothing, not even a timeout's error
-CANCEL_TIMEOUT = 1.0  # seconds that the server gets to take a request to cancel
+CANCEL_TIMEOUT = 0.5  # seconds that the server gets to take a request to cancel
 # Keepalives are sent while waiting; on Linux, tcp_user_timeout bounds them as well as what is sent.
 CONNECTION_OPTIONS: dict[str, Any] = {
     "autocommit": True,

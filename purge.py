@@ -2,7 +2,6 @@
 
 import psycopg
 
-from connection import Value
 from database import Database
 
 TASKS_PER_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
@@ -56,18 +55,24 @@ def purge_old_trash(database: Database, days: int) -> int:
 
 def purge_idempotency_keys(database: Database) -> int:
     """Delete everybody's keys that have expired; return how many."""
-    return delete_in_chunks(database, "delete_expired_idempotency_keys", KEYS_PER_STATEMENT)
+    deleted, after = 0, "-infinity"  # or each statement would walk past those deleted before
+    while True:
+        [(count, last)] = database.fetch(
+            "delete_expired_idempotency_keys", after=after, max_rows=KEYS_PER_STATEMENT
+        )
+        if not last:
+            return deleted
+        deleted += int(count)
+        after = last.decode()
 
 
 def purge_audit(database: Database, days: int) -> int:
     """Delete the audit's entries that are older than `days`; return how many."""
-    return delete_in_chunks(database, "delete_audit_entries", ENTRIES_PER_STATEMENT, days=days)
-
-
-def delete_in_chunks(database: Database, statement: str, rows: int, **values: Value) -> int:
     deleted = 0
     while True:
-        [(count,)] = database.fetch(statement, max_rows=rows, **values)
+        [(count,)] = database.fetch(
+            "delete_audit_entries", days=days, max_rows=ENTRIES_PER_STATEMENT
+        )
         deleted += int(count)
-        if int(count) < rows:
+        if int(count) < ENTRIES_PER_STATEMENT:
             return deleted

@@ -27,7 +27,7 @@ class Health(ResponseSchema):
 @blueprint.get("/health")
 @blueprint.response(200, Health)
 def get_health() -> Response:
-    """Report that the process is alive, as clients of 1.0 expect it"""
+    """Report that the process is alive, as clients of 1.0 expect"""
     return json_response(b'{"status": "healthy"}')
 
 

@@ -65,8 +65,8 @@ class ListArguments(PageArguments):
     q = TrimmedText(
         validate=Length(1, LONGEST_SEARCH),
         metadata={
-            "description": "Words that must all be in title or description, in upper or lower case,"
-            " if only as a part of a longer word.",
+            "description": "Words that must all occur in title or description, regardless of case;"
+            " a part of a longer word counts.",
             "pattern": NOT_BLANK_PATTERN,
             "examples": ["milk"],
         },

@@ -26,9 +26,9 @@ ON CONFLICT (user_id, key) DO UPDATE
 RETURNING key;
 
 -- name: delete_expired_idempotency_keys
--- Of the max_rows keys that expire first, of any user, deletes those that have expired, and returns
--- how many. One that is used again meanwhile stays. They are taken in the index's order before
--- their time is looked at, as in delete_audit_entries.
+-- Of the max_rows keys that expire first from after on, of any user, deletes those that have
+-- expired; returns how many, and when the last of them did. One that is used again meanwhile stays.
+-- They are taken in the index's order before their time is compared, as in delete_audit_entries.
 WITH deleted AS (
     DELETE FROM idempotency_keys
     WHERE ctid = ANY (
@@ -37,6 +37,7 @@ WITH deleted AS (
             FROM (
                 SELECT expires_at, ctid AS place
                 FROM idempotency_keys
+                WHERE expires_at >= %(after)s::timestamptz
                 ORDER BY expires_at
                 LIMIT %(max_rows)s
             ) AS oldest
@@ -44,6 +45,6 @@ WITH deleted AS (
         )
     )
         AND expires_at <= now()
-    RETURNING key
+    RETURNING expires_at
 )
-SELECT count(*) FROM deleted;
+SELECT count(*), max(expires_at) FROM deleted;

@@ -87,8 +87,8 @@ WHERE user_id = %(user_id)s
 RETURNING counted, tasks_deleted;
 
 -- name: select_trash_owners
--- The next users by id, and true for those whose oldest task in the trash is older than some days:
--- the one with the lowest version, as deleting a task raises it. It reads across users: for
+-- The next users by id, and true for those whose first task in the trash is older than some days:
+-- the one of the lowest version, as deleting a task raises it. It reads across users: for
 -- `manage.py purge`, never for a request. A subselect with LIMIT reads one entry of the index for
 -- each user, where EXISTS may be hashed over everybody's trash.
 SELECT user_id, (

@@ -104,7 +104,7 @@ def test_reply_that_does_not_come_is_a_line_with_its_cause_and_the_process_that_
     database_url: str, postgresql: psycopg.Connection, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
     app = create_app(settings_for(database_url))
-    monkeypatch.setattr(app.extensions["database"], "_reply_timeout", 0.2)
+    monkeypatch.setattr(app.extensions["database"], "_reply_timeout", 0.5)
     postgresql.execute("LOCK tasks")
     assert User(app.test_client(), "alice").call("GET").status_code == 503
     [line] = (line for line in lines() if line["event"] == "request")

@@ -24,7 +24,7 @@ def test_prometheus_accepts_the_alerts():
 
 
 FREE = {"waiting": 0, "available": 8, "size": 8}
-STUCK = {"waiting": 3, "available": 0, "size": 8}
+STUCK = {"waiting": 3, "available": 1, "size": 8}
 REFUSALS = {
     "tasks_http_request_duration_seconds_count": "0+700",
     'tasks_rate_limited_total{limit="auth-failures"}': "0+600",
