@@ -22,7 +22,8 @@ ALTER TABLE tasks
         array_position(tags, '') IS NULL
         AND array_position(tags, NULL) IS NULL
         AND char_length(array_to_string(tags, '')) <= 1000
-    ) NOT VALID;
+    ) NOT VALID,
+    ADD CONSTRAINT tasks_title_not_blank CHECK (title ~ '[^[:space:]]') NOT VALID;
 
 -- One row a user, locked by every write of theirs: the order of versions is the order of commits.
 CREATE TABLE task_counters (
@@ -74,9 +75,22 @@ FOR EACH ROW WHEN (NEW.version = OLD.version) EXECUTE FUNCTION count_task_change
 CREATE TRIGGER tasks_count_delete AFTER DELETE ON tasks
 FOR EACH ROW WHEN (OLD.deleted_at IS NULL) EXECUTE FUNCTION count_task_change();
 
+-- Counters, tombstones and the audit are each user's own: of a task that changed hands, the clients
+-- of the first user would never hear that it is gone, and both would be counted wrongly.
+CREATE FUNCTION keep_task_owner() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a task keeps its user_id: export the tasks, and import them as the other user'
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+
+CREATE TRIGGER tasks_keep_owner BEFORE UPDATE OF user_id ON tasks
+FOR EACH ROW WHEN (NEW.user_id <> OLD.user_id) EXECUTE FUNCTION keep_task_owner();
+
 -- migrate:down
 SET LOCAL lock_timeout = '2s';
 
+DROP TRIGGER tasks_keep_owner ON tasks;
+DROP FUNCTION keep_task_owner();
 DROP TRIGGER tasks_count_delete ON tasks;
 DROP TRIGGER tasks_count_update ON tasks;
 DROP TRIGGER tasks_count_insert ON tasks;
@@ -86,6 +100,7 @@ DROP TABLE task_counters;
 -- What is in the trash was deleted; without it, these tasks would be back.
 DELETE FROM tasks WHERE deleted_at IS NOT NULL;
 ALTER TABLE tasks
+    DROP CONSTRAINT tasks_title_not_blank,
     DROP COLUMN version,
     DROP COLUMN deleted_at,
     DROP COLUMN completed_at,

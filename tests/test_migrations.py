@@ -74,7 +74,7 @@ def constraints_of_new_columns(up: str) -> list[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(file: Path):
-    """Squawk sees only separate ones; the way is NOT VALID, and VALIDATE in the next file."""
+    """Squawk sees only separate ones; the way is NOT VALID, and VALIDATE in a later file."""
     harmless = {"CONSTR_DEFAULT", "CONSTR_NOTNULL"}
     assert harmless.issuperset(constraints_of_new_columns(file.read_text().split(DOWN)[0]))
 

@@ -15,4 +15,4 @@ SET LOCAL statement_timeout = '2s';
 ALTER TABLE tasks DROP CONSTRAINT tasks_pkey,
 ADD CONSTRAINT tasks_pkey PRIMARY KEY (user_id, id);
 CREATE UNIQUE INDEX tasks_id ON tasks (user_id, id)
-INCLUDE (completed, priority, due_at, tag_bits, title, version, deleted_at);
+INCLUDE (completed, priority, due_at, tag_bits, version, deleted_at);

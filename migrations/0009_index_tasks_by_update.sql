@@ -1,5 +1,5 @@
 -- migrate:up transaction:false
--- Takes the place of tasks_version, and holds what lists are filtered by, too.
+-- Changes, and lists by update, with what these are filtered by.
 -- Fails where a broken run has left an INVALID index: DROP INDEX CONCURRENTLY tasks_updated; first.
 -- squawk-ignore require-lock-timeout, require-statement-timeout, prefer-robust-stmts
 CREATE INDEX CONCURRENTLY tasks_updated ON tasks (user_id, version, id)

@@ -1,6 +1,6 @@
 -- migrate:up transaction:false
--- Takes the place of tasks_due, and holds what lists by title are sorted by: an index-only scan
--- takes lower(title) from here, if the index has the title, too.
+-- Also holds what lists by title are sorted by: an index-only scan takes lower(title) from here, if
+-- the index has the title, too.
 -- Fails where a broken run has left an INVALID index. Drop it first:
 -- DROP INDEX CONCURRENTLY tasks_due_title;
 -- squawk-ignore require-lock-timeout, require-statement-timeout, prefer-robust-stmts

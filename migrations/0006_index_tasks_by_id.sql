@@ -3,7 +3,7 @@
 -- Fails where a broken run has left an INVALID index: DROP INDEX CONCURRENTLY tasks_id; first.
 -- squawk-ignore require-lock-timeout, require-statement-timeout, prefer-robust-stmts
 CREATE UNIQUE INDEX CONCURRENTLY tasks_id ON tasks (user_id, id)
-INCLUDE (completed, priority, due_at, tag_bits, title, version, deleted_at);
+INCLUDE (completed, priority, due_at, tag_bits, version, deleted_at);
 
 -- migrate:down transaction:false
 DROP INDEX CONCURRENTLY IF EXISTS tasks_id;
