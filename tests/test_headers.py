@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from issuer import gate_for
 from support import User, app_for
 from werkzeug.test import TestResponse
 
@@ -127,9 +128,9 @@ def test_https_is_demanded_only_of_those_who_came_by_it(client: FlaskClient):
 def test_scheme_is_what_the_last_trusted_proxy_says(
     proxies: int, forwarded: str | None, is_secure: bool
 ):
-    client = app_for(trusted_proxies=proxies).test_client()
+    client = gate_for(trusted_proxies=proxies).test_client()
     headers = {} if forwarded is None else {"X-Forwarded-Proto": forwarded}
-    response = client.get("/health", headers=headers)
+    response = client.get("/api/alice/me", headers=headers)
     assert ("Strict-Transport-Security" in response.headers) is is_secure
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from flask import Flask
-from issuer import Issuer, api_for, ask, ask_at_once, drip, eventually, hang
+from issuer import Issuer, ask, ask_at_once, drip, eventually, gate_for, hang
 from support import assert_error, token_for
 
 import jwks
@@ -13,7 +13,7 @@ import jwks
 
 def test_secret_keeps_working_while_the_issuer_hangs(issuer: Issuer):
     issuer.behave = hang
-    app = api_for(better_auth_url=issuer.origin)
+    app = gate_for(better_auth_url=issuer.origin)
     assert ask(app, token_for("alice")).status_code == 200
     assert issuer.requests == []
 

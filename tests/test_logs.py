@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
-from support import PARENT, TRACE, Lines, User, app_for, assert_error, listening
+from issuer import gate_for
+from support import PARENT, TRACE, Lines, User, assert_error, listening
 
 from observability.observe import BrokenOff, fields_of, line_of_success, request_log
 from trail import CURRENT, Run, Trail
@@ -107,7 +108,7 @@ def test_traceback_in_text_is_indented(text: io.StringIO):
 @pytest.fixture
 def streams() -> FlaskClient:
     """An application that streams, to anybody."""
-    app = app_for()
+    app = gate_for()
     app.before_request_funcs.clear()
     app.add_url_rule("/whole", "whole", lambda: Response(part for part in ["a" * 10, "b" * 10]))
     app.add_url_rule("/broken", "broken", lambda: Response(str(1 // (1 - n)) for n in range(2)))

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ USER_TABLES = {
     )
     if any(getattr(column, "colname", "") == "user_id" for column in statement.stmt.tableElts)
 }
+parse = cache(parse_sql)  # several rules look at each statement
 SQL_IN_PYTHON = re.compile(
     r"\s*(SELECT\s|INSERT INTO\s|UPDATE\s+\w+\s+SET\s|DELETE FROM\s|WITH\s+\w+\s+AS\s"
     r"|(CREATE|DROP|ALTER)\s+(TABLE|INDEX|DATABASE|ROLE|SCHEMA|VIEW|FUNCTION)\s)",
@@ -98,13 +100,13 @@ def is_owner_first(where: object) -> bool:
 
 def broken_rules(text: str) -> list[str]:
     rules = Rules()
-    rules(parse_sql(text))
+    rules(parse(text))
     return rules.broken
 
 
 @NAMED
 def test_statement_keeps_the_rules(query: Query):
-    assert len(parse_sql(query.text)) == 1
+    assert len(parse(query.text)) == 1
     assert bool(broken_rules(query.text)) is (query.name in OVER_USERS)
 
 
@@ -122,7 +124,7 @@ class Writes(Visitor):
 
 def written_without_the_counter(text: str) -> set[str]:
     writes = Writes()
-    writes(parse_sql(text))
+    writes(parse(text))
     read_by_clients = USER_TABLES - {"audit_log", "idempotency_keys"}
     return set() if "task_counters" in writes.tables else writes.tables & read_by_clients
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from issuer import Issuer, api_for, ask, one_key
+from issuer import Issuer, ask, gate_for, one_key
 from support import User, app_for, assert_error, token_for
 from werkzeug.test import TestResponse
 
@@ -35,9 +35,9 @@ def limited(app: Flask) -> Callable[..., Flask]:
     return make
 
 
-def limited_api(**settings: Any) -> Flask:
-    """Make one without a database, where /api/{user_id}/me tells who calls."""
-    return api_for(**OFF | settings)
+def limited_gate(**settings: Any) -> Flask:
+    """Make what a request meets on its way in, and /api/{user_id}/me, which tells who calls."""
+    return gate_for(**OFF | settings)
 
 
 def rest_of(response: TestResponse) -> tuple[str, int, int]:
@@ -114,25 +114,25 @@ def test_limit_that_is_off_is_not_announced(limited: Callable[..., Flask]):
 
 
 def test_what_needs_no_token_is_not_limited():
-    client = limited_api(rate_limit="1/day", auth_failure_limit="1/day").test_client()
+    client = app_for(rate_limit="1/day", auth_failure_limit="1/day").test_client()
     for path in ["/health", "/livez", "/openapi.json", "/nope"]:
         for _ in range(3):
             response = client.get(path, environ_base={"REMOTE_ADDR": "192.0.2.1"})
             assert response.status_code == (404 if path == "/nope" else 200)
             assert "RateLimit" not in response.headers
     for _ in range(3):
-        assert client.options("/api/alice/me").status_code == 200
+        assert client.options("/api/alice/tasks").status_code == 200
 
 
 def test_limits_that_are_off_count_and_tell_nothing():
-    app = limited_api()
+    app = limited_gate()
     for response in [ask(app, token_for("alice")), guess(app.test_client())]:
         assert not [name for name, _ in response.headers if name.startswith("RateLimit")]
 
 
 @pytest.mark.parametrize("token", ["x.y.z", "", token_for("alice", exp=1)])
 def test_address_that_fails_too_often_is_429(token: str):
-    client = limited_api(auth_failure_limit="2/day").test_client()
+    client = limited_gate(auth_failure_limit="2/day").test_client()
     for left in [1, 0]:
         response = guess(client, token=token)
         assert_error(response, 401, "unauthorized")
@@ -143,14 +143,14 @@ def test_address_that_fails_too_often_is_429(token: str):
 
 
 def test_good_token_stays_good_where_a_neighbour_fails():
-    app = limited_api(auth_failure_limit="1/day")
+    app = limited_gate(auth_failure_limit="1/day")
     for _ in range(3):
         guess(app.test_client(), "127.0.0.1")
     assert ask(app, token_for("alice")).status_code == 200
 
 
 def test_good_tokens_are_no_failures():
-    app = limited_api(auth_failure_limit="1/day")
+    app = limited_gate(auth_failure_limit="1/day")
     for user in ["alice", "bob", "carol"]:
         assert ask(app, token_for(user), user).status_code == 200
 
@@ -159,7 +159,7 @@ def test_issuer_that_is_away_is_no_failure_of_the_client():
     issuer = Issuer(one_key("EdDSA"))
     token = issuer.token()
     issuer.go_away()
-    app = limited_api(auth_failure_limit="1/day", better_auth_url=issuer.origin)
+    app = limited_gate(auth_failure_limit="1/day", better_auth_url=issuer.origin)
     for _ in range(3):
         assert_error(ask(app, token), 503, "unavailable")
 
@@ -181,7 +181,7 @@ def test_address_is_what_the_trusted_proxies_say_and_not_the_client(
     proxies: int, forwarded: str | None, caller: str
 ):
     """Writing addresses into X-Forwarded-For gains nobody more guesses."""
-    app = limited_api(auth_failure_limit="1/day", trusted_proxies=proxies)
+    app = limited_gate(auth_failure_limit="1/day", trusted_proxies=proxies)
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     client = app.test_client()
     environ = {"REMOTE_ADDR": "192.0.2.1"}
@@ -191,7 +191,7 @@ def test_address_is_what_the_trusted_proxies_say_and_not_the_client(
 
 
 def test_invented_addresses_before_the_proxys_own_gain_nothing():
-    client = limited_api(auth_failure_limit="1/day", trusted_proxies=1).test_client()
+    client = limited_gate(auth_failure_limit="1/day", trusted_proxies=1).test_client()
     statuses = [
         client.get(
             "/api/alice/me", headers={"X-Forwarded-For": f"203.0.113.{number}, 198.51.100.1"}

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from issuer import api_for, ask
+from issuer import ask, gate_for
 from processes import wait_until
 from support import NoThread, assert_error, token_for
 
@@ -64,7 +64,7 @@ def calls(app: Any, number: int) -> list[int]:
 
 
 def test_two_processes_share_a_users_quota(redis: Speaker):
-    here, there = (api_for(redis_url=redis.url, rate_limit="4/day") for _ in range(2))
+    here, there = (gate_for(redis_url=redis.url, rate_limit="4/day") for _ in range(2))
     assert calls(here, 3) + calls(there, 2) == [200] * 4 + [429]
     assert_error(ask(here, token_for("alice")), 429, "rate_limited")
 
@@ -73,11 +73,11 @@ def test_while_redis_is_away_each_process_counts_for_itself(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)
-    app = api_for(redis_url="redis://127.0.0.1:1", rate_limit="4/day")
+    app = gate_for(redis_url="redis://127.0.0.1:1", rate_limit="4/day")
     shared = app.extensions["rate_limits"].redis
     assert calls(app, 5) == [200] * 4 + [429]
     assert shared.is_away
-    shared._pool = api_for(redis_url=redis.url).extensions["rate_limits"].redis._pool
+    shared._pool = gate_for(redis_url=redis.url).extensions["rate_limits"].redis._pool
     wait_until(lambda: not shared.is_away)
     assert calls(app, 1) == [200]
     wait_until(lambda: "Redis is back" in caplog.messages)

@@ -93,6 +93,7 @@ def test_line_of_csv_that_never_ends_takes_no_memory(line: bytes):
     assert peak < 2_000_000
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("character", ["x", "é", "あ", "😀"])
 def test_what_is_kept_of_an_import_is_no_larger_than_its_file(character: str):
     tasks = [{"title": "x", "description": character * 5000} for _ in range(600)]
