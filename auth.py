@@ -10,7 +10,7 @@ from flask import Flask
 
 from capacity.rate_limits import RateLimits, caller_at
 from config import Settings
-from converters import LONGEST_USER_ID
+from converters import MAX_USER_ID_LENGTH
 from errors import ApiError
 from field_types import UNSTORABLE
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
@@ -87,7 +87,6 @@ class Verified(NamedTuple):
 
 def unauthorized(refusal: TokenRefused) -> ApiError:
     """Make a 401 with the challenge of RFC 6750, section 3: no `error` where no token was sent."""
-    note_refusal(refusal.reason)
     challenge = "Bearer" if refusal.reason == "missing" else 'Bearer error="invalid_token"'
     return ApiError(401, str(refusal), headers={"WWW-Authenticate": challenge})
 
@@ -199,7 +198,7 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def check_claims(claims: dict[str, Any]) -> None:
     """Refuse what PyJWT lets through: a `sub` that no user can have, an `exp` with a fraction."""
     subject, expiry = claims["sub"], claims["exp"]
-    if not 1 <= len(subject) <= LONGEST_USER_ID or UNSTORABLE.search(subject):
+    if not 1 <= len(subject) <= MAX_USER_ID_LENGTH or UNSTORABLE.search(subject):
         raise TokenRefused("subject")
     if type(expiry) is not int or expiry > LAST_EXPIRY:
         raise TokenRefused("expiry")
@@ -232,9 +231,9 @@ def require_owner(app: Flask, settings: Settings) -> None:
         try:
             subject = verify(bearer_token(req.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
-            refusal = unauthorized(error)  # its reason is noted beyond the limit too
+            note_refusal(error.reason)  # before the limit, whose 429 would hide it
             limits.auth_failures.count(caller_at(req.environ), environ=req.environ)
-            raise refusal from None
+            raise unauthorized(error) from None
         except KeysUnavailable:
             note_refusal("keys_unavailable")
             raise ApiError(503, MESSAGE_OF_REFUSAL["keys_unavailable"]) from None
@@ -247,6 +246,7 @@ def require_owner(app: Flask, settings: Settings) -> None:
             raw_path = req.environ.get("RAW_URI", "").partition("?")[0].lower()
             if owner.startswith(f"{subject}/") and raw_path.count("%2f") <= subject.count("/"):
                 raise ApiError(404)  # a path of the user's own, where there is nothing
+            note_refusal("owner")
             raise unauthorized(TokenRefused("owner"))
 
     app.before_request(check_owner)

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from setting_parsers import (
     integer,
-    key_set_address,
+    key_set_url,
     one_of,
     origin_of,
     origins,
@@ -108,7 +108,7 @@ class Settings:
     )
     jwks_url: str = setting(
         "",
-        key_set_address,
+        key_set_url,
         "URL of the issuer's public keys, if this process reaches the issuer at another address",
         "origin of `BETTER_AUTH_URL` + `/api/auth/jwks`",
     )

@@ -99,7 +99,7 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.made_at = monotonic()
-        self.timeouts: dict[str, Value] = {}  # set in each transaction, where the session has none
+        self.settings: dict[str, Value] = {}  # set in each transaction, where the session has none
         self.in_transaction = False  # a user's, begun by its first statement
         self._prepared_names: set[str] = set()
         self.on_answer: Callable[[], None] = lambda: None  # the pool notes that the server works
@@ -118,7 +118,10 @@ class Connection(psycopg.Connection[Any]):
         return self.run_together([name], values)[0]
 
     def run_together(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        """Run named statements in one round trip; a user's in one transaction. Raises as `run`."""
+        """Run named statements, a user's in one transaction, in one round trip once prepared.
+
+        The trail has them as one run, by the name of the last. Raises as `run`.
+        """
         if trail := CURRENT.get():
             trail.backend_pid = self.pgconn.backend_pid  # which a connection that is lost forgets
         started = perf_counter()
@@ -154,9 +157,9 @@ class Connection(psycopg.Connection[Any]):
         owner: dict[str, Value] = {
             "user_id": values["user_id"],
             "request_id": trail.request_id if trail else "",
-            **self.timeouts,
+            **self.settings,
         }
-        first = "set_owner_and_timeouts" if self.timeouts else "set_owner"
+        first = "set_owner_and_settings" if self.settings else "set_owner"
         calls = [self._prepare(first, owner), *[self._prepare(name, values) for name in names]]
         self.pgconn.enter_pipeline_mode()
         if self.in_transaction:

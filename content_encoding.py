@@ -15,7 +15,7 @@ from lean_flask import current_request
 
 ALGORITHMS = ["zstd", "br", "gzip"]  # by their cost per saved byte
 STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli buffers megabytes before it writes
-SMALLEST = 1024  # bytes; below that, compressing is not worth the time
+MIN_SIZE = 1024  # bytes; below that, compressing is not worth the time
 LONG = 256 * 1024  # bytes, 20 ms for gzip; a longer response is sent while it is compressed
 PIECE = 64 * 1024  # bytes
 TYPES = [
@@ -36,7 +36,7 @@ def compress_responses(app: Flask) -> None:
         "COMPRESS_ALGORITHM_STREAMING": STREAMING_ALGORITHMS,
         "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": False,
         "COMPRESS_MIMETYPES": TYPES,
-        "COMPRESS_MIN_SIZE": SMALLEST,
+        "COMPRESS_MIN_SIZE": MIN_SIZE,
         "COMPRESS_REGISTER": False,
     }
     compress, compress_asset = Compress(app), Compress(app)
@@ -50,7 +50,7 @@ def compress_responses(app: Flask) -> None:
         if "HTTP_ACCEPT_ENCODING" not in req.environ or status not in {200, 201}:
             return response  # a 206 is a part of the uncompressed form
         length = response.content_length or 0
-        if length < SMALLEST and not response.is_streamed:
+        if length < MIN_SIZE and not response.is_streamed:
             return response
         is_asset = req.endpoint == "docs.get_asset"
         is_long = length >= LONG and not is_asset

@@ -4,8 +4,8 @@ from typing import Any
 
 from werkzeug.routing import BaseConverter
 
-LONGEST_USER_ID = 255  # characters
-LARGEST_ID = 2**63 - 1  # bigint
+MAX_USER_ID_LENGTH = 255  # characters
+MAX_ID = 2**63 - 1  # bigint
 
 
 class UserIdConverter(BaseConverter):
@@ -41,7 +41,7 @@ class TaskIdConverter(BaseConverter):
     The pattern checks all of it: if `to_python` refused, some methods would get 405.
     """
 
-    regex = numbers_up_to(LARGEST_ID)
+    regex = numbers_up_to(MAX_ID)
 
     def to_python(self, value: str) -> int:
         return int(value)
@@ -58,7 +58,7 @@ def describe_user_id(_: BaseConverter) -> dict[str, Any]:
     return {
         "type": "string",
         "minLength": 1,
-        "maxLength": LONGEST_USER_ID,
+        "maxLength": MAX_USER_ID_LENGTH,
         "description": "The `sub` of the token.",
         "examples": ["demo"],
     }
@@ -69,6 +69,6 @@ def describe_task_id(_: BaseConverter) -> dict[str, Any]:
         "type": "integer",
         "format": "int64",
         "minimum": 1,
-        "maximum": LARGEST_ID,
+        "maximum": MAX_ID,
         "examples": [12],
     }

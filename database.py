@@ -70,7 +70,7 @@ class Database:
     """A process's connections. Nothing connects before the first request, so it may be forked."""
 
     def __init__(self, settings: Settings, *, is_primary: bool = True) -> None:
-        self._timeouts: dict[str, Value] = {
+        self._settings: dict[str, Value] = {
             "statement_timeout": str(settings.database_statement_timeout),
             "lock_timeout": str(LOCK_TIMEOUT),
             "idle_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT),
@@ -198,7 +198,7 @@ class Database:
             self._discard(connection)
             self._pool.putconn(connection)
             self._probe()
-        raise DatabaseUnavailable("it ends every connection")
+        raise DatabaseUnavailable("the server ends every connection")
 
     def _wait_for_connection(self) -> Connection:
         """Count the request while it waits: the pool's own count includes those that gave up."""
@@ -229,7 +229,7 @@ class Database:
         self._suspect = True
         if not self._probing.acquire(timeout=0 if self._down else POOL_TIMEOUT):
             self._down = self._suspect  # unless an answer has just come
-            raise DatabaseUnavailable("it is down, and is being asked")
+            raise DatabaseUnavailable("the server is down, and is being asked")
         with ExitStack() as probing:
             probing.callback(self._probing.release)
             if self._answered_at > asked_at:
@@ -287,6 +287,6 @@ class Database:
         connection.reply_timeout = self._reply_timeout
         connection.on_answer = self._note_answer
         pid = connection.pgconn.backend_pid
-        is_direct = connection.fetch("set_timeouts", backend_pid=pid, **self._timeouts)
+        is_direct = connection.fetch("set_settings", backend_pid=pid, **self._settings)
         if not is_direct:  # behind a pooler, each transaction sets them
-            connection.timeouts = self._timeouts
+            connection.settings = self._settings

@@ -47,7 +47,7 @@ MESSAGE_OF_STATUS = {
     503: "The service is not available right now; please try again in a moment.",
 }
 RETRY_AFTER = "1"  # seconds
-LONGEST_NAME = 100  # characters, in a message; the details have all of an unknown field's name
+MAX_NAME_LENGTH = 100  # characters, in a message; the details have all of an unknown field's name
 
 
 def message_of(status: int) -> str:
@@ -68,7 +68,7 @@ class ErrorBody(ResponseSchema):
 
 
 class ApiError(Exception):
-    """A response that is not a success, raised wherever that becomes clear."""
+    """An error response. Any code of a request may raise it."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ def first_fault(details: Any) -> str:
     while isinstance(details, dict):
         key, details = next(iter(details.items()))
         if key != SCHEMA:  # which stands for the object itself
-            path.append(str(key)[:LONGEST_NAME])
+            path.append(str(key)[:MAX_NAME_LENGTH])
     place = f"{'.'.join(path)}: " if path else ""
     return place + str(details[0])
 

@@ -9,7 +9,7 @@ from typing import Any
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing
 from marshmallow.decorators import POST_LOAD, PRE_LOAD, VALIDATES, VALIDATES_SCHEMA
 
-MOST_FIELDS = 50  # of an object, known or not
+MAX_FIELDS = 50  # of an object, known or not
 FIRST_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 
@@ -142,7 +142,7 @@ class ResponseSchema(Schema):
 
 
 class StrictSchema(Schema):
-    """An object that has no fields but its own."""
+    """An object in a request: unknown fields are refused."""
 
     error_messages = {"type": "Must be an object."}  # noqa: RUF012 - marshmallow's own form
 
@@ -155,7 +155,7 @@ class StrictSchema(Schema):
         In an object of more fields than any schema has, only one unknown field is named.
         """
         if isinstance(data, dict):
-            if len(data) > MOST_FIELDS:
+            if len(data) > MAX_FIELDS:
                 unknown = next(name for name in data if name not in self.fields)
                 raise ValidationError({unknown: [self.error_messages["unknown"]]})
             if not any(options.values()) and not self._needs_marshmallow:

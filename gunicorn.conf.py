@@ -44,8 +44,8 @@ worker_class = worker.Worker
 # Settings and migrations are checked once, in the master; no connection is open at the fork.
 preload_app = True
 http_parser = "python"  # pinned: the compiled one, where installed, answers some errors differently
-limit_request_line = reading.LONGEST_REQUEST_LINE
-limit_request_field_size = reading.LONGEST_HEAD  # a token may be long, too
+limit_request_line = reading.MAX_REQUEST_LINE
+limit_request_field_size = reading.MAX_HEAD  # a token may be long, too
 keepalive = 130  # seconds; a proxy must be the first to close: nginx after 60, Caddy after 120
 timeout = 30  # seconds without a sign of life, after which the master ends a worker
 graceful_timeout = settings.graceful_timeout + worker.LAST_TASKS
@@ -147,7 +147,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
 gunicorn.util.close = worker.close
 gunicorn.util.http_date = responses.http_date
 gunicorn.http.get_parser = plain_requests.get_parser
-gunicorn.http.message.MAX_REQUEST_LINE = reading.LONGEST_REQUEST_LINE
+gunicorn.http.message.MAX_REQUEST_LINE = reading.MAX_REQUEST_LINE
 gunicorn.http.message.Message.max_buffer_headers = reading.longest_head
 gunicorn.http.parser.Parser.finish_body = reading.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = reading.read_chunk_in_turn

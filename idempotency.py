@@ -111,6 +111,11 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
 
 
 def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
+    """Keep a response under its key.
+
+    Raises:
+        ApiError: 409 where another request has kept its own meanwhile.
+    """
     kept = db.fetch(
         "insert_idempotent_response",
         status=response.status_code,
@@ -123,6 +128,11 @@ def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
 
 
 def parse_key(header: str) -> str:
+    """Read the key, without its quotes and escapes.
+
+    Raises:
+        ApiError: 400 where it is none.
+    """
     found = KEY.fullmatch(header)
     if not found:
         raise ApiError(

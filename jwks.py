@@ -28,10 +28,10 @@ from strict_json import parse_json
 log = logging.getLogger(__name__)
 
 FETCH_TIMEOUT = 2.0  # seconds that a request waits for a fetch, and a fetch for its response
-LARGEST_KEY_SET = 256 * 1024  # bytes
+MAX_KEY_SET_SIZE = 256 * 1024  # bytes
 REFRESH_AFTER = 300.0  # seconds
 FETCH_PAUSE = 5.0  # seconds between two fetches, however many requests ask
-MOST_KEYS = 100  # per issuer; each takes some time to read
+MAX_KEYS = 100  # per issuer; each takes some time to read
 FORGET_AFTER = 24 * 3600.0  # seconds that keys are trusted while the issuer is away
 
 HEADERS = {"Accept": "application/json", "User-Agent": "tasks"}  # some firewalls demand the latter
@@ -86,11 +86,11 @@ def fetch(url: str) -> bytes:
                 with connection.getresponse() as response:
                     if response.status != HTTPStatus.OK:
                         raise HTTPException(f"it answered with status {response.status}")
-                    body = response.read(LARGEST_KEY_SET + 1)
+                    body = response.read(MAX_KEY_SET_SIZE + 1)
             finally:
                 deadline.cancel()
-    if len(body) > LARGEST_KEY_SET:
-        raise HTTPException(f"it is larger than {LARGEST_KEY_SET} bytes")
+    if len(body) > MAX_KEY_SET_SIZE:
+        raise HTTPException(f"it is larger than {MAX_KEY_SET_SIZE} bytes")
     return body
 
 
@@ -132,10 +132,10 @@ def parse_key_set(body: bytes) -> dict[KeyName, Any]:
         ValueError: it is not a key set.
     """
     match parse_json(body):
-        case {"keys": [*entries]} if len(entries) <= MOST_KEYS:
+        case {"keys": [*entries]} if len(entries) <= MAX_KEYS:
             return dict(pair for entry in entries for pair in keys_of(entry))
         case _:
-            raise ValueError(f"it is no set of {MOST_KEYS} keys at most")
+            raise ValueError(f"it is no set of {MAX_KEYS} keys at most")
 
 
 def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:

@@ -9,13 +9,13 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from converters import CONVERTERS, LONGEST_USER_ID
+from converters import CONVERTERS, MAX_USER_ID_LENGTH
 
 # Flask's `request` looks the request up for each attribute, which takes half a microsecond.
 current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 
 NO_SESSION = NullSession()
-LONGEST_PATH = 2 * LONGEST_USER_ID  # characters; no path of ours is longer
+MAX_PATH_LENGTH = 2 * MAX_USER_ID_LENGTH  # characters; no path of ours is longer
 REMEMBERED_PATHS = 2048
 
 
@@ -109,7 +109,7 @@ class LeanFlask(Flask):
             return None
         path = request.path
         # werkzeug would drop leading slashes, but the middleware in front has seen them.
-        if request.environ["PATH_INFO"].startswith("//") or len(path) > LONGEST_PATH:
+        if request.environ["PATH_INFO"].startswith("//") or len(path) > MAX_PATH_LENGTH:
             path = ""
         return PathAdapter(
             self.url_map,

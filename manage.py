@@ -175,7 +175,13 @@ def purge() -> None:
 
 
 def purge_all(settings: Settings) -> str:
-    """Delete what has expired, as the tables' owner, each kind even if another fails; tell it."""
+    """Delete what has expired, as the tables' owner, each kind even if another fails.
+
+    Returns the sentence to print.
+
+    Raises:
+        CommandError: not all was deleted.
+    """
     trash, audit = settings.trash_days, settings.audit_days
     kinds: dict[str, Callable[[Database], int]] = {
         f"tasks that were in the trash for {trash} days": partial(

@@ -1,21 +1,21 @@
-"""A place in the order of a user's changes, as a client keeps it: opaque, without a secret."""
+"""Cursors of changes and of the trash: a place in the order of a user's changes, not signed."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import NamedTuple
 
-from converters import LARGEST_ID
+from converters import MAX_ID
 
 
 class Position(NamedTuple):
-    """The version and id of the task read last; LARGEST_ID: all of that version was read."""
+    """The version and id of the task read last; MAX_ID: all of that version was read."""
 
     version: int
     task_id: int
 
 
-START = Position(0, LARGEST_ID)  # before all changes: versions begin at 1
-END = Position(LARGEST_ID, LARGEST_ID)
+START = Position(0, MAX_ID)  # before all changes: versions begin at 1
+END = Position(MAX_ID, MAX_ID)
 
 # The first number is the version of this format, should there ever be another one.
 WRITTEN = re.compile(rb"1\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})")
@@ -35,6 +35,6 @@ def read_position(cursor: str) -> Position:
     """
     found = WRITTEN.fullmatch(urlsafe_b64decode(f"{cursor}==="))
     position = found and Position(int(found[1]), int(found[2]))
-    if not position or max(position) > LARGEST_ID or write_position(position) != cursor:
+    if not position or max(position) > MAX_ID or write_position(position) != cursor:
         raise ValueError("no position")
     return position

@@ -1,5 +1,7 @@
 """What is deleted for good: from the trash on request, or by `manage.py purge` when due."""
 
+from collections.abc import Iterator
+
 import psycopg
 
 from database import Database
@@ -10,12 +12,12 @@ KEYS_PER_STATEMENT = 100  # with their responses, each up to 2 MB: a thousand wo
 ENTRIES_PER_STATEMENT = 100_000  # each statement walks past those that were deleted before
 
 
-def purge_trash(database: Database, user_id: str, days: int | None = None) -> int:
-    """Delete what one user has in the trash, all or what is older than `days`; return how many.
+def purge_trash(database: Database, user_id: str, days: int | None = None) -> Iterator[int]:
+    """Delete what one user has in the trash, all or what is older than `days`.
 
-    What is trashed or restored meanwhile, or both, stays: its version is newer.
+    Yields how many tasks each statement deleted, as a later one may fail. What is trashed or
+    restored meanwhile, or both, stays: its version is newer.
     """
-    deleted = 0
     for task_ids, newest in database.fetch(
         "select_trash_chunks", user_id=user_id, days=days, size=TASKS_PER_STATEMENT
     ):
@@ -26,8 +28,7 @@ def purge_trash(database: Database, user_id: str, days: int | None = None) -> in
             newest=int(newest),
             versions=None,
         ):
-            deleted += int(number)
-    return deleted
+            yield int(number)
 
 
 def purge_old_trash(database: Database, days: int) -> int:
@@ -44,7 +45,8 @@ def purge_old_trash(database: Database, days: int) -> int:
     ):
         for owner in (owner.decode() for owner, is_due in owners if is_due == b"t"):
             try:
-                deleted += purge_trash(database, owner, days)
+                for number in purge_trash(database, owner, days):
+                    deleted += number
             except psycopg.Error as error:  # such as during a long import of theirs: others go on
                 failures.append(error)
         after = owners[-1][0].decode()

@@ -16,7 +16,7 @@ from statements import QUERIES
 
 log = logging.getLogger(__name__)
 
-# A single row costs the primary no more than the version check before a read from the replica.
+# Only these: a single row costs the primary no more than the version check before such a read.
 LARGE_READS = frozenset(
     name for name, query in QUERIES.items() if re.search("(json|string)_agg\\(", query.text)
 )

@@ -29,6 +29,7 @@ def read_body(req: Request) -> bytes:
 
 
 def refuse_encoded(req: Request) -> None:
+    """Refuse a body with a Content-Encoding: an ApiError, 415."""
     if req.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in {"", "identity"}:
         raise ApiError(415, "Send the body without a Content-Encoding.")
 

@@ -104,23 +104,23 @@ CREATE FUNCTION public.count_task_change() RETURNS trigger
 DECLARE
     owner text := CASE TG_OP WHEN 'DELETE' THEN OLD.user_id ELSE NEW.user_id END;
     more bigint := CASE TG_OP WHEN 'INSERT' THEN 1 WHEN 'DELETE' THEN -1 ELSE 0 END;
-    counted bigint;
+    new_version bigint;
 BEGIN
     UPDATE task_counters SET version = version + 1, stored = stored + more
     WHERE user_id = owner
-    RETURNING version INTO counted;
-    IF counted IS NULL THEN
+    RETURNING version INTO new_version;
+    IF new_version IS NULL THEN
         INSERT INTO task_counters AS counter (user_id, version, stored)
         SELECT owner, 2, count(*) + greatest(more, 0) FROM tasks WHERE user_id = owner
         ON CONFLICT (user_id) DO UPDATE
             SET version = counter.version + 1, stored = counter.stored + more
-        RETURNING version INTO counted;
+        RETURNING version INTO new_version;
     END IF;
     IF TG_OP = 'DELETE' THEN
-        INSERT INTO purged_tasks (user_id, version, id) VALUES (owner, counted, OLD.id);
+        INSERT INTO purged_tasks (user_id, version, id) VALUES (owner, new_version, OLD.id);
         RETURN NULL;
     END IF;
-    NEW.version := counted;
+    NEW.version := new_version;
     RETURN NEW;
 END $$;
 

@@ -5,7 +5,7 @@ from typing import Any
 from marshmallow import fields, post_load
 from marshmallow.validate import Equal, Length, OneOf
 
-from converters import LARGEST_ID
+from converters import MAX_ID
 from field_types import (
     DUE_DESCRIPTION,
     DUE_PATTERN,
@@ -22,11 +22,11 @@ from field_types import (
     moment_of,
 )
 
-LONGEST_TITLE = 200  # characters
-LONGEST_DESCRIPTION = 5000  # characters
+MAX_TITLE_LENGTH = 200  # characters
+MAX_DESCRIPTION_LENGTH = 5000  # characters
 PRIORITIES = ("none", "low", "medium", "high")
-MOST_TAGS = 20
-LONGEST_TAG = 50  # characters
+MAX_TAGS = 20
+MAX_TAG_LENGTH = 50  # characters
 
 # What only the server writes.
 SERVER_FIELDS = ("id", "user_id", "created_at", "updated_at", "completed_at", "version")
@@ -37,7 +37,7 @@ class TaskFields(StrictSchema):
 
     description = Text(
         allow_none=True,
-        validate=Length(max=LONGEST_DESCRIPTION),
+        validate=Length(max=MAX_DESCRIPTION_LENGTH),
         metadata={"pattern": STORABLE_PATTERN, "examples": ["Two bottles"]},
     )
     priority = fields.String(
@@ -46,11 +46,11 @@ class TaskFields(StrictSchema):
     due_at = Due(allow_none=True, metadata=DUE_DESCRIPTION | {"pattern": DUE_PATTERN})
     tags = Tags(
         TrimmedText(
-            validate=Length(1, LONGEST_TAG),
+            validate=Length(1, MAX_TAG_LENGTH),
             metadata={"pattern": NOT_BLANK_PATTERN, "examples": ["home"]},
         ),
         allow_none=True,
-        validate=Length(max=MOST_TAGS),
+        validate=Length(max=MAX_TAGS),
         metadata={"uniqueItems": True, "examples": [["home", "shop"]]},
     )
 
@@ -67,7 +67,7 @@ class TaskFields(StrictSchema):
 def title_field(*, required: bool) -> TrimmedText:
     return TrimmedText(
         required=required,
-        validate=Length(1, LONGEST_TITLE),
+        validate=Length(1, MAX_TITLE_LENGTH),
         metadata={
             "description": "White space at both ends is dropped.",
             "pattern": NOT_BLANK_PATTERN,
@@ -114,18 +114,18 @@ class Task(ResponseSchema):
 
     id = fields.Integer(
         required=True,
-        metadata={"format": "int64", "minimum": 1, "maximum": LARGEST_ID, "examples": [12]},
+        metadata={"format": "int64", "minimum": 1, "maximum": MAX_ID, "examples": [12]},
     )
     user_id = fields.String(
         required=True, metadata={"description": "The owner.", "examples": ["demo"]}
     )
     title = fields.String(
-        required=True, validate=Length(1, LONGEST_TITLE), metadata={"examples": ["Buy milk"]}
+        required=True, validate=Length(1, MAX_TITLE_LENGTH), metadata={"examples": ["Buy milk"]}
     )
     description = fields.String(
         required=True,
         allow_none=True,
-        validate=Length(max=LONGEST_DESCRIPTION),
+        validate=Length(max=MAX_DESCRIPTION_LENGTH),
         metadata={"examples": ["Two bottles"]},
     )
     completed = fields.Boolean(required=True, metadata={"examples": [False]})

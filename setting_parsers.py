@@ -9,8 +9,8 @@ from jwt.exceptions import InvalidKeyError
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-LONGEST_NUMBER = 20  # digits; far more are an error of Python's own
-SHORTEST_SECRET = 32  # bytes; RFC 7518, section 3.2, for HS256
+MAX_DIGITS = 20  # int() refuses more than 4,300 in words of its own
+MIN_SECRET_LENGTH = 32  # bytes; RFC 7518, section 3.2, for HS256
 RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
     re.ASCII | re.IGNORECASE,
@@ -24,7 +24,7 @@ def integer(minimum: int, maximum: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         wanted = f"a whole number from {minimum} to {maximum}"
-        is_number = text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER
+        is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
         if not is_number or not minimum <= int(text) <= maximum:
             raise ValueError(wanted)
         return int(text)
@@ -48,8 +48,8 @@ def switch(text: str) -> bool:
 
 
 def secret(text: str) -> str:
-    if len(text.encode()) < SHORTEST_SECRET:
-        raise ValueError(f"{SHORTEST_SECRET} bytes or more (try: openssl rand -base64 32)")
+    if len(text.encode()) < MIN_SECRET_LENGTH:
+        raise ValueError(f"{MIN_SECRET_LENGTH} bytes or more (try: openssl rand -base64 32)")
     no_secret = ValueError("a random secret, not a key pair's PEM, SSH key or JWK")
     if text.lstrip().startswith(("-----BEGIN", "{")):
         raise no_secret
@@ -79,7 +79,7 @@ def web_url(text: str) -> str:
     return text
 
 
-def key_set_address(text: str) -> str:
+def key_set_url(text: str) -> str:
     if "@" in urlsplit(web_url(text)).netloc:
         raise ValueError("an address without user and password, which would not be sent")
     return text

@@ -4,7 +4,7 @@ import json
 from math import isinf
 from typing import Any
 
-LONGEST_NUMBER = 1000  # digits
+MAX_DIGITS = 1000  # digits
 
 
 class StrictError(ValueError):
@@ -43,7 +43,7 @@ def parse_real(text: str) -> float:
 
 
 def parse_whole(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:  # Python itself refuses some thousands
+    if len(text) > MAX_DIGITS:  # int() refuses more than 4,300
         raise StrictError("a number is beyond reach")
     return int(text)
 

@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
 
 class Trail:
-    """One request, from its first byte here until its response is made."""
+    """One request, from when the application receives it until its response is complete."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()

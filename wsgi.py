@@ -8,7 +8,7 @@ from migrate import require_migrated
 from observability.logs import set_up_logging
 
 if "gunicorn.arbiter" in sys.modules and "server.worker" not in sys.modules:
-    # It looks for the file where it is started, and would serve without our limits.
+    # It looks for the file in the current folder, and without it would serve without our limits.
     raise ConfigError(
         f"gunicorn has not read gunicorn.conf.py: start it in {PROJECT}, without another --config"
     )

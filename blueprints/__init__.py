@@ -1,4 +1,4 @@
-"""One file per resource; what they share is here."""
+"""The routes, one file per group of operations; what all of them use is here."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
-from capacity.transfer_limits import LARGE, await_receiver
+from capacity.transfer_limits import LARGE, acquire_download
 from conditions import WRITES, expected_versions
 from connection import Connection
 from database import Database
@@ -70,12 +70,17 @@ def path_of(user_id: str, rest: str) -> str:
 
 
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
+    """Make a response of JSON.
+
+    Raises:
+        ApiError: 503 where a GET's user receives several large responses already.
+    """
     response = BytesResponse(body, status, "application/json", **headers)
     # Only GETs are limited, as the outcome of a write must be told. They do not wait for a place:
     # the body is in memory already.
     if len(body) > LARGE and current_request().method == "GET":
         user_id: str = (current_request().view_args or {})["user_id"]
-        await_receiver(response, user_id, patience=0)
+        acquire_download(response, user_id, timeout=0)
     return response
 
 
@@ -156,7 +161,7 @@ def refuse_what_is_not_heeded() -> None:
         return
     heeded = getattr(current_app.view_functions[req.endpoint or ""], "heeds", ())
     if has_body and req.method in WRITES and "body" not in heeded:
-        environ["wsgi.input"] = BytesIO(read_body(req))  # a request that broke off is not done
+        environ["wsgi.input"] = BytesIO(read_body(req))  # 400 if it broke off
     if req.query_string and "query" not in heeded and req.args and req.method != "OPTIONS":
         raise validation_error({name: ["Unknown parameter."] for name in req.args})
     if req.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:

@@ -11,7 +11,7 @@ from marshmallow.validate import Length, OneOf, Range
 from blueprints import BodyParser, UserBlueprint, json_response, transaction
 from blueprints.tasks import COMPLETED_NOW, missing_task, too_many_tasks
 from connection import Connection
-from converters import LARGEST_ID
+from converters import MAX_ID
 from errors import ApiError, first_fault
 from events import emit
 from field_types import (
@@ -24,19 +24,19 @@ from field_types import (
 )
 from schemas import Task, TaskCreate, TaskPatch
 
-MOST_OPERATIONS = 100
+MAX_OPERATIONS = 100
 
 Operation = dict[str, Any]
 
 
-def named(name: str) -> fields.String:
+def op_field(name: str) -> fields.String:
     return fields.String(required=True, validate=OneOf([name]))
 
 
 class CreateOperation(StrictSchema):
     """Creates a task."""
 
-    op = named("create")
+    op = op_field("create")
     task = fields.Nested(TaskCreate, required=True)
 
 
@@ -45,11 +45,11 @@ class Change(StrictSchema):
 
     id = StrictInteger(
         required=True,
-        validate=Range(1, LARGEST_ID),
+        validate=Range(1, MAX_ID),
         metadata={"format": "int64", "examples": [12]},
     )
     version = StrictInteger(
-        validate=Range(1, LARGEST_ID),
+        validate=Range(1, MAX_ID),
         metadata={
             "format": "int64",
             "description": "The version that the task must still have, as with If-Match.",
@@ -61,14 +61,14 @@ class Change(StrictSchema):
 class PatchOperation(Change):
     """Changes some fields of a task."""
 
-    op = named("patch")
+    op = op_field("patch")
     task = fields.Nested(TaskPatch, required=True)
 
 
 class CompleteOperation(Change):
     """Completes a task, or, with `completed: false`, opens it again."""
 
-    op = named("complete")
+    op = op_field("complete")
     # A callable default stays out of the description: generated code would require the field.
     completed = StrictBoolean(
         load_default=lambda: True, metadata={"description": "`true` if left out."}
@@ -78,7 +78,7 @@ class CompleteOperation(Change):
 class DeleteOperation(Change):
     """Moves a task to the trash."""
 
-    op = named("delete")
+    op = op_field("delete")
 
 
 class Batch(StrictSchema):
@@ -95,7 +95,7 @@ class Batch(StrictSchema):
             },
         ),
         required=True,
-        validate=Length(1, MOST_OPERATIONS),
+        validate=Length(1, MAX_OPERATIONS),
         metadata={"description": "A task may appear in one operation only."},
     )
 
@@ -167,7 +167,7 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
         )
         for number in range(len(operations)):
             if number not in results:
-                raise reason(db, user_id, operations, number)
+                raise find_error(db, user_id, operations, number)
     emit("tasks_created", count=len(numbers_of(operations, "create")))
     emit("tasks_completed", count=len(list(filter(COMPLETED_NOW.search, results.values()))))
     return json_response(b'{"results": [%b]}' % b", ".join(results[n] for n in sorted(results)))
@@ -214,7 +214,7 @@ def change_of(operation: Operation) -> dict[str, Any]:
     return known | fields | {"sent": list(fields)}
 
 
-def reason(db: Connection, user_id: str, operations: list[Operation], number: int) -> ApiError:
+def find_error(db: Connection, user_id: str, operations: list[Operation], number: int) -> ApiError:
     """Find out why an operation was not done: its statement tells only that it was not."""
     operation = operations[number]
     if operation["op"] == "create":

@@ -6,8 +6,8 @@ from typing import Any
 from flask import Response
 
 from blueprints import UserBlueprint, database, json_response
-from blueprints.paging import LARGEST_PAGE, PageArguments, position_field
-from converters import LARGEST_ID
+from blueprints.paging import MAX_PAGE_SIZE, PageArguments, position_field
+from converters import MAX_ID
 from errors import validation_error
 from positions import START, Position, write_position
 from schemas import Changes
@@ -47,15 +47,15 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
     newest = int(version)
     if position.version > newest:
         raise validation_error({"since": ["Is ahead of what is stored; start again without it."]})
-    if not newest or position == (newest, LARGEST_ID):
-        return changes_response(b"[]", Position(newest, LARGEST_ID), has_more=False)
+    if not newest or position == (newest, MAX_ID):
+        return changes_response(b"[]", Position(newest, MAX_ID), has_more=False)
     [(changes, has_more, version, task_id)] = database().fetch(
         "select_changes",
         user_id=user_id,
         version=position.version,
         task_id=position.task_id,
-        limit=args.get("limit", LARGEST_PAGE),
-        largest_id=LARGEST_ID,
+        limit=args.get("limit", MAX_PAGE_SIZE),
+        largest_id=MAX_ID,
     )
     return changes_response(
         changes, Position(int(version), int(task_id)), has_more=has_more == b"t"

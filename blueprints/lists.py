@@ -15,7 +15,7 @@ from marshmallow import fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
 
 from blueprints import database, json_response, path_of, query_pairs
-from blueprints.paging import LARGEST_PAGE, LINK, PageArguments
+from blueprints.paging import LINK, MAX_PAGE_SIZE, PageArguments, link_next
 from conditions import is_fresh
 from config import VERSION
 from connection import Value
@@ -29,9 +29,9 @@ from field_types import (
     moment_of,
 )
 from lean_flask import current_request
-from schemas import LONGEST_TAG, MOST_TAGS, PRIORITIES
+from schemas import MAX_TAG_LENGTH, MAX_TAGS, PRIORITIES
 
-LONGEST_SEARCH = 200  # characters
+MAX_SEARCH_LENGTH = 200  # characters
 COMPLETED_OF_STATUS = {"all": None, "pending": False, "completed": True}
 DEFAULTS = {"status": "all", "sort": "created", "order": "desc"}
 # What may differ between two pages of one list: how much is shown, not which tasks in which order.
@@ -56,14 +56,14 @@ class ListArguments(PageArguments):
     )
     priority = fields.String(validate=OneOf(PRIORITIES))
     tag = fields.List(
-        TrimmedText(validate=Length(1, LONGEST_TAG), metadata={"pattern": NOT_BLANK_PATTERN}),
-        validate=Length(1, MOST_TAGS),
+        TrimmedText(validate=Length(1, MAX_TAG_LENGTH), metadata={"pattern": NOT_BLANK_PATTERN}),
+        validate=Length(1, MAX_TAGS),
         metadata={"description": "A tag that the task has; if given several times, all of them."},
     )
     due_before = due_bound("Due earlier than this.")
     due_after = due_bound("Due at this or later.")
     q = TrimmedText(
-        validate=Length(1, LONGEST_SEARCH),
+        validate=Length(1, MAX_SEARCH_LENGTH),
         metadata={
             "description": "Words that must all occur in title or description, regardless of case;"
             " a part of a longer word counts.",
@@ -124,7 +124,7 @@ def list_response(user_id: str, args: Mapping[str, Any]) -> Response:
     Raises:
         ApiError: 422 where the cursor is not one of this list, or the search takes too long.
     """
-    after = open_cursor(user_id, args)
+    after = read_cursor(user_id, args)
     if "HTTP_IF_NONE_MATCH" in current_request().environ:
         [(version,)] = database().fetch("select_version", user_id=user_id)
         tag = etag_of(version)
@@ -138,8 +138,7 @@ def list_response(user_id: str, args: Mapping[str, Any]) -> Response:
         raise validation_error({"q": [TOO_SLOW]}) from None
     response = json_response(tasks, ETag=f'"{etag_of(version)}"')
     if end:
-        link = next_page(user_id, make_cursor(user_id, args, end))
-        response.headers["Link"] = f'<{link}>; rel="next"'
+        link_next(response, next_page(user_id, write_cursor(user_id, args, end)))
     if "count" in args:
         response.headers["X-Total-Count"] = counts[0].decode()
     return response
@@ -161,7 +160,7 @@ def fingerprint_of(key: bytes) -> str:
 def fetch_page(
     user_id: str, args: Mapping[str, Any], after: tuple[Value, int | None]
 ) -> list[tuple[bytes, ...]]:
-    limit = args.get("limit", LARGEST_PAGE)
+    limit = args.get("limit", MAX_PAGE_SIZE)
     if args.keys() <= PLAIN_PARAMETERS:
         return database().fetch("select_tasks", user_id=user_id, limit=limit, after_id=after[1])
     chosen = {**DEFAULTS, **args}
@@ -194,7 +193,7 @@ def next_page(user_id: str, cursor: str) -> str:
     return path_of(user_id, f"tasks?{urlencode([*pairs, ('cursor', cursor)])}")
 
 
-def make_cursor(user_id: str, args: Mapping[str, Any], position: bytes) -> str:
+def write_cursor(user_id: str, args: Mapping[str, Any], position: bytes) -> str:
     """Sign where a page ends, a JSON array of key and id, for this user and list alone."""
     filters = {
         name: sorted(set(value)) if name == "tag" else value
@@ -206,7 +205,7 @@ def make_cursor(user_id: str, args: Mapping[str, Any], position: bytes) -> str:
     return urlsafe_b64encode(signature + position).decode().rstrip("=")
 
 
-def open_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | None]:
+def read_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | None]:
     """Read the key and id that the page begins after; both None on the first.
 
     Raises:
@@ -217,7 +216,7 @@ def open_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | Non
     cursor: str = args["cursor"]
     try:
         position = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[SIGNATURE_BYTES:]
-        is_ours = hmac.compare_digest(make_cursor(user_id, args, position), cursor)
+        is_ours = hmac.compare_digest(write_cursor(user_id, args, position), cursor)
         found = json.loads(position) if is_ours else None
     except ValueError:
         found = None

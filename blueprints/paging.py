@@ -3,13 +3,14 @@
 import re
 from typing import Any
 
+from flask import Response
 from marshmallow import ValidationError, fields
 from marshmallow.validate import Range
 
 from field_types import StrictSchema
 from positions import CURSOR_PATTERN, Position, read_position, write_position
 
-LARGEST_PAGE = 1000
+MAX_PAGE_SIZE = 1000
 
 LINK = {
     "Link": {
@@ -52,6 +53,14 @@ class PageArguments(StrictSchema):
     error_messages = {"unknown": "Unknown parameter."}  # noqa: RUF012 - marshmallow's own form
 
     limit = QueryInteger(
-        validate=Range(1, LARGEST_PAGE),
-        metadata={"description": "The largest number of items on a page.", "default": LARGEST_PAGE},
+        validate=Range(1, MAX_PAGE_SIZE),
+        metadata={
+            "description": "The largest number of items on a page.",
+            "default": MAX_PAGE_SIZE,
+        },
     )
+
+
+def link_next(response: Response, path: str) -> None:
+    """Add the link to the next page (RFC 8288)."""
+    response.headers["Link"] = f'<{path}>; rel="next"'

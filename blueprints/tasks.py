@@ -69,6 +69,8 @@ def write_task(
 
     `found_by` names the statement that returns the version, if the task is there at all.
 
+    Returns the new version and the statement's second column: the task's JSON, where it has one.
+
     Raises:
         ApiError: 404, or 412 where it has a wrong version; then nothing was written.
     """
@@ -84,8 +86,8 @@ def write_task(
         statement, user_id=user_id, task_id=task_id, versions=versions, **values
     )
     if rows:
-        [(version, task)] = rows
-        return version, task
+        [(version, result)] = rows
+        return version, result
     # The statement has decided; only the reason is looked up afterwards.
     if versions is not None and database().fetch(found_by, user_id=user_id, task_id=task_id):
         raise ApiError(412)

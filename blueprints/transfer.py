@@ -13,7 +13,13 @@ from marshmallow import ValidationError, fields
 
 from blueprints import UserBlueprint, database, heeds, json_response, transaction
 from blueprints.tasks import too_many_tasks
-from capacity.transfer_limits import HELD_KEY, PATIENCE, await_import, await_receiver, await_sender
+from capacity.transfer_limits import (
+    HELD_KEY,
+    SLOT_TIMEOUT,
+    acquire_download,
+    acquire_import,
+    acquire_upload,
+)
 from capacity.turns import in_turns
 from connection import Connection, Value
 from database import Database
@@ -33,10 +39,10 @@ FORMATS: dict[str, ModuleType] = {
 }
 *FIRST_FORMATS, LAST_FORMAT = FORMATS
 LIST_OF_FORMATS = f"{', '.join(FIRST_FORMATS)} or {LAST_FORMAT}"
-TASKS_PER_STATEMENT = 500  # far from the time limit of one
+TASKS_PER_STATEMENT = 500  # takes far less than the time limit of one
 PART = 64 * 1024  # bytes per read
 KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is kept on disk
-MOST_FAULTS = 20  # faulty entries that one response names; an entry with as many faults ends it
+MAX_FAULTS = 20  # faulty entries that one response names; an entry with as many faults ends it
 
 ENTRY = TaskImport()
 
@@ -86,7 +92,7 @@ def take_file() -> None:
     if held is None or (request.content_length or 0) > limit:
         return
     refuse_encoded(request)
-    await_sender(held, request.view_args["user_id"])  # type: ignore[index]
+    acquire_upload(held, request.view_args["user_id"])  # type: ignore[index]
     file = SpooledTemporaryFile(KEPT_IN_MEMORY)  # noqa: SIM115 - `held` closes it
     held.callback(discard, file)
     try:
@@ -96,7 +102,7 @@ def take_file() -> None:
     except OSError as error:  # the disk is full
         raise ApiError(503) from error
     request.environ["wsgi.input"] = file
-    await_import(held)
+    acquire_import(held)
 
 
 def discard(file: IO[bytes]) -> None:
@@ -127,7 +133,7 @@ def export_tasks(user_id: str) -> Response:
     first = list(islice(pages, 1))  # a failure here can still be answered as an error
     parts = in_turns(file_format.write(chain(first, pages), user_id))
     response = Response(parts, content_type=file_format.CONTENT_TYPE)
-    await_receiver(response, user_id, PATIENCE)
+    acquire_download(response, user_id, SLOT_TIMEOUT)
     response.headers["Content-Disposition"] = f'attachment; filename="{file_format.FILE_NAME}"'
     response.headers["Vary"] = "Accept"
     return response
@@ -176,14 +182,15 @@ def acceptable_format() -> ModuleType:
     Raises:
         ApiError: 406 where none is acceptable.
     """
-    ranges = {given.partition(";")[0].strip().lower(): q for given, q in request.accept_mimetypes}
+    accepted = request.accept_mimetypes or [("*/*", 1)]  # without the header, anything is
+    ranges = {given.partition(";")[0].strip().lower(): q for given, q in accepted}
 
     def quality(name: str) -> float:
         patterns = (name, f"{name.partition('/')[0]}/*", "*/*")
         return next((ranges[pattern] for pattern in patterns if pattern in ranges), 0)
 
-    best = max(FORMATS, key=quality) if ranges else next(iter(FORMATS))
-    if ranges and not quality(best):
+    best = max(FORMATS, key=quality)
+    if not quality(best):
         raise ApiError(406, f"Tasks are exported as {LIST_OF_FORMATS}.")
     return FORMATS[best]
 
@@ -217,7 +224,7 @@ def load_entries(file_format: ModuleType, body: bytes, most: int) -> tuple[int, 
             tasks.append(ENTRY.load(file_format.fields_of(entry)))
         except ValidationError as error:
             faults[str(number)] = error.messages_dict
-            if max(len(faults), len(error.messages_dict)) >= MOST_FAULTS:
+            if max(len(faults), len(error.messages_dict)) >= MAX_FAULTS:
                 break
         if len(tasks) == TASKS_PER_STATEMENT:
             batches.append(to_json(tasks))

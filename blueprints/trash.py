@@ -13,10 +13,10 @@ from blueprints import (
     path_of,
     primary,
 )
-from blueprints.paging import LARGEST_PAGE, LINK, PageArguments, position_field
+from blueprints.paging import LINK, MAX_PAGE_SIZE, PageArguments, link_next, position_field
 from blueprints.tasks import ETAG, task_response, write_task
 from capacity.rate_limits import Limit, RateLimits
-from converters import LARGEST_ID
+from converters import MAX_ID
 from positions import END, Position, write_position
 from purge import purge_trash
 from schemas import Task, TrashedTask
@@ -44,7 +44,7 @@ def list_trash(args: Mapping[str, Any], user_id: str) -> Response:
 
     They are deleted for good after a time that the operator sets, 30 days by default.
     """
-    position, limit = args.get("cursor", END), args.get("limit", LARGEST_PAGE)
+    position, limit = args.get("cursor", END), args.get("limit", MAX_PAGE_SIZE)
     [(tasks, has_more, version, task_id)] = database().fetch(
         "select_trash",
         user_id=user_id,
@@ -55,8 +55,7 @@ def list_trash(args: Mapping[str, Any], user_id: str) -> Response:
     response = json_response(tasks)
     if has_more == b"t":
         cursor = write_position(Position(int(version), int(task_id)))
-        path = path_of(user_id, f"trash?limit={limit}&cursor={cursor}")
-        response.headers["Link"] = f'<{path}>; rel="next"'
+        link_next(response, path_of(user_id, f"trash?limit={limit}&cursor={cursor}"))
     return response
 
 
@@ -68,7 +67,8 @@ def empty_trash(user_id: str) -> Response:
     They cannot be restored; `listChanges` says which they were.
     """
     tombstones().require_some(user_id)
-    tombstones().add(user_id, purge_trash(primary(), user_id))
+    for deleted in purge_trash(primary(), user_id):
+        tombstones().add(user_id, deleted)
     return Response(status=204)
 
 
@@ -100,7 +100,7 @@ def purge_task(user_id: str, task_id: int) -> Response:
         task_id,
         found_by="select_trashed_task",
         task_ids=[task_id],
-        newest=LARGEST_ID,
+        newest=MAX_ID,
     )
     tombstones().add(user_id, 1)
     return Response(status=204)

@@ -15,7 +15,7 @@ from events import emit
 from setting_parsers import parse_rate
 from trail import CURRENT
 
-MOST_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
+MAX_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
 DAY = 24 * 60 * 60  # seconds
 # Daily quotas of what outlives its request and does not count towards MAX_TASKS_PER_USER.
 KEPT_RESPONSES = 256 * 1024**2  # bytes of responses to requests with an Idempotency-Key
@@ -120,7 +120,7 @@ class Counts:
         # A request that read the clock just before this window began must not set it back.
         if (
             window not in {self._window, self._window - 1}
-            or len(self._used) + len(self._refused) >= MOST_COUNTED
+            or len(self._used) + len(self._refused) >= MAX_COUNTED
         ):
             self._window, self._used, self._refused = window, {}, set()
 

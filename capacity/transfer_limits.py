@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app
 from errors import ApiError
 from shares import Shares
 
-PATIENCE = 1.0  # seconds to wait for a place
+SLOT_TIMEOUT = 1.0  # seconds
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and everything parsed from it
 LARGE = 1024 * 1024  # bytes; a larger response is kept until its client has read all of it
 LARGE_AT_ONCE = 4  # such responses and exports, per user and process
@@ -27,8 +27,8 @@ def bound_transfers(app: Flask) -> None:
     An import's environ has a stack: what is pushed on it is released at the end of the request.
     """
     answer = app.wsgi_app
-    app.extensions["senders"] = Shares(1)
-    app.extensions["receivers"] = Shares(LARGE_AT_ONCE)
+    app.extensions["uploads"] = Shares(1)
+    app.extensions["downloads"] = Shares(LARGE_AT_ONCE)
     app.extensions["import_slots"] = BoundedSemaphore(IMPORTS_AT_ONCE)
 
     def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
@@ -42,29 +42,29 @@ def bound_transfers(app: Flask) -> None:
     app.wsgi_app = answer_bounded  # type: ignore[method-assign]
 
 
-def await_sender(held: ExitStack, user_id: str) -> None:
-    """Wait for the user's other file to end; raises as `await_import`."""
-    senders: Shares = current_app.extensions["senders"]
-    if not (mine := senders.acquire(user_id, PATIENCE)):
-        raise ApiError(503) from NoPlace("its user sends another file")
-    held.callback(senders.release, mine)
+def acquire_upload(held: ExitStack, user_id: str) -> None:
+    """Wait for the user's other file to end; raises as `acquire_import`."""
+    uploads: Shares = current_app.extensions["uploads"]
+    if not (mine := uploads.acquire(user_id, SLOT_TIMEOUT)):
+        raise ApiError(503) from NoPlace("the user is sending another file")
+    held.callback(uploads.release, mine)
 
 
-def await_receiver(response: Response, user_id: str, patience: float) -> None:
-    """Limit how many large responses a user receives at once; raises as `await_import`."""
-    receivers: Shares = current_app.extensions["receivers"]
-    if not (mine := receivers.acquire(user_id, patience)):
-        raise ApiError(503) from NoPlace(f"its user receives {LARGE_AT_ONCE} large responses")
-    response.call_on_close(partial(receivers.release, mine))
+def acquire_download(response: Response, user_id: str, timeout: float) -> None:
+    """Limit how many large responses a user receives at once; raises as `acquire_import`."""
+    downloads: Shares = current_app.extensions["downloads"]
+    if not (mine := downloads.acquire(user_id, timeout)):
+        raise ApiError(503) from NoPlace(f"the user is receiving {LARGE_AT_ONCE} large responses")
+    response.call_on_close(partial(downloads.release, mine))
 
 
-def await_import(held: ExitStack) -> None:
+def acquire_import(held: ExitStack) -> None:
     """Wait for a slot to import, held until the end of the request.
 
     Raises:
         ApiError: 503 where there is none in time.
     """
     slots: BoundedSemaphore = current_app.extensions["import_slots"]
-    if not slots.acquire(timeout=PATIENCE):
+    if not slots.acquire(timeout=SLOT_TIMEOUT):
         raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
     held.callback(slots.release)

@@ -42,8 +42,8 @@ MICROSECOND = "X-TASKS-MICROSECOND"
 
 PROPERTY_NAME = re.compile(rb"[\w.-]+(?=[:;])")
 TASK = ["VCALENDAR", "VTODO"]
-DEEPEST = 8  # nested components
-LONGEST = 128 * 1024  # bytes that are read of a task
+MAX_DEPTH = 8  # nested components
+MAX_TASK_SIZE = 128 * 1024  # bytes that are read of a task
 
 Todo = dict[str, list[Contentline]]
 
@@ -134,13 +134,13 @@ def read(body: bytes) -> Iterator[Todo]:
     file.seek(len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
     # Latin-1 maps bytes to characters one to one; reading bytes would not end lines at CR too.
     lines = TextIOWrapper(file, "latin-1", newline="")
-    parts = iter(partial(lines.readline, LONGEST), "")
+    parts = iter(partial(lines.readline, MAX_TASK_SIZE), "")
     for name, content in content_lines(in_turns(parts)):
         line = content.decode()
         component = line.partition(":")[2].strip().upper()
         if name == "BEGIN":
             open_components.append(component)
-            if open_components[0] != "VCALENDAR" or len(open_components) > DEEPEST:
+            if open_components[0] != "VCALENDAR" or len(open_components) > MAX_DEPTH:
                 raise ValueError("a component is at a wrong place")
             if open_components == TASK:
                 todo, size = {}, 0
@@ -153,7 +153,7 @@ def read(body: bytes) -> Iterator[Todo]:
             calendars += not open_components
         elif open_components == TASK:
             size += len(content)
-            if size > LONGEST:
+            if size > MAX_TASK_SIZE:
                 raise ValueError("a task is too long")
             todo.setdefault(name, []).append(Contentline(line))
     if open_components or not calendars:
@@ -172,7 +172,7 @@ def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         text = part.rstrip("\r\n").encode("latin-1")
         if has_begun or text[:1] in {b" ", b"\t"}:
             more = text if has_begun else text[1:]
-            if more and name in READ and size <= LONGEST:
+            if more and name in READ and size <= MAX_TASK_SIZE:
                 parts.append(more)
                 size += len(more)
         elif text:

@@ -21,7 +21,7 @@ CONTENT_TYPE = "text/csv; charset=utf-8; header=present"
 WRITABLE = ("title", "description", "priority", "due_at", "tags", "completed")
 COLUMNS = (*WRITABLE, "id", "created_at", "updated_at", "completed_at")
 BOOLEANS = {"": False, "false": False, "0": False, "true": True, "1": True}
-LONGEST_ROW = 64 * 1024  # characters
+MAX_ROW_LENGTH = 64 * 1024  # characters
 
 # What begins a formula, in ASCII, full-width and small forms, and the minus sign.
 FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
@@ -86,16 +86,16 @@ def read(body: bytes) -> Iterator[Row]:
         ValidationError: the header has a wrong column.
     """
     lines = TextIOWrapper(BytesIO(body), "utf-8-sig", newline="")
-    header = lines.readline(LONGEST_ROW)
+    header = lines.readline(MAX_ROW_LENGTH)
     lines.seek(0)
-    parts = iter(partial(lines.readline, LONGEST_ROW + 1), "")  # whole lines, unless too long
+    parts = iter(partial(lines.readline, MAX_ROW_LENGTH + 1), "")  # whole lines, unless too long
     size = 0
 
     def bounded() -> Iterator[str]:
         nonlocal size
         for part in in_turns(parts):
             size += len(part)
-            if size > LONGEST_ROW:
+            if size > MAX_ROW_LENGTH:
                 raise ValueError("a row is too long")
             yield part
 

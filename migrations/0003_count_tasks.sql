@@ -14,5 +14,5 @@ BEGIN
 END $$;
 
 -- migrate:down transaction:false
--- The counters stay, until 0002 is undone: no version that a client has seen comes back before.
+-- The counters stay until 0002 is undone, so that no version is given out twice.
 SELECT 1;

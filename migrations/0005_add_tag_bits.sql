@@ -10,7 +10,7 @@ RETURN (
     FROM (SELECT hashtext(tag) AS hash FROM unnest(tags) AS tag) AS hashes
 );
 
--- Rows that are there already get all bits: those may have any tag, and are looked at.
+-- Existing rows get all bits, so that each of them is checked for its tags.
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS tag_bits bigint NOT NULL DEFAULT '-1';
 ALTER TABLE tasks ALTER COLUMN tag_bits SET DEFAULT 0;
 

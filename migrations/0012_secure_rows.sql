@@ -2,8 +2,8 @@
 SET LOCAL lock_timeout = '2s';
 SET LOCAL statement_timeout = '10s';
 
--- The second lock, under the user_id of each WHERE: the API's role sees the rows of the user whom a
--- request has named, and without a name none. The owner of the tables is not held to it.
+-- A second barrier behind the user_id in each WHERE: the API's role sees the rows of the user in
+-- app.user_id, and none if it is not set. The policies do not apply to the tables' owner.
 CREATE POLICY tasks_owner ON tasks USING (user_id = current_setting('app.user_id', true));
 ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
 

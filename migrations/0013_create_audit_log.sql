@@ -13,8 +13,8 @@ CREATE TABLE audit_log (
     request_id text NOT NULL DEFAULT coalesce(current_setting('app.request_id', true), ''),
     role name NOT NULL DEFAULT current_user
 );
--- No BRIN index: once vacuum has freed the pages of expired entries, and newer ones have filled them,
--- its ranges cover everything, and each purge would read the whole table.
+-- No BRIN index: its ranges only ever widen. Once newer entries have filled the pages of expired
+-- ones, each purge would read the whole table.
 CREATE INDEX audit_log_time ON audit_log (at);
 
 -- One row a statement and user, whoever runs the statement. That of one task, as nearly all are, is

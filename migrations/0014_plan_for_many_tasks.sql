@@ -2,8 +2,8 @@
 SET LOCAL lock_timeout = '2s';
 SET LOCAL statement_timeout = '1h';
 
--- The planner takes each user to have a thousand tasks. By the average of a few it would read all of
--- a user's tasks to find a hundred, whoever has 100,000. What it is told counts from ANALYZE on.
+-- Tell the planner that each user has a thousand tasks, from ANALYZE on. With the true average,
+-- often a few, it would read all tasks of a user with 100,000 to find a hundred.
 ALTER TABLE tasks ALTER COLUMN user_id SET (n_distinct = -0.001);
 ANALYZE tasks;
 

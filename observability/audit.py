@@ -23,8 +23,8 @@ from trail import Trail
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000  # entries while the database is away; any more are lost
-MOST_AT_ONCE = 500
+MAX_WAITING = 10_000  # entries while the database is away; any more are lost
+MAX_AT_ONCE = 500
 PAUSE = 1.0  # seconds between two attempts to reach the database
 EXPORT = "/api/{user_id}/tasks/export"
 
@@ -57,7 +57,7 @@ class Auditor:
 
     def __init__(self, settings: Settings) -> None:
         self.url = settings.database_url
-        self._entries: Queue[Entry] = Queue(MOST_WAITING)
+        self._entries: Queue[Entry] = Queue(MAX_WAITING)
         self._lock = Lock()
         self._writer: Thread | None = None
 
@@ -90,7 +90,7 @@ class Auditor:
         while True:
             entries = [self._entries.get()]
             with suppress(Empty):
-                while len(entries) < MOST_AT_ONCE:
+                while len(entries) < MAX_AT_ONCE:
                     entries.append(self._entries.get_nowait())
             tries = 0
             while not self._is_written(entries, tries):

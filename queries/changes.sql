@@ -24,7 +24,7 @@ WITH changed AS (
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
                 AND (deleted_at IS NULL OR %(version)s > 0)
             ORDER BY version, id
-            LIMIT %(limit)s + 1
+            LIMIT %(limit)s::bigint + 1
         ) AS task
     )
     UNION ALL
@@ -36,11 +36,11 @@ WITH changed AS (
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
                 AND %(version)s > 0
             ORDER BY version, id
-            LIMIT %(limit)s + 1
+            LIMIT %(limit)s::bigint + 1
         ) AS tombstone
     )
     ORDER BY version, id
-    LIMIT %(limit)s + 1
+    LIMIT %(limit)s::bigint + 1
 ),
 page AS (
     SELECT version, id, change, row_number() OVER (ORDER BY version, id) AS place FROM changed

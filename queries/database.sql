@@ -13,7 +13,7 @@ set_config('statement_timeout', %(statement_timeout)s, <is_local>),
             THEN set_config('transaction_timeout', '0', <is_local>)
     END
 
--- name: set_timeouts
+-- name: set_settings
 -- The settings of a fresh session, whatever those of the database or the role: limits in
 -- milliseconds, none for a transaction (PostgreSQL 17), as each of an import's many statements
 -- has its own; times in UTC; read committed, so that a write that waited for another sees its
@@ -89,8 +89,8 @@ SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true);
 
--- name: set_owner_and_timeouts
--- Behind a pooler: what set_owner and set_timeouts do, for this transaction alone. Its isolation is
+-- name: set_owner_and_settings
+-- Behind a pooler: what set_owner and set_settings do, for this transaction alone. Its isolation is
 -- not set: it stays that of the role.
 SELECT
     set_config('app.user_id', %(user_id)s, true),
@@ -106,7 +106,7 @@ SELECT
 -- schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
 SELECT statement
 FROM
-    (SELECT %(role)s::name::text AS role) AS given,  -- cut short as a name is
+    (SELECT %(role)s::name::text AS role) AS given,  -- truncated to 63 bytes, as any name is
     LATERAL (
         VALUES
             (1, true, format('CREATE ROLE %I LOGIN PASSWORD %L', role, %(verifier)s::text)),

@@ -22,7 +22,7 @@ VALUES (
 ON CONFLICT (user_id, key) DO UPDATE
     SET fingerprint = excluded.fingerprint, status = excluded.status, headers = excluded.headers,
         body = excluded.body, created_at = excluded.created_at, expires_at = excluded.expires_at
-    WHERE kept.expires_at <= excluded.created_at
+    WHERE kept.expires_at <= now()
 RETURNING key;
 
 -- name: delete_expired_idempotency_keys

@@ -24,8 +24,8 @@ deleted_at IS NULL
     AND coalesce({passes_filters}, false)
 
 -- fragment: passes_tagged
--- Also has all the tags. The row is read only where the index's bits cannot rule it out; a join
--- could read all of the user's rows.
+-- Passes the filters, and has all the tags. The row is read only where the index's bits cannot rule
+-- it out; a join could read all of the user's rows.
 deleted_at IS NULL
     AND coalesce(
         {passes_filters}
@@ -46,7 +46,7 @@ tag_bits & (SELECT bits_of_tags({tags})) = (SELECT bits_of_tags({tags}))
 ARRAY(SELECT jsonb_array_elements_text(%(tags)s))
 
 -- fragment: passes_found
--- Has all the tags and words.
+-- Passes the filters, and has all the tags and words.
 deleted_at IS NULL
     AND coalesce({passes_filters} AND {has_tags} AND {has_words}, false)
 

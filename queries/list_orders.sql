@@ -34,10 +34,11 @@ key <order>, id <order>
 -- fragment: up_to_desc
 >=
 
--- fragment: least_asc
+-- fragment: start_asc
+-- Before the first id or version in this order.
 0
 
--- fragment: least_desc
+-- fragment: start_desc
 9223372036854775807
 
 -- fragment: least_due
@@ -53,19 +54,19 @@ timestamptz 'infinity'
 -- fragment: never_desc
 timestamptz '-infinity'
 
--- fragment: after_id
+-- fragment: after_id_<order:asc|desc>
 -- Where a page begins, even the first: an index walk begins there. With row-level security, a CASE
--- can be an index condition; coalesce cannot, as something that might leak.
-CASE WHEN %(after_id)s::bigint IS NULL THEN {least_<order>} ELSE %(after_id)s END
+-- can be an index condition; coalesce cannot, as PostgreSQL does not take it for leakproof.
+CASE WHEN %(after_id)s::bigint IS NULL THEN {start_<order>} ELSE %(after_id)s END
 
 -- fragment: is_beyond_created
 -- After the last task of the previous page, whose key and id are null on the first page.
-id {beyond_<order>} {after_id}
+id {beyond_<order>} {after_id_<order>}
 
 -- fragment: is_beyond_updated
 (version, id) {beyond_<order>} (
-    CASE WHEN %(after_key)s::bigint IS NULL THEN {least_<order>} ELSE %(after_key)s END,
-    {after_id}
+    CASE WHEN %(after_key)s::bigint IS NULL THEN {start_<order>} ELSE %(after_key)s END,
+    {after_id_<order>}
 )
 
 -- fragment: is_beyond_title
@@ -101,7 +102,7 @@ id {beyond_<order>} {after_id}
     END,
     CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
 )
-AND (due_at, id) < ({greatest_due}, 0)
+    AND (due_at, id) < ({greatest_due}, 0)
 
 -- fragment: is_between_dues_desc
 (due_at, id) < (
@@ -110,4 +111,4 @@ AND (due_at, id) < ({greatest_due}, 0)
     END,
     CASE WHEN %(after_id)s::bigint IS NULL THEN 0 ELSE %(after_id)s END
 )
-AND (due_at, id) > ({least_due}, 0)
+    AND (due_at, id) > ({least_due}, 0)

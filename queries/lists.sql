@@ -22,11 +22,11 @@ FROM
             AND (%(priority)s::task_priority IS NULL OR key = %(priority)s)
             AND (
                 %(after_key)s::task_priority IS NULL
-                OR key {beyond_<order>}= %(after_key)s
+                OR %(after_key)s {up_to_<order>} key
             )
             AND id {beyond_<order>} CASE
                 WHEN key = %(after_key)s::task_priority THEN %(after_id)s::bigint
-                ELSE {least_<order>}
+                ELSE {start_<order>}
             END
             AND {passes_<kind>}
         ORDER BY id <order>
@@ -56,7 +56,7 @@ undated AS (
         AND %(due_after)s::timestamptz IS NULL AND %(due_before)s::timestamptz IS NULL
         AND id {beyond_<order>} CASE
             WHEN %(after_key)s::timestamptz = {never_<order>} THEN %(after_id)s::bigint
-            ELSE {least_<order>}
+            ELSE {start_<order>}
         END
         AND {passes_<kind>}
     ORDER BY due_at <order>, id <order>
@@ -67,7 +67,7 @@ UNION ALL
 SELECT id, key FROM undated
 
 -- fragment: page_of_tasks
--- From `page`, which has one task more than asked for if there are more: the user's counter, the
+-- From `page`, which has one task more than asked for if there are more: the user's version, the
 -- JSON array, the key and id to go on after (null on the last page), and the size of `counted`.
 SELECT
     (SELECT version FROM task_counters WHERE user_id = %(user_id)s),
@@ -93,7 +93,7 @@ SELECT
 FROM page
 
 -- name: select_tasks
--- The plain list of one user, newest first, from below after_id: the user's counter, a JSON array
+-- The plain list of one user, newest first, from below after_id: the user's version, a JSON array
 -- and, where there are more, the key and id to go on after, as in page_of_tasks. The array has the
 -- order of the subquery, which an aggregate keeps (documentation, 9.21).
 SELECT
@@ -111,9 +111,7 @@ FROM (
         SELECT {task_fields}
         FROM tasks
         WHERE user_id = %(user_id)s
-            AND id < CASE
-                WHEN %(after_id)s::bigint IS NULL THEN {least_desc} ELSE %(after_id)s
-            END
+            AND id < {after_id_desc}
             AND deleted_at IS NULL
         ORDER BY id DESC
         LIMIT %(limit)s::bigint

@@ -20,7 +20,7 @@ id, user_id, title, description, completed, priority,
 -- lock is held: so a user's times are in the order of the versions, if the clock is.
 UPDATE task_counters SET version = version + 1
 WHERE user_id = %(user_id)s
-RETURNING version AS counted, clock_timestamp() AS moment
+RETURNING version AS new_version, clock_timestamp() AS moment
 
 -- fragment: time_of_change
 -- The time of a change, later than that of the one before even if the clock is not.
@@ -37,8 +37,8 @@ user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[]) AND id = task_id AND
     AND (expected IS NULL OR expected = version)
 
 -- fragment: given
--- The fields that a client may write, each a parameter: null where it is not sent. One by one, as
--- PostgreSQL takes a tenth of an update to look for them in a JSON object.
+-- The fields that a client may write, each a parameter: null where it is not sent. In one JSON
+-- object, they would take PostgreSQL a tenth of an update to read.
 (
     SELECT
         %(title)s::text AS title, %(description)s::text AS description,
@@ -72,7 +72,7 @@ title = coalesce(given.title, tasks.title),
         ELSE {time_of_change}
     END,
     updated_at = {time_of_change},
-    version = counted
+    version = new_version
 
 -- name: select_task
 -- One task of its owner: its version and a JSON object. No row where it is missing, in the trash or
@@ -86,13 +86,14 @@ FROM (
 
 -- name: insert_task
 -- The new task: its version, a JSON object, its id. No row where the user has max_stored already.
+-- The first version is 2: a trigger counts what comes with version 1, as from release 1.0.
 WITH change AS (
     INSERT INTO task_counters AS counter (user_id, version, stored)
     VALUES (%(user_id)s, 2, 1)
     ON CONFLICT (user_id) DO UPDATE
         SET version = counter.version + 1, stored = counter.stored + 1
         WHERE counter.stored < %(max_stored)s
-    RETURNING version AS counted, clock_timestamp() AS moment
+    RETURNING version AS new_version, clock_timestamp() AS moment
 ),
 inserted AS (
     INSERT INTO tasks (
@@ -102,7 +103,7 @@ inserted AS (
     SELECT
         %(user_id)s, given.title, given.description, coalesce(given.priority, 'none'),
         given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), moment,
-        moment, counted
+        moment, new_version
     FROM change, {given}
     RETURNING {task_columns}
 )
@@ -118,7 +119,7 @@ WITH change AS (
     ON CONFLICT (user_id) DO UPDATE
         SET version = counter.version + 1, stored = counter.stored + excluded.stored
         WHERE counter.stored + excluded.stored <= %(max_stored)s
-    RETURNING version AS counted, clock_timestamp() AS moment
+    RETURNING version AS new_version, clock_timestamp() AS moment
 ),
 inserted AS (
     INSERT INTO tasks (
@@ -129,7 +130,7 @@ inserted AS (
         %(user_id)s, given.title, given.description, coalesce(given.completed, false),
         CASE WHEN given.completed THEN moment END, coalesce(given.priority, 'none'),
         given.due_at, coalesce(given.due_all_day, false), coalesce(given.tags, '{}'), moment,
-        moment, counted
+        moment, new_version
     FROM
         change,
         jsonb_populate_recordset(NULL::tasks, %(tasks)s) WITH ORDINALITY AS given
@@ -187,7 +188,7 @@ updated AS (
     SET completed = NOT completed,
         completed_at = CASE WHEN NOT completed THEN {time_of_change} END,
         updated_at = {time_of_change},
-        version = counted
+        version = new_version
     FROM change
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
     RETURNING {task_columns}
@@ -203,7 +204,7 @@ WITH change AS (
 UPDATE tasks
 SET deleted_at = {time_of_change},
     updated_at = {time_of_change},
-    version = counted
+    version = new_version
 FROM change
 WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NULL AND {is_expected}
 RETURNING version, id;
@@ -218,7 +219,7 @@ deleted AS (
     UPDATE tasks
     SET deleted_at = {time_of_change},
         updated_at = {time_of_change},
-        version = counted
+        version = new_version
     FROM
         change,
         jsonb_to_recordset(%(changes)s) AS given (task_id bigint, expected bigint)

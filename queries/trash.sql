@@ -11,7 +11,7 @@ WITH page AS (
         WHERE user_id = %(user_id)s AND deleted_at IS NOT NULL
             AND (version, id) < (%(version)s, %(task_id)s)
         ORDER BY version DESC, id DESC
-        LIMIT %(limit)s + 1
+        LIMIT %(limit)s::bigint + 1
     ) AS task
 )
 SELECT
@@ -37,7 +37,7 @@ restored AS (
     UPDATE tasks
     SET deleted_at = NULL,
         updated_at = {time_of_change},
-        version = counted
+        version = new_version
     FROM change
     WHERE user_id = %(user_id)s AND id = %(task_id)s AND deleted_at IS NOT NULL AND {is_expected}
     RETURNING {task_columns}
@@ -64,7 +64,7 @@ ORDER BY chunk;
 -- and counts what was in fact deleted. `+ 0` keeps the version from being an index condition, in
 -- whose range PostgreSQL 15 would look for each id.
 WITH counter AS (
-    SELECT version + 1 AS counted
+    SELECT version + 1 AS new_version
     FROM task_counters
     WHERE user_id = %(user_id)s
     FOR UPDATE
@@ -74,17 +74,17 @@ deleted AS (
     USING counter
     WHERE user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[])
         AND deleted_at IS NOT NULL AND version + 0 <= %(newest)s AND {is_expected}
-    RETURNING id, counted
+    RETURNING id, new_version
 ),
 tombstones AS (
     INSERT INTO purged_tasks (user_id, version, id)
-    SELECT %(user_id)s, counted, id FROM deleted
+    SELECT %(user_id)s, new_version, id FROM deleted
 )
 UPDATE task_counters
-SET version = counted, stored = stored - tasks_deleted
-FROM (SELECT counted, count(*) AS tasks_deleted FROM deleted GROUP BY counted) AS total
+SET version = new_version, stored = stored - tasks_deleted
+FROM (SELECT new_version, count(*) AS tasks_deleted FROM deleted GROUP BY new_version) AS total
 WHERE user_id = %(user_id)s
-RETURNING counted, tasks_deleted;
+RETURNING new_version, tasks_deleted;
 
 -- name: select_trash_owners
 -- The next users by id, and true for those whose first task in the trash is older than some days:

@@ -1,1 +1,1 @@
-"""gunicorn, made ours: how connections are served, requests read and responses written."""
+"""Our changes to gunicorn: how it serves connections, reads requests and writes responses."""

@@ -8,22 +8,22 @@ from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 
 from capacity.turns import PAUSE, TURN
-from server.responses import MOST_UNREAD
+from server.responses import MAX_UNREAD
 
 # Bytes; gunicorn itself takes no more than 8190. A list's Link fits, with as many tags as allowed.
-LONGEST_REQUEST_LINE = 20 * 1024
-LONGEST_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers; gunicorn allows 800 KB
+MAX_REQUEST_LINE = 20 * 1024
+MAX_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers; gunicorn allows 800 KB
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
 # gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
 # gunicorn sets this attribute to 800 KB for each request: a property that ignores it keeps ours.
-longest_head = property(lambda _: LONGEST_HEAD, lambda *_: None)
+longest_head = property(lambda _: MAX_HEAD, lambda *_: None)
 
 
 def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
     """Read the rest of a body, to find the next request behind it, unless it is too long."""
-    return bool(finish_body(parser, deadline, MOST_UNREAD))
+    return bool(finish_body(parser, deadline, MAX_UNREAD))
 
 
 def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:

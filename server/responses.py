@@ -10,7 +10,7 @@ from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-un
 from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 
 PIECE = 64 * 1024  # bytes of a response that a client has worker.CLIENT_TIMEOUT to read
-MOST_UNREAD = 64 * 1024  # bytes of a body; if as many are unread, the connection is closed
+MAX_UNREAD = 64 * 1024  # bytes of a body; if as many are unread, the connection is closed
 # RFC 9112, section 5
 HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
 
@@ -27,7 +27,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         left: int = getattr(reader, "length", 0)
         is_in_chunks = getattr(reader, "parser", None) is not None  # each may be one byte
         has_failed: bool = self.req.body.failed
-        return left >= MOST_UNREAD or is_in_chunks or has_failed or super().should_close()
+        return left >= MAX_UNREAD or is_in_chunks or has_failed or super().should_close()
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         """Keep the headers that the server does not set; `send_headers` checks them all at once."""

@@ -182,7 +182,7 @@ def test_entries_beyond_those_that_may_wait_fail_no_request(
 ):
     told: list[tuple[str, str, int]] = []
     monkeypatch.setattr(events, "LISTENERS", [lambda *event: told.append(event)])
-    monkeypatch.setattr("observability.audit.MOST_WAITING", 1)
+    monkeypatch.setattr("observability.audit.MAX_WAITING", 1)
     app = create_app(settings_for("postgresql://"))
     app.extensions["auditor"]._writer = Thread()  # which writes none
     for _ in range(2):
@@ -255,7 +255,7 @@ def test_test_without_a_database_leaves_no_entry_to_the_next_that_has_one(
     assert application.extensions["auditor"]._writer is None
 
 
-def test_token_that_nobody_could_judge_is_not_entered(app: Any, postgresql: psycopg.Connection):
+def test_token_that_could_not_be_verified_is_not_audited(app: Any, postgresql: psycopg.Connection):
     issuer = Issuer(make_key())
     token = issuer.token()
     issuer.go_away()

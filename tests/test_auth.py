@@ -48,7 +48,7 @@ def test_scheme_is_taken_in_any_case_and_with_any_spaces(api: Flask, start: str)
     assert response.status_code == 200
 
 
-def test_token_elsewhere_than_in_the_header_is_none(api: Flask):
+def test_token_in_a_cookie_or_query_is_ignored(api: Flask):
     client = api.test_client()
     client.set_cookie("Authorization", f"Bearer {TOKEN}")
     response = client.get("/api/alice/me", query_string={"access_token": TOKEN})

@@ -179,7 +179,7 @@ def test_one_of_very_many_unknown_parameters_is_named(alice: User):
     assert assert_error(response, 422, "validation_error") == {"x0": ["Unknown parameter."]}
 
 
-def test_name_that_is_no_text_is_named_in_an_error_that_is(alice: User):
+def test_error_about_a_name_that_is_not_unicode_is_unicode(alice: User):
     """Strict readers take no half of a surrogate pair, not even escaped (RFC 8259, section 8.2)."""
     asked = alice.client.get(f"{alice.tasks}?%FF=1", headers=alice.headers)
     sent = alice.call("POST", data=b'{"title": "x", "\\ud800": 1}', headers=JSON)

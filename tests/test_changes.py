@@ -175,7 +175,7 @@ def test_more_tells_whether_there_is_more(alice: User, copy: Copy):
     assert seen == [(2, True), (2, False), (0, False)]
 
 
-def test_changes_are_no_task(alice: User):
+def test_writing_to_changes_is_405(alice: User):
     for method in ["POST", "PUT", "PATCH", "DELETE"]:
         response = alice.call(method, "changes", json={"title": "t"})
         assert_error(response, 405, "method_not_allowed")

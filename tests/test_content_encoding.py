@@ -16,7 +16,7 @@ from issuer import api_for
 from support import User, assert_error, token_for
 from werkzeug.test import TestResponse
 
-from content_encoding import ALGORITHMS, PIECE, SMALLEST, STREAMING_ALGORITHMS
+from content_encoding import ALGORITHMS, MIN_SIZE, PIECE, STREAMING_ALGORITHMS
 
 READ = {"br": brotli.decompress, "gzip": gzip.decompress, "zstd": codecs.zstd.decompress}
 BROWSER = {"Accept-Encoding": "gzip, deflate, br, zstd"}
@@ -40,7 +40,7 @@ def test_large_response_is_compressed_as_the_client_can_read_it(
         response = alice.call("GET", path, headers=accepting(algorithm))
         assert response.headers["Content-Encoding"] == algorithm
         assert json.loads(READ[algorithm](response.data)) == expected
-        assert int(response.headers["Content-Length"]) == len(response.data) < SMALLEST
+        assert int(response.headers["Content-Length"]) == len(response.data) < MIN_SIZE
         assert response.headers.getlist("Vary") == ["Origin, Accept-Encoding"]
         assert response.content_type == "application/json"
 
@@ -145,7 +145,7 @@ def test_a_suffix_that_none_of_our_tags_has_matches_nothing(alice: User, task: d
 def test_documents_are_compressed_and_not_sent_again(alice: User, path: str):
     plain = alice.call("GET", path, buffered=True)
     first = alice.call("GET", path, headers=accepting("gzip"), buffered=True)
-    if len(plain.data) >= SMALLEST:
+    if len(plain.data) >= MIN_SIZE:
         assert gzip.decompress(first.data) == plain.data
         assert first.headers["ETag"] == plain.headers["ETag"][:-1] + ':gzip"'
     headers = accepting("gzip") | {"If-None-Match": first.headers["ETag"]}

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from support import MODULES
 
-from blueprints.batch import MOST_OPERATIONS
-from blueprints.paging import LARGEST_PAGE
-from blueprints.transfer import MOST_FAULTS
+from blueprints.batch import MAX_OPERATIONS
+from blueprints.paging import MAX_PAGE_SIZE
+from blueprints.transfer import MAX_FAULTS
 from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
 from config import PROJECT, SETTINGS
 from development import generated
-from schemas import MOST_TAGS, Task
+from schemas import MAX_TAGS, Task
 
 OPENAPI = json.loads(generated.openapi())
 README = (PROJECT / "README.md").read_text()
@@ -122,9 +122,9 @@ def test_files_stand_in_the_readme_under_their_folder():
 @pytest.mark.parametrize(
     "text",
     [
-        f"{LARGEST_PAGE:,} at most on a page",
-        f"up to {MOST_OPERATIONS} creations",
-        f"`tags` (up to {MOST_TAGS})",
+        f"{MAX_PAGE_SIZE:,} at most on a page",
+        f"up to {MAX_OPERATIONS} creations",
+        f"`tags` (up to {MAX_TAGS})",
         f"once {KEPT_RESPONSES // 2**20} MiB",
         f"after {TOMBSTONES:,} that day",
     ],
@@ -185,9 +185,9 @@ def test_changelog_names_the_version_of_the_api():
 @pytest.mark.parametrize(
     ("operation", "number"),
     [
-        ("listTasks", f"{LARGEST_PAGE:,}"),
+        ("listTasks", f"{MAX_PAGE_SIZE:,}"),
         ("listTrash", f"{SETTINGS['trash_days'].default} days"),
-        ("importTasks", f"the first {MOST_FAULTS};"),
+        ("importTasks", f"the first {MAX_FAULTS};"),
     ],
 )
 def test_number_in_a_description_is_that_of_the_code(operation: str, number: str):

@@ -86,7 +86,7 @@ def test_task_that_was_there_is_exported_once_whatever_is_written_meanwhile(alic
     assert exported[ids[-1]]["title"] == "changed"
 
 
-def test_csv_begins_with_the_mark_by_which_a_spreadsheet_knows_utf_8(alice: User):
+def test_csv_begins_with_a_byte_order_mark(alice: User):
     assert export(alice, "text/csv").startswith(BOM_UTF8 + b"title,")
 
 

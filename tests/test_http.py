@@ -167,7 +167,7 @@ def test_request_that_needs_judgement_is_left_to_gunicorn(data: bytes):
 
 
 @pytest.mark.parametrize("parser", [PlainParser, RequestParser])
-def test_what_still_arrives_after_the_end_is_no_request(
+def test_bytes_after_the_end_of_the_stream_are_not_read_as_a_request(
     monkeypatch: pytest.MonkeyPatch, parser: type[Any]
 ):
     monkeypatch.setattr(SocketUnreader, "chunk", reading.read_chunk_in_turn)

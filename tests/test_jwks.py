@@ -25,7 +25,7 @@ from jwt.algorithms import ECAlgorithm
 from support import assert_error
 
 import jwks
-from jwks import LARGEST_KEY_SET, MOST_KEYS
+from jwks import MAX_KEY_SET_SIZE, MAX_KEYS
 
 UNNAMED = "The token does not name its key."
 
@@ -185,12 +185,12 @@ def test_other_members_of_a_key_set_are_ignored(issuer: Issuer, gate: Flask):
 
 
 def test_set_as_large_as_one_may_be_is_taken(issuer: Issuer, gate: Flask):
-    entries = [issuer.keys[0].entry()] + [{}] * (MOST_KEYS - 1)
-    issuer.behave = answer_with(json.dumps({"keys": entries}).encode().ljust(LARGEST_KEY_SET))
+    entries = [issuer.keys[0].entry()] + [{}] * (MAX_KEYS - 1)
+    issuer.behave = answer_with(json.dumps({"keys": entries}).encode().ljust(MAX_KEY_SET_SIZE))
     assert ask(gate, issuer.token()).status_code == 200
 
 
 def test_more_keys_than_an_issuer_has_are_none(issuer: Issuer, gate: Flask, caplog: Any):
-    issuer.behave = answer_with(json.dumps({"keys": [{}] * (MOST_KEYS + 1)}).encode())
+    issuer.behave = answer_with(json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode())
     assert_error(ask(gate, issuer.token()), 503, "unavailable")
     assert len([each for each in caplog.records if each.name == "jwks"]) == 1

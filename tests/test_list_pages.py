@@ -9,7 +9,7 @@ from listing import ask, cursor_of, listed, next_link, pages
 from support import User, assert_error
 from werkzeug.test import TestResponse
 
-from blueprints.lists import make_cursor
+from blueprints.lists import write_cursor
 
 # Links
 
@@ -123,7 +123,7 @@ def test_cursor_of_no_position_is_422_even_if_its_key_was_guessed(
     app: Flask, alice: User, position: bytes
 ):
     with app.app_context():
-        forged = make_cursor("alice", {"sort": "title"}, position)
+        forged = write_cursor("alice", {"sort": "title"}, position)
     assert_refused(ask(alice, sort="title", cursor=forged))
 
 

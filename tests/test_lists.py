@@ -75,7 +75,7 @@ def test_each_of_a_thousand_tags_is_found_by_itself(alice: User, postgresql: psy
         assert ask(alice, tag=f"tag {number}", count="exact").headers["X-Total-Count"] == "1"
 
 
-def test_tag_has_two_bits_where_they_do_not_meet(postgresql: psycopg.Connection):
+def test_tag_sets_two_bits_unless_they_coincide(postgresql: psycopg.Connection):
     counts = postgresql.execute(
         "SELECT count(*) FILTER (WHERE ones = 2), count(*) FILTER (WHERE ones = 1)"
         " FROM (SELECT bit_count(bits_of_tags(ARRAY['tag ' || n])::bit(64)) AS ones"

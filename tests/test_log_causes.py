@@ -76,7 +76,7 @@ def test_large_response_that_has_no_place_is_a_line_with_its_cause(
     alice.call("GET", "export")
     [line] = lines()
     assert (line["status"], line["level"]) == (503, "warning")
-    assert line["cause"] == "NoPlace: its user receives 4 large responses"
+    assert line["cause"] == "NoPlace: the user is receiving 4 large responses"
     for each in held:
         each.close()
 
@@ -84,18 +84,18 @@ def test_large_response_that_has_no_place_is_a_line_with_its_cause(
 def test_import_that_has_no_place_is_a_line_with_its_cause(
     app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("capacity.transfer_limits.PATIENCE", 0.05)
-    senders, slots = app.extensions["senders"], app.extensions["import_slots"]
-    sends = senders.acquire("alice", 0)
+    monkeypatch.setattr("capacity.transfer_limits.SLOT_TIMEOUT", 0.05)
+    uploads, slots = app.extensions["uploads"], app.extensions["import_slots"]
+    sends = uploads.acquire("alice", 0)
     alice.call("POST", "import", json=[])
-    senders.release(sends)
+    uploads.release(sends)
     for _ in range(IMPORTS_AT_ONCE):
         slots.acquire()
     alice.call("POST", "import", json=[])
     for _ in range(IMPORTS_AT_ONCE):
         slots.release()
     assert [line["cause"] for line in lines()] == [
-        "NoPlace: its user sends another file",
+        "NoPlace: the user is sending another file",
         "NoPlace: 4 other imports are being read",
     ]
 

@@ -220,7 +220,7 @@ def test_callers_are_told_apart_by_address_or_network_and_never_by_port(address:
 
 
 def test_counts_take_no_more_memory_than_stated(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rate_limits, "MOST_COUNTED", 10)
+    monkeypatch.setattr(rate_limits, "MAX_COUNTED", 10)
     counts = Counts()
     for number in range(25):
         counts.add(1, f"192.0.2.{number}", 1)

@@ -33,7 +33,7 @@ from raw_http import head, send_raw, statuses
 from support import JSON, SECRET, assert_error, token_for
 
 from capacity.transfer_limits import LARGE, LARGE_AT_ONCE
-from server.responses import MOST_UNREAD
+from server.responses import MAX_UNREAD
 from server.worker import LINGER_TIMEOUT
 
 
@@ -137,14 +137,14 @@ def test_connection_that_the_client_ends_is_closed(api: Process, value: str):
     assert b"Connection: close\r\n" in response
 
 
-@pytest.mark.parametrize("unread", [MOST_UNREAD - 1, MOST_UNREAD, MOST_UNREAD + 1])
+@pytest.mark.parametrize("unread", [MAX_UNREAD - 1, MAX_UNREAD, MAX_UNREAD + 1])
 def test_body_left_unread_is_read_to_its_end_or_the_connection_is_said_to_end(
     api: Process, unread: int
 ):
     begun = head("POST", "/nowhere", f"Content-Length: {unread}") + b"x" * unread
     response = send_raw(api, begun + head("GET", "/livez", "Connection: close"))
     is_said_to_end = b"Connection: close" in response.partition(b"\r\n\r\n")[0]
-    assert is_said_to_end == (unread >= MOST_UNREAD)
+    assert is_said_to_end == (unread >= MAX_UNREAD)
     assert statuses(response) == ([404] if is_said_to_end else [404, 200])
 
 

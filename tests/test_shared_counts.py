@@ -92,7 +92,7 @@ def test_redis_whose_return_nobody_can_await_is_asked_again(
     assert counts.add("whole", 60, 1) == 1
 
 
-def test_a_failure_that_comes_after_the_return_is_of_the_outage_before(
+def test_late_failure_from_an_outage_that_has_ended_is_ignored(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)

@@ -89,7 +89,7 @@ def test_whoever_fails_as_they_wait_keeps_no_place(monkeypatch: pytest.MonkeyPat
     assert shares.acquire("alice", 0)
 
 
-def test_users_whose_hashes_meet_have_a_share_each(monkeypatch: pytest.MonkeyPatch):
+def test_users_with_colliding_hashes_have_separate_shares(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("shares.QUEUES", 1)
     shares = Shares(1)
     first = shares.acquire("alice", 0)

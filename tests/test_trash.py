@@ -1,12 +1,15 @@
 """The trash: what DELETE moves there, how it is listed, and how it comes back."""
 
 import re
+from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from support import SET, User, assert_error, trash_of
 
 from capacity.rate_limits import Limit
+from database import Database
 from positions import Position, write_position
 from schemas import Task, TrashedTask
 
@@ -148,3 +151,26 @@ def test_user_who_deletes_too_much_for_good_gets_429_until_the_next_day(
         assert int(refused.headers["Retry-After"]) > 0
     assert alice.call("GET", "/api/alice/trash").json == [trashed]
     assert bob.call("DELETE", "/api/bob/trash").status_code == 204
+
+
+def test_what_was_deleted_before_a_failure_counts_too(
+    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    limits = app.extensions["rate_limits"]
+    monkeypatch.setattr(limits, "tombstones", Limit("tombstones", (2, 86400), None))
+    monkeypatch.setattr("purge.TASKS_PER_STATEMENT", 1)
+    for _ in range(3):
+        alice.call("DELETE", alice.create()["id"])
+    left = iter([True, True, False])
+    fetch = Database.fetch
+
+    def fail_in_the_end(db: Database, statement: str, **values: Any) -> Any:
+        if statement == "delete_trashed_tasks" and not next(left):
+            raise psycopg.errors.QueryCanceled
+        return fetch(db, statement, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "fetch", fail_in_the_end)
+        assert_error(alice.call("DELETE", "/api/alice/trash"), 503, "unavailable")
+    assert len(trash_of(alice)) == 1
+    assert_error(alice.call("DELETE", "/api/alice/trash"), 429, "rate_limited")

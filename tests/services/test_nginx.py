@@ -22,10 +22,10 @@ from own_postgres import OwnPostgres
 from processes import Process, Response, ask, copy_of_project, free_port, gunicorn, wait_until
 from support import JSON, assert_error, token_for
 
-from blueprints.lists import LONGEST_SEARCH
+from blueprints.lists import MAX_SEARCH_LENGTH
 from children import end_with_parent
 from config import PROJECT
-from schemas import LONGEST_TAG, LONGEST_TITLE, MOST_TAGS
+from schemas import MAX_TAG_LENGTH, MAX_TAGS, MAX_TITLE_LENGTH
 
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 CLIENTS, RELOADS = 40, 4
@@ -162,11 +162,11 @@ def test_requests_come_as_they_were_sent(proxy: Proxied):
 
 
 def test_link_of_the_longest_search_leads_to_the_next_page(proxy: Proxied):
-    tags = [f"{number:02}" + "\U0001f9fd" * (LONGEST_TAG - 2) for number in range(MOST_TAGS)]
-    title = "\U0001f9fd" * LONGEST_TITLE
+    tags = [f"{number:02}" + "\U0001f9fd" * (MAX_TAG_LENGTH - 2) for number in range(MAX_TAGS)]
+    title = "\U0001f9fd" * MAX_TITLE_LENGTH
     for _ in range(2):
         proxy.call("POST", "/api/dora/tasks", user="dora", json={"title": title, "tags": tags})
-    asked = {"q": title[:LONGEST_SEARCH], "tag": tags, "sort": "title", "limit": 1}
+    asked = {"q": title[:MAX_SEARCH_LENGTH], "tag": tags, "sort": "title", "limit": 1}
     first = proxy.call("GET", f"/api/dora/tasks?{urlencode(asked, doseq=True)}", user="dora")
     assert first.status_code == 200
     target = first.headers["Link"].partition(">")[0].removeprefix("<")
