@@ -7,11 +7,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -27,15 +26,14 @@ from own_postgres import (
     load_migrations,
     migrated_on,
 )
+from places import EMPTY, Place, place_on
 from pools import THREADS
-from processes import wait_until
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from support import API_ROLE, SET, Lines, User, app_for, listening, settings_for
 
-from database import Database, DatabaseUnavailable
+from database import Database
 from development import embedded
-from observability.audit import Auditor
 
 SERVER_SETTINGS = ["fsync=off", "full_page_writes=off", "max_wal_size=64MB"]
 MEMORY = Path("/dev/shm")
@@ -97,26 +95,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
 template = factories.postgresql_noproc(depends_on="server", load=[load_migrations])
 postgresql = factories.postgresql("template")
 
-# Rows are few: TRUNCATE makes new files for all tables and indexes, and takes six times as long.
-# The last in the alphabet is `tasks`, whose triggers write to the others.
-EMPTY = """
-DO $$
-DECLARE
-    name regclass;
-BEGIN
-    FOR name IN
-        SELECT oid FROM pg_class
-        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-            AND relname <> 'schema_migrations'
-        ORDER BY relname DESC
-    LOOP
-        EXECUTE 'DELETE FROM ' || name;
-    END LOOP;
-    PERFORM setval(oid::regclass, 1, false) FROM pg_class
-    WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace;
-END $$
-"""
-
 
 @pytest.fixture(autouse=True)
 def _no_end_of_the_hour() -> None:
@@ -177,22 +155,6 @@ def application() -> Flask:
     return app_for()
 
 
-class Place(NamedTuple):
-    """A database, with what the application has for it alone."""
-
-    database: Database
-    auditor: Auditor
-
-
-@contextmanager
-def place_on(url: str) -> Iterator[Place]:
-    # In tests one user calls from many threads, and has half of the connections.
-    settings = settings_for(url, database_pool_size=16)
-    with closing(Database(settings)) as database:
-        wait_until(lambda: is_reached(database))
-        yield Place(database, Auditor(settings))
-
-
 @pytest.fixture
 def new_place(database_url: str) -> Iterator[Place]:
     with place_on(database_url) as place:
@@ -234,13 +196,6 @@ def app(application: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
         yield application
         reports.remove(place.auditor.report)
     place.auditor.close(10)
-
-
-def is_reached(database: Database) -> bool:
-    """Open two connections: on a busy machine that may take longer than a request waits."""
-    with suppress(DatabaseUnavailable), database.connection(), database.connection():
-        return True
-    return False
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""Databases that tests share one after the other, with what the application has for each."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import NamedTuple
+
+from processes import wait_until
+from support import settings_for
+
+from database import Database, DatabaseUnavailable
+from observability.audit import Auditor
+
+# Rows are few: TRUNCATE makes new files for all tables and indexes, and takes six times as long.
+# The last in the alphabet is `tasks`, whose triggers write to the others.
+EMPTY = """
+DO $$
+DECLARE
+    name regclass;
+BEGIN
+    FOR name IN
+        SELECT oid FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+            AND relname <> 'schema_migrations'
+        ORDER BY relname DESC
+    LOOP
+        EXECUTE 'DELETE FROM ' || name;
+    END LOOP;
+    PERFORM setval(oid::regclass, 1, false) FROM pg_class
+    WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace;
+END $$
+"""
+
+
+class Place(NamedTuple):
+    """A database, with what the application has for it alone."""
+
+    database: Database
+    auditor: Auditor
+
+
+@contextmanager
+def place_on(url: str) -> Iterator[Place]:
+    # In tests one user calls from many threads, and has half of the connections.
+    settings = settings_for(url, database_pool_size=16)
+    with closing(Database(settings)) as database:
+        wait_until(lambda: is_reached(database))
+        yield Place(database, Auditor(settings))
+
+
+def is_reached(database: Database) -> bool:
+    """Open two connections: on a busy machine that may take longer than a request waits."""
+    with suppress(DatabaseUnavailable), database.connection(), database.connection():
+        return True
+    return False
