@@ -86,8 +86,12 @@ class Verified(NamedTuple):
 
 
 def unauthorized(refusal: TokenRefused) -> ApiError:
-    """Make a 401 with the challenge of RFC 6750, section 3: no `error` where no token was sent."""
-    challenge = "Bearer" if refusal.reason == "missing" else 'Bearer error="invalid_token"'
+    """Make a 401 with the challenge of RFC 6750, section 3.
+
+    No `error` where no token was sent, nor where it is good, but another user's.
+    """
+    is_bad = refusal.reason not in {"missing", "owner"}
+    challenge = 'Bearer error="invalid_token"' if is_bad else "Bearer"
     return ApiError(401, str(refusal), headers={"WWW-Authenticate": challenge})
 
 

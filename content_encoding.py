@@ -62,7 +62,7 @@ def compress_responses(app: Flask) -> None:
             if is_long and algorithm != "identity":
                 response.response = in_turns(pieces_of(response.get_data()))
             response = (compress_asset if is_asset else compress).after_request(response)
-            response.vary.discard("Accept-Encoding")  # every response has it: headers.py
+            response.vary.discard("accept-encoding")  # every response has it: headers.py
         return response
 
     app.after_request(compress_large)

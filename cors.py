@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 EXPOSED_HEADERS = (
-    "Accept-Patch, Content-Disposition, ETag, Idempotency-Replayed, Link, Location, RateLimit,"
-    " RateLimit-Policy, Retry-After, Server-Timing, WWW-Authenticate, X-Request-Id, X-Total-Count"
+    "Accept-Patch, Allow, Content-Disposition, ETag, Idempotency-Replayed, Link, Location,"
+    " RateLimit, RateLimit-Policy, Retry-After, Server-Timing, WWW-Authenticate, X-Request-Id,"
+    " X-Total-Count"
 )
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 PREFLIGHT_MAX_AGE = "7200"  # seconds; the most that Chromium keeps

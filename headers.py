@@ -21,7 +21,7 @@ COMMON = [
 # Without includeSubDomains: whether subdomains have HTTPS is not known here.
 COMMON_OF_HTTPS = [*COMMON, ("Strict-Transport-Security", "max-age=31536000")]
 POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-# A browser may cache the user's data, and asks with If-None-Match each time.
+# A browser may cache what has an ETag, and asks with If-None-Match each time.
 PRIVATE = ("Cache-Control", "private, no-cache")
 NOT_KEPT = ("Cache-Control", "no-store")
 # For errors that the server answers without asking the application.
@@ -47,8 +47,7 @@ def add_headers(app: Flask, settings: Settings) -> None:
             if POLICY[0] not in names:
                 headers.append(POLICY)
             if PRIVATE[0] not in names:
-                is_private = status < "4" and environ["PATH_INFO"].startswith("/api/")
-                headers.append(PRIVATE if is_private else NOT_KEPT)
+                headers.append(PRIVATE if "ETag" in names and status < "4" else NOT_KEPT)
             return start_response(status, headers, exc_info)
 
         if is_preflight(environ) and allowed(environ):

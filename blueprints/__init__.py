@@ -148,7 +148,7 @@ def heeds(*what: str) -> Callable[[Any], Any]:
 
 
 def refuse_what_is_not_heeded() -> None:
-    """Refuse a query parameter, an If-Match or a broken body that the view would ignore.
+    """Refuse a query parameter, a condition or a broken body that the view would ignore.
 
     Raises:
         ApiError: 422; what `read_body` raises; or 412, as no version can match where there is none
@@ -157,15 +157,22 @@ def refuse_what_is_not_heeded() -> None:
     req = current_request()
     environ = req.environ
     has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
-    if not (req.query_string or has_body or "HTTP_IF_MATCH" in environ):
+    is_conditional = "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ
+    if not (req.query_string or has_body or is_conditional):
         return
     heeded = getattr(current_app.view_functions[req.endpoint or ""], "heeds", ())
     if has_body and req.method in WRITES and "body" not in heeded:
         environ["wsgi.input"] = BytesIO(read_body(req))  # 400 if it broke off
     if req.query_string and "query" not in heeded and req.args and req.method != "OPTIONS":
         raise validation_error({name: ["Unknown parameter."] for name in req.args})
-    if req.method in WRITES and "If-Match" not in heeded and expected_versions() is not None:
-        raise ApiError(412, "Nothing here has a version that If-Match could match.")
+    if is_conditional and req.method in WRITES and "If-Match" not in heeded:
+        refuse_conditions(environ)
+
+
+def refuse_conditions(environ: dict[str, Any]) -> None:
+    """Refuse what asks for a version; `If-Match: *` does not."""
+    if "HTTP_IF_NONE_MATCH" in environ or expected_versions() is not None:
+        raise ApiError(412, "This cannot be made conditional by If-Match or If-None-Match.")
 
 
 class UserBlueprint(Blueprint):  # type: ignore[misc]

@@ -30,6 +30,7 @@ from formats import calendar_file, csv_file, json_file
 from replicas import Reader
 from request_bodies import read_body, read_part, refuse_encoded
 from schemas import Task, TaskImport
+from strict_json import StrictError
 
 # The first is for clients that accept any.
 FORMATS: dict[str, ModuleType] = {
@@ -183,7 +184,8 @@ def acceptable_format() -> ModuleType:
         ApiError: 406 where none is acceptable.
     """
     accepted = request.accept_mimetypes or [("*/*", 1)]  # without the header, anything is
-    ranges = {given.partition(";")[0].strip().lower(): q for given, q in accepted}
+    # From the least wanted to the most: of one type with several parameters, that one counts.
+    ranges = {given.partition(";")[0].strip().lower(): q for given, q in reversed(accepted)}
 
     def quality(name: str) -> float:
         patterns = (name, f"{name.partition('/')[0]}/*", "*/*")
@@ -248,6 +250,8 @@ def read_entries(file_format: ModuleType, body: bytes) -> Iterator[Any]:
             yield entry
     except ValidationError as error:
         raise validation_error(error.messages_dict) from None
+    except StrictError as error:
+        raise ApiError(400, f"The request body cannot be taken: {error}.") from None
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"
         raise ApiError(400, f"The request body is not valid {file_format.NAME}, {place}.") from None

@@ -4,21 +4,20 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
-from functools import cache, partial
+from datetime import UTC, date, datetime
+from functools import partial
 from hashlib import sha256
 from io import BytesIO, TextIOWrapper
 from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
-from zoneinfo import ZoneInfo, available_timezones
 
-from icalendar import vDate, vDatetime, vDuration, vText
+from icalendar import vDate, vDatetime, vText
 from icalendar.parser import Contentline, Contentlines, Parameters, split_on_unescaped_comma
-from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
 from marshmallow import ValidationError
 
 from capacity.turns import in_turns
+from formats.calendar_times import FLOATING_ZONE, MICROSECOND, Todo, due_of
 
 NAME = "iCalendar"
 FILE_NAME = "tasks.ics"
@@ -38,14 +37,11 @@ ESCAPES = str.maketrans({"\\": r"\\", ";": r"\;", ",": r"\,", "\n": r"\n"})  # s
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
 ENCODED = re.compile(rf"%|{UNSAFE.pattern}")
 ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
-MICROSECOND = "X-TASKS-MICROSECOND"
 
 PROPERTY_NAME = re.compile(rb"[\w.-]+(?=[:;])")
 TASK = ["VCALENDAR", "VTODO"]
 MAX_DEPTH = 8  # nested components
 MAX_TASK_SIZE = 128 * 1024  # bytes that are read of a task
-
-Todo = dict[str, list[Contentline]]
 
 
 class Texts:
@@ -127,6 +123,7 @@ def read(body: bytes) -> Iterator[Todo]:
             VTODO.
     """
     open_components: list[str] = []
+    of_calendar: Todo = {}
     todo: Todo = {}
     size = 0
     calendars = 0
@@ -143,7 +140,7 @@ def read(body: bytes) -> Iterator[Todo]:
             if open_components[0] != "VCALENDAR" or len(open_components) > MAX_DEPTH:
                 raise ValueError("a component is at a wrong place")
             if open_components == TASK:
-                todo, size = {}, 0
+                todo, size = of_calendar.copy(), 0
         elif name == "END":
             if open_components[-1:] != [component]:
                 raise ValueError("an END has no BEGIN")
@@ -151,6 +148,9 @@ def read(body: bytes) -> Iterator[Todo]:
                 yield todo
             open_components.pop()
             calendars += not open_components
+            of_calendar = of_calendar if open_components else {}
+        elif name == FLOATING_ZONE and open_components == TASK[:1]:
+            of_calendar = {name: [Contentline(line)]}
         elif open_components == TASK:
             size += len(content)
             if size > MAX_TASK_SIZE:
@@ -203,8 +203,8 @@ def fields_of(todo: Todo) -> dict[str, Any]:
                 fields[field] = convert(lines)
         except (LookupError, ValueError, OverflowError):
             raise ValidationError({field: [f"{name} is malformed."]}) from None
-    if "DUE" not in todo and (moment := end_of(todo)):  # RFC 5545, section 3.6.2
-        fields["due_at"] = moment.isoformat()
+    if due := due_of(todo):
+        fields["due_at"] = due.isoformat()
     fields.setdefault("completed", "COMPLETED" in todo)
     return fields
 
@@ -237,64 +237,11 @@ def is_completed(lines: list[Contentline]) -> bool:
     return str(lines[0].parts()[2]).strip().upper() == "COMPLETED"
 
 
-def due_of(lines: list[Contentline]) -> str:
-    return moment_of(lines).isoformat()
-
-
-def end_of(todo: Todo) -> date | None:
-    """Return DTSTART + DURATION, the other way to write DUE; None where either is missing.
-
-    Raises:
-        ValidationError: one of them cannot be understood.
-    """
-    if not {"DTSTART", "DURATION"} <= todo.keys():
-        return None
-    try:
-        length: timedelta = vDuration.from_ical(todo["DURATION"][0].parts()[2])
-        return moment_of(todo["DTSTART"]) + length
-    except (LookupError, ValueError, OverflowError):
-        raise ValidationError({"due_at": ["DTSTART or DURATION is malformed."]}) from None
-
-
-def moment_of(lines: list[Contentline]) -> date:
-    """Read a date, or a moment as one in UTC (RFC 5545, sections 3.3.4 and 3.3.5)."""
-    name, params, value = lines[0].parts()
-    if not all(isinstance(params.get(each, ""), str) for each in ("TZID", MICROSECOND)):
-        raise ValueError("a list where one value is wanted")
-    if len(value) == len("20261120"):
-        day: date = vDate.from_ical(value)
-        return day
-    is_local = "TZID" in params and not value.endswith("Z")
-    zone = zone_of(params["TZID"], name) if is_local else None
-    moment: datetime = vDatetime.from_ical(value, zone)
-    if moment.tzinfo is None:
-        message = f"Give {name} a TZID, or end it with Z: a local time without a zone is ambiguous."
-        raise ValidationError({"due_at": [message]})
-    return moment.astimezone(UTC).replace(microsecond=int(params.get(MICROSECOND, 0)))
-
-
-def zone_of(tzid: str, name: str) -> ZoneInfo:
-    """Find a time zone by its name, by Microsoft's, or by a name with a vendor's prefix."""
-    parts = tzid.split("/")
-    names = [WINDOWS_TO_OLSON.get(tzid, ""), *("/".join(parts[-count:]) for count in (3, 2, 1))]
-    for each in names:
-        if each in zone_names():
-            return ZoneInfo(each)
-    message = f"The time zone that {name} names is none of IANA's or Microsoft's."
-    raise ValidationError({"due_at": [message]})
-
-
-@cache
-def zone_names() -> frozenset[str]:
-    return frozenset(available_timezones() - {"localtime"})  # the server's own zone
-
-
 CONVERTERS: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {
     "SUMMARY": ("title", text_of),
     "DESCRIPTION": ("description", text_of),
     "PRIORITY": ("priority", priority_of),
-    "DUE": ("due_at", due_of),
     "CATEGORIES": ("tags", tags_of),
     "STATUS": ("completed", is_completed),
 }
-READ = {"BEGIN", "END", "COMPLETED", "DTSTART", "DURATION", *CONVERTERS}
+READ = {"BEGIN", "END", "COMPLETED", "DUE", "DTSTART", "DURATION", FLOATING_ZONE, *CONVERTERS}

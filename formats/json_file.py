@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from strict_json import DECODER
+from strict_json import DECODER, StrictError
 
 NAME = "JSON"
 FILE_NAME = "tasks.json"
@@ -31,6 +31,7 @@ def read(body: bytes) -> Iterator[Any]:
     """Yield the elements of the array, one at a time in memory.
 
     Raises:
+        StrictError: it is JSON that is not accepted here.
         ValueError: it is not JSON, or has an element of more than 256 KiB.
         ValidationError: it is not an array.
     """
@@ -73,6 +74,8 @@ def read_element(body: bytes, at: int) -> tuple[Any, int]:
             element, length = DECODER.raw_decode(text)
         except RecursionError:
             break
+        except StrictError:
+            raise
         except ValueError:
             continue
         return element, at + len(text[:length].encode())

@@ -56,6 +56,7 @@ def test_export_of_no_task_is_a_file_that_can_be_imported(alice: User, content_t
         ("text/csv;q=0, text/*;q=0.2, application/json;q=0.1", "text/calendar"),
         ("Text/Calendar; component=VTODO", "text/calendar"),
         ("text/csv; charset=utf-8", "text/csv"),
+        ("text/calendar;component=VTODO, text/calendar;q=0.1, */*;q=0.5", "text/calendar"),
     ],
 )
 def test_format_is_chosen_by_accept(alice: User, accept: str | None, content_type: str):

@@ -81,14 +81,15 @@ def test_every_route_of_users_is_on_a_blueprint_that_takes_nothing_it_does_not_h
         assert isinstance(blueprint, UserBlueprint) == ("user_id" in rule.arguments), rule
 
 
-def test_every_write_of_what_has_no_version_refuses_if_match(
-    application: Flask, client: FlaskClient
+@pytest.mark.parametrize("condition", [("If-Match", '"1"'), ("If-None-Match", "*")])
+def test_every_write_of_what_has_no_version_refuses_conditions(
+    application: Flask, client: FlaskClient, condition: tuple[str, str]
 ):
     alice = User(client, "alice")
     for rule in application.url_map.iter_rules():
         heeded = getattr(application.view_functions[rule.endpoint], "heeds", ())
         for method in WRITES & rule.methods if "If-Match" not in heeded else ():
-            response = alice.call(method, path_of(rule), headers={"If-Match": '"1"'})
+            response = alice.call(method, path_of(rule), headers=dict([condition]))
             assert_error(response, 412, "precondition_failed")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from icalendar import Calendar
-from support import User
+from support import User, assert_error
 from transfers import DEFAULTS, calendar, export, send, written
 
 
@@ -81,6 +81,18 @@ def test_calendar_folded_within_a_character_is_imported(alice: User):
             "DTSTART;TZID=Europe/Berlin:20260720T093000\r\nDURATION:P1DT30M",
             {"due_at": "2026-07-21T08:00:00+00:00"},
         ),
+        # The clocks in Berlin go back on 25 October: that day has 25 hours.
+        *(
+            (f"DTSTART;TZID=Europe/Berlin:20261024T090000\r\nDURATION:{length}", {"due_at": due})
+            for length, due in {
+                "P1D": "2026-10-25T08:00:00+00:00",
+                "PT24H": "2026-10-25T07:00:00+00:00",
+                "p1dt2h": "2026-10-25T10:00:00+00:00",
+                "+P1W": "2026-10-31T08:00:00+00:00",
+                "-P1DT1H": "2026-10-23T06:00:00+00:00",
+            }.items()
+        ),
+        ("DUE:20161231T235960Z", {"due_at": "2016-12-31T23:59:59+00:00"}),
         ("DTSTART:20261120\r\nDURATION:P2W", {"due_at": "2026-12-04"}),
         ("DTSTART:x\r\nDURATION:y\r\nDUE:20261120", {"due_at": "2026-11-20"}),
         ("DURATION:PT1H", {}),
@@ -94,3 +106,16 @@ def test_calendar_of_others_is_understood(alice: User, line: str, fields: dict[s
     response = send(alice, calendar("SUMMARY:x", line), "text/calendar")
     assert response.status_code == 201, response.text
     assert written(alice)[0] == DEFAULTS | {"title": "x"} | fields
+
+
+def test_time_without_a_zone_is_in_the_zone_of_its_calendar(alice: User):
+    zone, due = "X-WR-TIMEZONE:Europe/Berlin", "DUE:20260720T093000"
+    first = calendar("SUMMARY:x", due, zone.replace("Berlin", "Paris"))
+    first = first.replace("BEGIN:VTODO", f"{zone}\r\nBEGIN:VTODO")
+    second = calendar("SUMMARY:y", due)
+    assert send(alice, first, "text/calendar").status_code == 201
+    assert alice.all()[0]["due_at"] == "2026-07-20T07:30:00+00:00"
+    for file in [second, f"{first}\r\n{second}", first.replace("Berlin", "Mars")]:
+        response = send(alice, file, "text/calendar")
+        assert_error(response, 422, "validation_error")
+    assert len(alice.all()) == 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
 from typing import Any
@@ -29,6 +29,7 @@ from schemas import MAX_TAG_LENGTH, MAX_TAGS, MAX_TITLE_LENGTH
 
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 CLIENTS, RELOADS = 40, 4
+HOST = "Host: localhost\r\n"
 # One process, which keeps all of its files in the folder of the test.
 MAIN = """
 daemon off; master_process off; pid {folder}/pid;
@@ -122,9 +123,8 @@ def test_refusal_is_the_apis_own(
     assert_error(proxy.call(*request_line.split(), **options), status, error)
 
 
-def assert_refused(connection: HTTPSConnection, status: int, error: str) -> None:
+def assert_refused_by_nginx(response: HTTPResponse, status: int, error: str) -> None:
     """It is nginx's own: for every origin, and without a request's id."""
-    response = connection.getresponse()
     assert (response.status, json.loads(response.read())["error"]) == (status, error)
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["Access-Control-Allow-Origin"] == "*"
@@ -138,15 +138,46 @@ def test_what_nginx_refuses_has_the_apis_shape(pooled: OwnPostgres, tmp_path: Pa
         return connection
 
     with proxied(tmp_path, pooled.url) as proxy, ExitStack() as held:
-        assert_refused(announce(66 * 2**20), 413, "payload_too_large")
+        assert_refused_by_nginx(announce(66 * 2**20).getresponse(), 413, "payload_too_large")
         waiting = [announce(100) for _ in range(100)]
-        assert_refused(announce(100), 429, "rate_limited")
+        assert_refused_by_nginx(announce(100).getresponse(), 429, "rate_limited")
         for each in waiting:
             each.close()
         proxy.api.popen.terminate()
         proxy.api.popen.wait()
         wait_until(lambda: proxy.call("GET", "/livez").status_code == 503)
-        assert_refused(announce(0), 503, "unavailable")
+        assert_refused_by_nginx(announce(0).getresponse(), 503, "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status", "error"),
+    [
+        ("TRACE / HTTP/1.1", HOST, 405, "method_not_allowed"),
+        ("GET /refused HTTP/1.1", HOST, 404, "not_found"),
+        ("GET /%zz HTTP/1.1", HOST, 400, "bad_request"),
+        ("GET / HTTP/1.1", "", 400, "bad_request"),
+        ("get / HTTP/1.1", HOST, 400, "bad_request"),
+        ("GET / HTTP/2.0", HOST, 400, "bad_request"),
+        (f"GET /{'x' * 70_000} HTTP/1.1", HOST, 414, "uri_too_long"),
+        ("GET / HTTP/1.1", f"{HOST}X: {'x' * 70_000}\r\n", 400, "bad_request"),
+        ("GET / HTTP/1.1", f"{HOST}Transfer-Encoding: gzip\r\n", 501, "not_implemented"),
+    ],
+)
+def test_what_nginx_cannot_read_has_the_apis_shape(
+    proxy: Proxied, request_line: str, headers: str, status: int, error: str
+):
+    with closing(proxy.connect()) as connection:
+        connection.connect()
+        connection.sock.sendall(f"{request_line}\r\n{headers}\r\n".encode())
+        response = HTTPResponse(connection.sock)
+        response.begin()
+        assert_refused_by_nginx(response, status, error)
+
+
+def test_plain_http_where_tls_is_spoken_has_the_apis_shape(proxy: Proxied):
+    with closing(HTTPConnection("localhost", proxy.port)) as connection:
+        connection.request("GET", "/")
+        assert_refused_by_nginx(connection.getresponse(), 400, "bad_request")
 
 
 def test_requests_come_as_they_were_sent(proxy: Proxied):
