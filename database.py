@@ -174,7 +174,7 @@ class Database:
         if user is None:
             return None
         if (place := self._shares.acquire(user, POOL_TIMEOUT)) is None:
-            raise DatabaseBusy("its user holds as many connections as one user may")
+            raise DatabaseBusy("the user holds as many connections as one user may")
         return place
 
     def _take(self) -> Connection:

@@ -22,7 +22,7 @@ from capacity.transfer_limits import (
 )
 from capacity.turns import in_turns
 from connection import Connection, Value
-from database import Database
+from database import Database, DatabaseBusy
 from errors import ApiError, first_fault, validation_error
 from events import emit
 from field_types import ResponseSchema
@@ -168,13 +168,19 @@ def task_pages(db: Database | Connection | Reader, user_id: str) -> Iterator[byt
 
     Runs while the response is sent, so without Flask's contexts.
     """
-    after_id = 0
+    values: dict[str, Value] = {"user_id": user_id, "after_id": 0}
     while True:
-        [(page, last_id)] = db.fetch("select_exported_tasks", user_id=user_id, after_id=after_id)
+        try:
+            [(page, last_id)] = db.fetch("select_exported_tasks", **values)
+        except DatabaseBusy:
+            if not values["after_id"]:
+                raise
+            # What was sent would be lost: this waits for a connection once more.
+            [(page, last_id)] = db.fetch("select_exported_tasks", **values)
         if not page:
             return
         yield page
-        after_id = int(last_id)
+        values["after_id"] = int(last_id)
 
 
 def acceptable_format() -> ModuleType:

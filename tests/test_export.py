@@ -4,11 +4,14 @@ import csv
 import json
 from codecs import BOM_UTF8
 from io import StringIO
+from itertools import count
+from typing import Any
 
 import pytest
 from support import User, assert_error
 from transfers import DEFAULTS, EACH_FORMAT, LONG, bring, export, send
 
+from database import Database, DatabaseBusy
 from formats import csv_file
 
 
@@ -41,6 +44,24 @@ def test_export_has_neither_the_trash_nor_what_is_others(alice: User, bob: User,
 def test_export_of_no_task_is_a_file_that_can_be_imported(alice: User, content_type: str):
     response = send(alice, export(alice, content_type), content_type)
     assert (response.status_code, response.json) == (201, {"imported": 0})
+
+
+def test_export_that_has_begun_waits_for_a_connection_once_more(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    bring(alice, [{"title": f"{number}"} for number in range(600)])
+    fetch, asked = Database.fetch, count(1)
+
+    def be_busy_at_times(db: Database, name: str, **values: Any) -> Any:
+        if next(asked) in busy:
+            raise DatabaseBusy
+        return fetch(db, name, **values)
+
+    monkeypatch.setattr(Database, "fetch", be_busy_at_times)
+    busy = [1]
+    assert_error(alice.call("GET", "export"), 503, "unavailable")
+    busy, asked = [2, 4], count(1)
+    assert len(alice.call("GET", "export").json) == 600
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,14 @@ def test_refusal_is_a_line_with_its_cause(
     assert lines()[-1]["cause"] == "Overloaded: there was no room"
 
 
+def test_head_that_is_refused_has_no_body(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("capacity.overload.PATIENCE", 0)
+    monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
+    response = User(narrow.test_client(), "alice").call("HEAD")
+    assert (response.status_code, response.data) == (503, b"")
+    assert int(response.headers["Content-Length"]) > 0
+
+
 def test_of_those_whose_turn_comes_too_late_one_in_four_is_refused(
     narrow: Flask, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,12 +1,13 @@
 """Files however large and clients however slow keep nobody else waiting."""
 
+import gc
 import json
 import resource
 import sys
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from itertools import count
 from threading import Event, Semaphore
@@ -20,6 +21,7 @@ from app import create_app
 from blueprints.transfer import PART, load_entries
 from capacity import turns
 from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
+from errors import ApiError
 from formats import csv_file, json_file
 
 
@@ -101,6 +103,23 @@ def test_what_is_kept_of_an_import_is_no_larger_than_its_file(character: str):
     number, batches = load_entries(json_file, body, 1000)
     assert number == 600
     assert sum(map(sys.getsizeof, batches)) < 1.01 * len(body)
+
+
+@pytest.mark.no_cover
+def test_nothing_of_a_refused_file_waits_for_the_garbage_collector():
+    tasks = [{"title": "x", "description": "y" * 5000}] * 600
+    body = json.dumps([*tasks, {"title": ""}]).encode()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        with suppress(ApiError):
+            load_entries(json_file, body, 1000)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert peak > len(body) / 2
+    assert kept < 100_000
 
 
 class SlowFile(BytesIO):
