@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from icalendar import vDate, vDatetime, vDuration
@@ -63,13 +63,18 @@ def moment_of(todo: Todo, name: str) -> date:
         if "TZID" in params:
             zone = zone_of(params["TZID"], name)
         elif FLOATING_ZONE in todo:
-            zone = zone_of(todo[FLOATING_ZONE][0].parts()[2], FLOATING_ZONE)
+            zone = zone_of_calendar(todo[FLOATING_ZONE][0])
     seconds = re.sub("60(?=Z?$)", "59", value)  # a leap second (section 3.3.12)
     moment: datetime = vDatetime.from_ical(seconds, zone)
     if moment.tzinfo is None:
         message = f"Give {name} a TZID, or end it with Z: a local time without a zone is ambiguous."
         raise ValidationError({"due_at": [message]})
     return moment.replace(microsecond=int(params.get(MICROSECOND, 0)))
+
+
+@lru_cache(maxsize=8)  # each task of the calendar asks, and the line may be long
+def zone_of_calendar(line: Contentline) -> ZoneInfo:
+    return zone_of(line.parts()[2], FLOATING_ZONE)
 
 
 def zone_of(tzid: str, name: str) -> ZoneInfo:
