@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
-# `make token USER_ID=...` reaches the shell as it is.
-export USER_ID
+# Exported, so that the shell takes a value of `make token USER_ID=...` as it is, quotes and all.
+export USER_ID NAME
 
 # Without its caches Python recompiles pytest's plugins in every process: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,7 +28,7 @@ rollback: .venv/run ## Undo the newest migration
 	@$(BIN)/python manage.py rollback
 
 migration: .venv/run ## Create the file of a migration: make migration NAME=add_priority
-	@$(BIN)/python manage.py migration "$(NAME)"
+	@$(BIN)/python manage.py migration "$$NAME"
 
 purge: .venv/run ## Delete what has expired: old trash, idempotency keys, old audit entries; for cron
 	@$(BIN)/python manage.py purge

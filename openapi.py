@@ -19,8 +19,8 @@ DESCRIPTION = """\
 Tasks of many users. Every path below `/api/{user_id}` belongs to one user: `user_id` must be the
 token's `sub`. Press **Authorize** and paste a token, without `Bearer`.
 
-Every POST and PATCH may be sent again after a broken connection: with an `Idempotency-Key` it is
-done once, and for 24 hours a repeat gets the first response.
+After a broken connection, a POST or PATCH is safe to send again if it has an `Idempotency-Key`: it
+is done once, and for 24 hours a repeat gets the first response.
 
 Every error has one shape: a code for programs, a message for the person, and details: what is
 wrong with which field, and `request_id`, the request's id in the server's log. Every response has

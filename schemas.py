@@ -89,7 +89,7 @@ class TaskUpdate(TaskCreate):
 
 
 class TaskPatch(TaskFields):
-    """What is to change (RFC 7396): a field that is left out stays, null clears it."""
+    """What is to change (RFC 7396): a field that is left out keeps its value."""
 
     title = title_field(required=False)
     completed = StrictBoolean(metadata={"examples": [True]})
@@ -196,5 +196,8 @@ class Changes(ResponseSchema):
         required=True, metadata={"description": "The `since` of the next request."}
     )
     more = fields.Boolean(
-        required=True, metadata={"description": "Whether more changes can be fetched at once."}
+        required=True,
+        metadata={
+            "description": "Whether there are more changes: ask again right away, with `next`."
+        },
     )

@@ -165,7 +165,7 @@ def wsgi_cost(app: Flask, environs: list[Environ], status: int) -> Cost:
 
     def answer_all() -> None:
         for each in environs:
-            response: Any = app(each, start_response)  # type: ignore[arg-type]
+            response: Any = app(each, start_response)
             b"".join(response)
             if close := getattr(response, "close", None):
                 close()

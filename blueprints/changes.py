@@ -38,8 +38,8 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
     Each task that was created, changed or deleted since then is listed once, as it is now; one that
     was deleted for good has only `id`, `user_id`, `version` and `deleted`. No change is ever
     missed. While `more` is true, ask again with `next` as `since`. The first page without `since`
-    has no deleted tasks; later pages may list some that you never had. If `since` gets a 422, drop
-    your copy and start again without it.
+    has no deleted tasks; later pages may list deleted tasks that you never had. If `since` gets a
+    422, drop your copy and start again without it.
     """
     position = args.get("since", START)
     # Most clients have missed nothing, and reading one row shows it.

@@ -52,7 +52,10 @@ class ListArguments(PageArguments):
 
     status = fields.String(
         validate=OneOf(list(COMPLETED_OF_STATUS)),
-        metadata={"description": "Open, completed or all tasks.", "default": DEFAULTS["status"]},
+        metadata={
+            "description": "`pending` are the tasks that are not completed.",
+            "default": DEFAULTS["status"],
+        },
     )
     priority = fields.String(validate=OneOf(PRIORITIES))
     tag = fields.List(

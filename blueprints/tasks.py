@@ -133,8 +133,8 @@ def list_tasks(args: Mapping[str, Any], user_id: str) -> Response:
 def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task
 
-    What is left out is empty, and the priority `none`. Sent again after a broken connection, it
-    creates no second task if it has the same Idempotency-Key.
+    A field that is left out is empty, and `priority` is `none`. If you send it again after a broken
+    connection, the same Idempotency-Key keeps it from creating a second task.
     """
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     values = parameters_of(body)
@@ -184,8 +184,9 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     """Change some fields of a task
 
-    A JSON merge patch: a field that is left out stays, null clears one that may be empty, a list
-    is replaced. A patch that changes nothing still counts as a change.
+    A JSON merge patch: a field that is left out keeps its value; `tags` replaces the whole list.
+    `null` clears `description`, `due_at` and `tags`, and makes `priority` `none`. A patch that
+    changes nothing still counts as a change: `version` grows.
     """
     return write_fields(user_id, task_id, body)
 
@@ -196,7 +197,8 @@ def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
 def delete_task(user_id: str, task_id: int) -> Response:
     """Move a task to the trash
 
-    Until it is deleted for good it can be restored, and counts towards a user's tasks.
+    It can be restored until it is deleted for good, and until then counts towards the number of
+    tasks that a user may store.
     """
     write_task("delete_task", user_id, task_id)
     return Response(status=204)
@@ -208,7 +210,7 @@ def delete_task(user_id: str, task_id: int) -> Response:
 def toggle_task_completion(user_id: str, task_id: int) -> Response:
     """Toggle a task's completion
 
-    Concurrent toggles all count. Sent again after a broken connection, it would toggle back, unless
-    it has the same Idempotency-Key; a patch of `completed` sets one state.
+    Every request toggles: sent again after a broken connection, it may toggle back, unless it has
+    the same Idempotency-Key. To set a certain state, patch `completed` instead.
     """
     return change_response(*write_task("toggle_task", user_id, task_id))

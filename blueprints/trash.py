@@ -64,7 +64,7 @@ def list_trash(args: Mapping[str, Any], user_id: str) -> Response:
 def empty_trash(user_id: str) -> Response:
     """Delete all tasks in the trash for good
 
-    They cannot be restored; `listChanges` says which they were.
+    They cannot be restored; `listChanges` lists them as deleted.
     """
     tombstones().require_some(user_id)
     for deleted in purge_trash(primary(), user_id):
@@ -91,7 +91,7 @@ def restore_task(user_id: str, task_id: int) -> Response:
 def purge_task(user_id: str, task_id: int) -> Response:
     """Delete a task in the trash for good
 
-    It cannot be restored; `listChanges` says that it was there.
+    It cannot be restored; `listChanges` lists it as deleted.
     """
     tombstones().require_some(user_id)
     write_task(

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 from issuer import Behaviour, Issuer, answer_keys, answer_with, drip, hang
 from own_postgres import OwnPostgres

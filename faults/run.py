@@ -108,7 +108,7 @@ def stage(folder: Path, issuer: Issuer, *, by_network: bool) -> Iterator[Stage]:
             return stack.enter_context(gunicorn(project, url, **given))
 
         ballast = folder / "disk" / "ballast" if disk else None
-        made = Stage(own, proxy, issuer, start_api, ballast, server)  # type: ignore[arg-type]
+        made = Stage(own, proxy, issuer, start_api, ballast, server)
         made.api = made.start_api()
         yield made
 

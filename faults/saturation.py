@@ -12,7 +12,7 @@ from selectors import DefaultSelector
 from statistics import quantiles
 from threading import Event, Thread
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 PROJECT = Path(__file__).parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]

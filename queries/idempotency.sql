@@ -26,9 +26,10 @@ ON CONFLICT (user_id, key) DO UPDATE
 RETURNING key;
 
 -- name: delete_expired_idempotency_keys
--- Of the max_rows keys that expire first from after on, of any user, deletes those that have
--- expired; returns how many, and when the last of them did. One that is used again meanwhile stays.
--- They are taken in the index's order before their time is compared, as in delete_audit_entries.
+-- Takes the max_rows keys, of any user, that expire first, not before `after`, and deletes those of
+-- them that have expired; returns how many, and when the last of them did. One that is used again
+-- meanwhile stays. They are taken in the index's order before their time is compared, as in
+-- delete_audit_entries.
 WITH deleted AS (
     DELETE FROM idempotency_keys
     WHERE ctid = ANY (

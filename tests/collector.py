@@ -56,8 +56,11 @@ def attributes(span: Span) -> dict[str, Any]:
 
 
 @contextmanager
-def collecting(port: int) -> Iterator[Collector]:
+def collecting(port: int = 0) -> Iterator[Collector]:
+    """Run a collector; port 0 takes any that is free."""
     collector = Collector(port)
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
+    try:
+        yield collector
+    finally:
+        collector.server.shutdown()
+        collector.server.server_close()

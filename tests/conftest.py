@@ -1,4 +1,4 @@
-"""What tests are given: a PostgreSQL server a session, a database and a client a test."""
+"""The fixtures: one PostgreSQL server for a session, a database and a client for each test."""
 
 import gc
 import json
@@ -42,7 +42,7 @@ END_OF_WINDOW = 3  # seconds; few tests take as long
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the tests' files in memory: a new database is 300 of them, ten times faster there."""
+    """Keep the tests' files in memory: there, a new database's 300 are made ten times faster."""
     measure_once(config)
     free = shutil.disk_usage(MEMORY).free if os.access(MEMORY, os.W_OK) else 0
     if free > ENOUGH_MEMORY and "TMPDIR" not in os.environ:
@@ -50,9 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def measure_once(config: pytest.Config) -> None:
-    """Leave a process of xdist to the one measurement that is reported and heeds `no_cover`.
+    """Have a process of xdist measured once.
 
-    coverage begins one in every child process, and pytest-cov two in those of xdist.
+    coverage would begin a measurement in every child process, and pytest-cov two more in those of
+    xdist. Of the three, only one is reported and heeds `no_cover`.
     """
     cov = config.pluginmanager.get_plugin("_cov")
     if cov and hasattr(config, "workerinput"):
@@ -76,7 +77,7 @@ LONGEST += ["test_list_combinations", "test_served", "test_jwks_waits"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Have the modules that take longest begin first."""
+    """Begin with the modules that take longest, so that no process ends long after the others."""
     items.sort(key=lambda item: (*LONGEST, item.module.__name__).index(item.module.__name__))
     gc.freeze()  # what was imported is not looked through again and again
 
@@ -98,7 +99,7 @@ postgresql = factories.postgresql("template")
 
 @pytest.fixture(autouse=True)
 def _no_end_of_the_hour() -> None:
-    """Begin no test just before the window of rate limits ends, and they begin anew."""
+    """Begin no test in the last seconds of a rate limit's window: its counts would start again."""
     if (left := 3600 - time.time() % 3600) < END_OF_WINDOW:
         time.sleep(left)
 
@@ -181,10 +182,10 @@ def emptied_place(kept_place: tuple[Place, psycopg.Connection]) -> Place:
 
 @pytest.fixture
 def app(application: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
-    """The application on a database with nothing of other tests in it.
+    """The application, on a database without rows of other tests.
 
-    The API changes rows alone, so a test that does not reach around it takes the database that
-    its process keeps, emptied, in a tenth of the time that a new one takes.
+    A test that also takes `postgresql` may change more than rows, and gets a new database. All
+    others share one, which is emptied for each: that takes a tenth of the time.
     """
     reaches_around = "postgresql" in request.fixturenames
     place: Place = request.getfixturevalue("new_place" if reaches_around else "emptied_place")
@@ -230,6 +231,14 @@ def lines() -> Iterator[Lines]:
 
 
 @pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the events that were emitted so far."""
+    heard: list[str] = []
+    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
+    return heard
+
+
+@pytest.fixture
 def db(own: Postgres) -> Iterator[Database]:
     """A pool on the module's own database, for tests that use it directly."""
     with closing(Database(settings_for(own.url, database_pool_size=THREADS))) as db:
@@ -261,5 +270,5 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def gate(issuer: Issuer) -> Flask:
-    """What requests meet on their way in, with that issuer's tokens."""
+    """Only the hooks that run before a view, for the tokens of that issuer."""
     return gate_of(issuer)

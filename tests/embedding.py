@@ -26,7 +26,7 @@ def show(url: str, setting: str) -> str:
 
 
 def keep(url: str) -> str:
-    """Commit a word that `kept` reads back, as a setting of the database: a row of a table."""
+    """Commit a random word, as a setting of the database; `kept` reads it back."""
     word = uuid.uuid4().hex
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE tasks SET application_name = '{word}'".encode())

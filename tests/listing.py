@@ -18,7 +18,7 @@ def listed(user: User, **parameters: Any) -> list[dict[str, Any]]:
     return response.json
 
 
-# A word that is looked for again and again in texts like those of `fill_with_long_texts`.
+# Slow to search for in the texts of `fill_with_long_texts`: each letter could begin a match.
 SLOW_WORD = "b" + "a" * 199
 
 

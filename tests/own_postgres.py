@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 from embedding import pid_of_server
 from processes import as_url

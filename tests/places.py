@@ -1,4 +1,4 @@
-"""Databases that tests share one after the other, with what the application has for each."""
+"""Databases that tests use in turn, each with the pool and the auditor of the application."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -10,8 +10,8 @@ from support import settings_for
 from database import Database, DatabaseUnavailable
 from observability.audit import Auditor
 
-# Rows are few: TRUNCATE makes new files for all tables and indexes, and takes six times as long.
-# The last in the alphabet is `tasks`, whose triggers write to the others.
+# Not TRUNCATE, which makes new files for all tables and indexes: it takes six times as long.
+# `tasks` comes first in this order: its triggers write to the other tables.
 EMPTY = """
 DO $$
 DECLARE
@@ -32,7 +32,7 @@ END $$
 
 
 class Place(NamedTuple):
-    """A database, with what the application has for it alone."""
+    """The application's pool and auditor for one database."""
 
     database: Database
     auditor: Auditor

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict
@@ -171,9 +172,11 @@ def wait_until_gone(family: list[psutil.Process], seconds: float) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Find a port below those that Linux gives to clients, who may take one at any moment."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def copy_of_project(parent: Path) -> Path:
@@ -188,7 +191,7 @@ def plain_environment() -> dict[str, str]:
 
 
 def coverage_of(folder: Path, concurrency: str) -> dict[str, str]:
-    """Measure the coverage of a copy of the project, if the tests' own is measured."""
+    """Return the variables with which a copy of the project is measured, if the tests are."""
     if "COVERAGE_PROCESS_CONFIG" not in os.environ:
         return {}
     file = os.environ.get("COVERAGE_FILE", str(PROJECT / ".coverage"))
@@ -240,7 +243,7 @@ def running(
             popen.wait()
 
 
-# Measuring coverage doubles a server's start: of servers that run the same, one is measured.
+# Coverage doubles the time a server takes to start, so only one of several alike is measured.
 GREENLETS = "gevent"
 
 
@@ -276,7 +279,7 @@ def manage_run(folder: Path, measure: str = "", **environment: object) -> Iterat
 def manage_here(
     patch: pytest.MonkeyPatch, folder: Path, *command: str, **environment: object
 ) -> tuple[int, list[str]]:
-    """Run a command of manage.py in this process, as in an empty folder: it starts in no time."""
+    """Run a command of manage.py as in an empty folder, in this process, which is faster."""
     for name in SETTINGS:
         patch.delenv(name.upper(), raising=False)
     for name, value in environment.items():

@@ -33,7 +33,7 @@ CUTS = (Weather.CUT_BEFORE, Weather.CUT_AT, Weather.CUT_AFTER, Weather.SILENT_CO
 
 
 class Proxy:
-    """Passes on what comes to `port`, as `weather` has it."""
+    """Passes on what comes to `port`, unless `weather` says otherwise."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self.connect = connect
@@ -103,7 +103,7 @@ class Proxy:
             time.sleep(0.05)
 
     def end(self, *pair: socket.socket) -> None:
-        self.pairs.discard(pair)  # type: ignore[arg-type]
+        self.pairs.discard(pair)
         for each in pair:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads from it

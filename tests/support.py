@@ -37,7 +37,7 @@ PREFLIGHT = FRONT_END | {
 }
 PARENT = f"00-{TRACE}-{CALLER}-01"
 
-# All that a task may have beside its title, for a test that needs it set.
+# A value for each field of a new task except the title.
 SET = {"priority": "high", "due_at": "2026-12-01", "tags": ["home", "shop"], "description": "Two"}
 
 # Limits that are counted and announced, but never reached.
@@ -62,9 +62,9 @@ def token_for(user_id: str, **claims: Any) -> str:
 
 
 def without_audit(app: Flask) -> Flask:
-    """Have an application that has no database enter nothing in an audit.
+    """Keep an application that has no database from writing an audit.
 
-    Its thread would try again each second, as long as the tests run.
+    The auditor's thread would try to reach a database every second until the tests end.
     """
     app.extensions["reports"].remove(app.extensions["auditor"].report)
     return app
@@ -113,7 +113,7 @@ def trash_of(user: User) -> list[dict]:
 
 
 class NoThread:
-    """A thread where the system has no more."""
+    """A thread that cannot start, as when the system has no more of them."""
 
     def __init__(self, **_: Any) -> None:
         pass
@@ -156,17 +156,26 @@ def audit_entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
+def someone_waits_for(connection: psycopg.Connection) -> bool:
+    """Tell whether another transaction waits for the end of this connection's."""
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+    return bool(connection.execute(waiting).fetchall())
+
+
 Lines = Callable[[], list[Any]]
 
 
 @contextmanager
 def listening(form: str) -> Iterator[io.StringIO]:
+    """Collect what is logged meanwhile, written as LOG_FORMAT `form` writes it."""
     root, stream = logging.getLogger(), io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LineFormatter(form))
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    yield stream
-    root.removeHandler(handler)
-    root.setLevel(level)
+    try:
+        yield stream
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)

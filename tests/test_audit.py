@@ -1,4 +1,4 @@
-"""The audit: who did what, when, and for which request; the API adds to it and cannot read it."""
+"""The audit: who did what, when, for which request. The API can add to it, but not read it."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from support import NoThread, User, assert_error, audit_entries, settings_for
 
 import events
 from app import create_app
-from statements import QUERIES
 
 ID = {"X-Request-Id": "the-request"}
 
@@ -41,7 +40,9 @@ def test_every_write_is_entered_with_its_task_and_its_request(
     ]
 
 
-def test_table_that_clients_write_enters_each_kind_of_write(postgresql: psycopg.Connection):
+def test_every_table_of_users_has_audit_triggers_for_all_kinds_of_write(
+    postgresql: psycopg.Connection,
+):
     kept_by_the_server = ["audit_log", "idempotency_keys", "purged_tasks", "task_counters"]
     audited = """
         SELECT table_name, array(
@@ -65,7 +66,7 @@ def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connect
     assert (action, task_ids) == ("create", [task["id"] for task in results])
 
 
-def test_statement_by_hand_is_one_entry_a_user_and_action(
+def test_statement_by_hand_is_one_entry_for_each_user_and_action(
     alice: User, bob: User, postgresql: psycopg.Connection
 ):
     first, second, third = alice.create()["id"], alice.create()["id"], bob.create()["id"]
@@ -143,7 +144,7 @@ def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg
     limited.extensions["database"].close()
 
 
-def test_entry_for_which_there_is_no_thread_is_written_with_the_next(
+def test_entry_whose_thread_cannot_start_is_written_with_the_next_entry(
     database_url: str, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
     app = create_app(settings_for(database_url))
@@ -196,7 +197,7 @@ def test_entries_beyond_those_that_may_wait_fail_no_request(
     "statement",
     ["SELECT action FROM audit_log", "DELETE FROM audit_log", "UPDATE audit_log SET action = ''"],
 )
-def test_api_role_can_neither_read_nor_change_it(database_url: str, statement: str):
+def test_api_role_can_neither_read_nor_change_the_audit(database_url: str, statement: str):
     with (
         psycopg.connect(database_url) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -222,33 +223,7 @@ def test_purge_deletes_what_is_older_than_audit_days(
     assert [task_ids for _, _, task_ids, _, _ in audit_entries(postgresql)] == [[new]]
 
 
-@pytest.mark.parametrize(("days", "deleted"), [(49_990, 10), (0, 100)])
-def test_purge_reads_no_more_entries_than_a_statement_may_delete(
-    postgresql: psycopg.Connection, days: int, deleted: int
-):
-    """Once vacuum has freed the pages of old entries, entries of all ages stand together."""
-    postgresql.execute(
-        """
-        INSERT INTO audit_log (at, user_id, action)
-        SELECT now() - make_interval(days => number), 'x', 'x'
-        FROM generate_series(1, 50000) AS number
-        ORDER BY hashint4(number)
-        """
-    )
-    postgresql.execute("SET plan_cache_mode = force_generic_plan")
-    postgresql.execute("SET enable_seqscan = off")
-    postgresql.execute("SET effective_cache_size = '1MB'")  # the table is larger than memory
-    query = QUERIES["delete_audit_entries"]
-    postgresql.execute(f"PREPARE purge AS {query.text}")
-    values = ", ".join(str({"days": days, "max_rows": 100}[name]) for name in query.parameters)
-    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE purge ({values})"
-    [([explained],)] = postgresql.execute(explain).fetchall()
-    plan = explained["Plan"]
-    assert postgresql.execute("SELECT count(*) FROM audit_log").fetchone() == (50_000 - deleted,)
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500
-
-
-def test_test_without_a_database_leaves_no_entry_to_the_next_that_has_one(
+def test_application_without_a_database_starts_no_audit_thread(
     application: Flask, client: FlaskClient
 ):
     assert_error(client.get("/api/alice/tasks"), 401, "unauthorized")

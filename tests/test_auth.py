@@ -90,7 +90,7 @@ def test_refused_request_never_reaches_the_database(
             assert response.headers["WWW-Authenticate"] == challenge, name
 
 
-def test_no_route_answers_options_itself_which_needs_no_token(application: Flask):
+def test_options_of_every_route_is_left_to_flask(application: Flask):
     for rule in application.url_map.iter_rules():
         assert rule.provide_automatic_options, rule
 
@@ -103,7 +103,9 @@ def test_path_of_another_user_is_refused(api: Flask, other: str):
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {TOKEN}"}])
-def test_token_plays_no_part_in_404_405_and_options(api: Flask, headers: dict[str, str]):
+def test_404_405_and_options_are_the_same_with_and_without_a_token(
+    api: Flask, headers: dict[str, str]
+):
     client = api.test_client()
     for path in [
         "/",

@@ -59,7 +59,7 @@ def test_completed_that_is_no_boolean_is_422_by_name(alice: User):
     ],
     ids=["cut off", "encoded"],
 )
-def test_body_that_nobody_asked_for_is_refused_where_it_is_broken_and_nothing_is_done(
+def test_broken_body_is_refused_also_where_no_body_is_expected(
     alice: User, sent: dict[str, Any], status: int, error: str
 ):
     task, gone = alice.create(), alice.create()["id"]
@@ -114,7 +114,8 @@ def test_body_that_is_not_sent_as_json_is_415(alice: User):
 def test_unknown_query_parameter_is_422_by_name(alice: User):
     task = alice.create()
     one = f"/{task['id']}"
-    for query in ["zz=1", "limit", "title=x", "%00=1", "a=1&a=2", "="]:
+    named = {"zz=1": "zz", "limit": "limit", "title=x": "title", "a=1&a=2": "a", "=": ""}
+    for query, name in named.items():
         for method, path in [
             ("GET", ""),
             ("POST", ""),
@@ -124,7 +125,7 @@ def test_unknown_query_parameter_is_422_by_name(alice: User):
             ("DELETE", one),
         ]:
             response = alice.call(method, f"{alice.tasks}{path}?{query}", json={"title": "y"})
-            assert assert_error(response, 422, "validation_error")
+            assert assert_error(response, 422, "validation_error").keys() == {name}
     assert alice.all() == [task]
 
 
@@ -162,7 +163,9 @@ def test_chunked_body_is_taken_up_to_the_limit_and_413_beyond(
 
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "1/complete"), ("DELETE", "1")])
-def test_large_body_that_nothing_would_read_is_413_too(small: FlaskClient, method: str, path: str):
+def test_large_body_is_413_also_where_no_body_is_expected(
+    small: FlaskClient, method: str, path: str
+):
     user = User(small, "alice")
     assert_error(user.call(method, path, data=body_of(101)), 413, "payload_too_large")
     assert_error(user.call(method, path, data=body_of(100)), 404, "not_found")

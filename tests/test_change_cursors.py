@@ -51,7 +51,7 @@ def test_bad_parameter_is_422_that_names_it(alice: User, query: str, name: str):
     assert assert_error(response, 422, "validation_error").keys() == {name}
 
 
-def test_cursor_names_a_version_and_an_id_and_nothing_secret():
+def test_cursor_is_read_back_as_the_position_that_was_written():
     for position in [Position(0, LARGEST), Position(57, 12), Position(LARGEST, LARGEST)]:
         assert read_position(write_position(position)) == position
 

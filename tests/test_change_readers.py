@@ -109,7 +109,7 @@ def writers(owner_url: str) -> Iterator[tuple[Connection, Connection]]:
 def test_reader_of_a_bare_sequence_would_miss_what_is_committed_late(
     postgresql: psycopg.Connection, writers: tuple[Connection, Connection]
 ):
-    """Why versions do not come from a sequence: the same reader sees a later number first."""
+    """Shows why versions do not come from a sequence: a later number may be committed first."""
     slow, quick = writers
     postgresql.execute("CREATE TABLE plain (version bigserial, title text)")
     postgresql.commit()

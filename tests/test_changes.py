@@ -120,7 +120,7 @@ def test_change_of_many_tasks_in_sql_raises_the_version_once_and_is_followed(
     assert copy.all() == alice.all()
 
 
-def test_task_changed_twice_stands_there_once_as_it_is_now(alice: User, copy: Copy):
+def test_task_changed_twice_is_listed_once_as_it_is_now(alice: User, copy: Copy):
     first, second = alice.create(), alice.create()
     copy.catch_up()
     for task in [first, second, first]:
@@ -129,7 +129,7 @@ def test_task_changed_twice_stands_there_once_as_it_is_now(alice: User, copy: Co
     assert copy.all() == alice.all()
 
 
-def test_first_page_names_nothing_deleted_and_the_next_ask_does(alice: User, copy: Copy):
+def test_first_page_leaves_out_deleted_tasks_and_later_pages_list_them(alice: User, copy: Copy):
     kept, trashed, gone = alice.create(), alice.create(), alice.create()
     trash(alice, trashed)
     purge(alice, trash(alice, gone))

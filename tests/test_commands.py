@@ -16,7 +16,7 @@ from development import generated
 
 
 @pytest.mark.parametrize("command", ["run", "migrate", "purge"])
-def test_where_no_server_is_brought_along_an_address_is_asked_for(
+def test_command_in_the_image_without_an_address_asks_for_database_url(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("manage.DEVELOPMENT_FOLDER", tmp_path / "none")  # as in the image

@@ -82,6 +82,6 @@ def test_several_origins_are_each_allowed_by_name():
         assert response.headers["Access-Control-Allow-Origin"] == origin
 
 
-def test_preflight_is_remembered_for_as_long_as_browsers_do(client: FlaskClient):
+def test_preflight_may_be_cached_for_two_hours(client: FlaskClient):
     response = client.options("/api/alice/tasks", headers=PREFLIGHT)
     assert response.headers["Access-Control-Max-Age"] == "7200"

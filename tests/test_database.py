@@ -38,7 +38,7 @@ def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.Mo
     assert connection.reply_timeout == 5 + database.REPLY_MARGIN
 
 
-def test_pool_that_is_used_up_is_busy_where_a_connection_answers_meanwhile(
+def test_exhausted_pool_is_busy_and_not_down_if_a_connection_was_answered_meanwhile(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ):
     def give_none() -> None:
@@ -51,7 +51,7 @@ def test_pool_that_is_used_up_is_busy_where_a_connection_answers_meanwhile(
             insert(db)
 
 
-def test_requests_on_a_suspect_server_await_the_answer_of_the_one_that_asks(
+def test_requests_wait_for_the_one_that_probes_a_suspect_server(
     db: Database, own: Postgres, monkeypatch: pytest.MonkeyPatch
 ):
     insert(db)
@@ -219,11 +219,9 @@ def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame():
     assert status_of(psycopg.ProgrammingError("a mistake of ours")) == 500
 
 
-def test_connection_that_ended_without_a_word_is_replaced_and_told(
-    own: Postgres, monkeypatch: pytest.MonkeyPatch
+def test_connection_that_was_closed_silently_is_replaced_and_counted(
+    own: Postgres, heard: list[str]
 ):
-    heard: list[str] = []
-    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     db = Database(settings_for(own.url, database_pool_size=1))
     with (
         db.connection() as connection,
@@ -238,7 +236,7 @@ def test_connection_that_ended_without_a_word_is_replaced_and_told(
 @pytest.mark.parametrize(
     ("wanted", "is_stale"), [("read-write", True), ("primary", True), ("any", False)]
 )
-def test_server_that_takes_no_writes_any_more_is_left_by_who_wants_one_that_does(
+def test_connection_to_a_server_that_became_read_only_is_stale_if_writes_are_wanted(
     own: Postgres, wanted: str, is_stale: bool
 ):
     options = CONNECTION_OPTIONS | {"target_session_attrs": wanted}

@@ -10,10 +10,12 @@ from support import MODULES
 
 from blueprints.batch import MAX_OPERATIONS
 from blueprints.paging import MAX_PAGE_SIZE
-from blueprints.transfer import MAX_FAULTS
+from blueprints.transfer import KEPT_IN_MEMORY, MAX_FAULTS
 from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
+from capacity.transfer_limits import LARGE
 from config import PROJECT, SETTINGS
 from development import generated
+from observability.audit import MAX_WAITING
 from schemas import MAX_TAGS, Task
 
 OPENAPI = json.loads(generated.openapi())
@@ -133,13 +135,33 @@ def test_number_in_the_readme_is_that_of_the_code(text: str):
     assert text in README
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"`DATABASE_POOL_SIZE` ({SETTINGS['database_pool_size'].default}) connections",
+        f"GET responses above {LARGE // 2**20} MiB",
+        f"a file of more than {KEPT_IN_MEMORY // 2**10} KiB",
+        f"may add {KEPT_RESPONSES // 2**20} MiB of them a day",
+        f"more than {MAX_WAITING:,} entries waited",
+    ],
+)
+def test_number_in_operations_is_that_of_the_code(text: str):
+    assert text in (PROJECT / "docs/operations.md").read_text()
+
+
+def test_grace_period_in_compose_is_longer_than_a_stop_takes():
+    compose = (PROJECT / "compose.yaml").read_text()
+    [seconds] = re.findall(r"stop_grace_period: (\d+)s", compose)
+    assert int(seconds) >= SETTINGS["graceful_timeout"].default + 3
+
+
 def test_every_module_stands_in_the_readme():
     for path in MODULES:
         if path.parent.name != "blueprints":
             assert path.name in README, path
 
 
-def test_no_module_hides_one_of_pythons_own():
+def test_no_module_shadows_the_standard_library():
     later = {"annotationlib", "compression", "profiling"}  # new in 3.14 and 3.15
     names = {path.relative_to(PROJECT).with_suffix("").parts[0] for path in MODULES}
     assert not names & (sys.stdlib_module_names | later)
@@ -172,8 +194,10 @@ def test_links_between_the_documents_hold(path: Path):
 
 
 def test_oldest_python_of_the_readme_is_the_one_that_ruff_checks_for():
-    dockerfile = (PROJECT / "Dockerfile").read_text()
+    dockerfile, makefile = ((PROJECT / name).read_text() for name in ("Dockerfile", "Makefile"))
     assert "Python 3.11" in README
+    assert "sys.version_info >= (3, 11)" in makefile
+    assert "--python-version 3.11 " in makefile
     assert 'target-version = "py311"' in (PROJECT / "pyproject.toml").read_text()
     assert re.search(r"FROM python:3\.1[1-9]", dockerfile)
 

@@ -105,7 +105,7 @@ def test_table_of_sqlstates_names_no_unknown_status():
     assert set(database.STATUS_OF_SQLSTATE.values()) <= errors.CODE_OF_STATUS.keys()
 
 
-def test_success_logs_nothing(alice: User, caplog: pytest.LogCaptureFixture):
+def test_success_logs_no_warning(alice: User, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         alice.create()
     assert caplog.text == ""

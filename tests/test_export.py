@@ -88,12 +88,14 @@ def test_format_is_chosen_by_accept(alice: User, accept: str | None, content_typ
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "*/*;q=0", "image/*"])
-def test_format_that_there_is_not_is_406(alice: User, accept: str):
+def test_export_in_an_unknown_format_is_406(alice: User, accept: str):
     response = alice.call("GET", "export", headers={"Accept": accept})
     assert_error(response, 406, "not_acceptable")
 
 
-def test_task_that_was_there_is_exported_once_whatever_is_written_meanwhile(alice: User):
+def test_task_that_was_there_at_the_start_is_exported_once_whatever_is_written_meanwhile(
+    alice: User,
+):
     bring(alice, [{"title": f"{number}"} for number in range(1, 601)])
     ids = [task["id"] for task in reversed(alice.all())]
     response = alice.call("GET", "export", buffered=False)

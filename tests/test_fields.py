@@ -7,6 +7,7 @@ from itertools import product
 
 import psycopg
 import pytest
+from flask import Flask
 from support import SET, User, assert_error, settings_for
 
 from app import create_app
@@ -94,7 +95,7 @@ def test_put_of_the_existing_front_end_keeps_the_fields_that_it_does_not_know(al
     )
 
 
-def test_patch_without_a_field_changes_none_but_counts(alice: User, task: dict):
+def test_empty_patch_changes_only_version_and_updated_at(alice: User, task: dict):
     patched = alice.call("PATCH", task["id"], json={}).json
     assert patched["version"] > task["version"]
     assert {**patched, "version": 0, "updated_at": ""} == {**task, "version": 0, "updated_at": ""}
@@ -141,7 +142,9 @@ def test_field_that_the_server_sets_is_422(alice: User, task: dict, method: str,
         ("2026-11-20T00:00:00-16:00", "2026-11-20T16:00:00+00:00"),
     ],
 )
-def test_due_day_stays_a_day_and_a_moment_the_same_moment(alice: User, sent: str, kept: str):
+def test_due_date_is_kept_as_a_date_and_a_due_time_is_returned_in_utc(
+    alice: User, sent: str, kept: str
+):
     assert alice.create(due_at=sent)["due_at"] == kept
 
 
@@ -196,7 +199,9 @@ def test_tags_are_trimmed_and_keep_their_order(alice: User):
     assert alice.create(tags=["shop", " home ", "Home"])["tags"] == ["shop", "home", "Home"]
 
 
-def test_completed_at_comes_with_completion_stays_and_goes(alice: User, task: dict):
+def test_completed_at_is_set_by_completion_kept_by_updates_and_cleared_by_reopening(
+    alice: User, task: dict
+):
     done = alice.call("PATCH", f"{task['id']}/complete").json
     assert datetime.fromisoformat(done["completed_at"]).utcoffset() is not None
     again = alice.call("PUT", task["id"], json={"title": "Buy milk", "completed": True}).json
@@ -247,7 +252,7 @@ def test_database_refuses_what_the_schema_refuses(
         postgresql.execute(f"UPDATE tasks SET {column} = {value}")  # noqa: S608
 
 
-def test_task_never_changes_hands(task: dict, postgresql: psycopg.Connection):
+def test_user_id_of_a_task_cannot_be_changed(task: dict, postgresql: psycopg.Connection):
     with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="keeps its user_id"):
         postgresql.execute("UPDATE tasks SET user_id = 'bob'")
 
@@ -274,15 +279,14 @@ def test_responses_are_the_same_whatever_the_database_is_set_to(
     app.extensions["database"].close()
 
 
-def test_quota_is_a_409_that_tells_the_limit(alice: User, bob: User):
-    alice.client.application.config["MAX_TASKS_PER_USER"] = 2
-    try:
-        alice.create()
-        alice.create()
-        response = alice.call("POST", json={"title": "Buy milk"})
-        assert_error(response, 409, "conflict")
-        assert "2" in response.json["message"]
-        assert bob.create()["id"]
-    finally:
-        alice.client.application.config["MAX_TASKS_PER_USER"] = 100_000
+def test_quota_is_a_409_that_tells_the_limit(
+    app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(app.config, "MAX_TASKS_PER_USER", 2)
+    alice.create()
+    alice.create()
+    response = alice.call("POST", json={"title": "Buy milk"})
+    assert_error(response, 409, "conflict")
+    assert "2" in response.json["message"]
+    assert bob.create()["id"]
     assert len(alice.all()) == 2

@@ -66,7 +66,7 @@ def test_every_route_keeps_the_policy_whatever_it_answers(app: Flask, alice: Use
         ("POST", "", {"json": {}}, 422),
     ],
 )
-def test_errors_keep_the_policy_and_are_stored_nowhere(
+def test_errors_keep_the_policy_and_are_never_cached(
     alice: User, method: str, path: str, options: dict, status: int
 ):
     response = alice.call(method, path, **options)
@@ -89,7 +89,7 @@ def test_limited_responses_keep_the_policy():
     assert_safe(response, "no-store")
 
 
-def test_a_task_may_be_kept_by_its_users_browser_which_asks_whether_it_is_fresh(alice: User):
+def test_task_may_be_cached_by_its_users_browser_and_must_be_revalidated(alice: User):
     task = alice.create()
     first = alice.call("GET", task["id"])
     again = alice.call("GET", task["id"], headers={"If-None-Match": first.headers["ETag"]})
@@ -99,13 +99,13 @@ def test_a_task_may_be_kept_by_its_users_browser_which_asks_whether_it_is_fresh(
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
-def test_the_state_of_the_process_is_never_stored(alice: User, path: str):
+def test_health_probe_is_never_cached(alice: User, path: str):
     response = alice.call("GET", path)
     assert response.status_code == 200
     assert_safe(response, "no-store")
 
 
-def test_https_is_demanded_only_of_those_who_came_by_it(client: FlaskClient):
+def test_hsts_is_sent_over_https_only(client: FlaskClient):
     secure = client.get("/health", base_url=HTTPS)
     assert_safe(secure, "no-store")
     assert secure.headers["Strict-Transport-Security"] == "max-age=31536000"
@@ -134,7 +134,7 @@ def test_scheme_is_what_the_last_trusted_proxy_says(
     assert ("Strict-Transport-Security" in response.headers) is is_secure
 
 
-def test_forwarded_host_never_reaches_an_address_that_is_answered(app: Flask):
+def test_forwarded_host_and_prefix_do_not_appear_in_location(app: Flask):
     trusting = app_for(trusted_proxies=1)
     trusting.extensions["database"] = app.extensions["database"]
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil", "Host": "evil"}

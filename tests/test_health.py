@@ -21,7 +21,9 @@ def ask(app: Flask) -> int:
     return app.test_client().get("/readyz").status_code
 
 
-def test_readiness_is_asked_once_for_all_who_wait(app: Flask, monkeypatch: pytest.MonkeyPatch):
+def test_probes_at_once_share_the_questions_to_the_database(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
     begun: list[int] = []
     asked: list[Connection] = []
 
@@ -40,7 +42,7 @@ def test_readiness_is_asked_once_for_all_who_wait(app: Flask, monkeypatch: pytes
     assert len(asked) < 10  # some may have begun, and not have asked yet
 
 
-def test_readiness_that_nobody_could_tell_is_told_nobody(
+def test_probe_that_fails_unexpectedly_is_500_for_all_who_wait(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
     def fail() -> None:

@@ -1,9 +1,8 @@
 """Idempotency-Key: sent again, a POST or PATCH is answered again and done once."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from threading import Barrier
 
 import processes
@@ -13,7 +12,7 @@ import pytest
 from flask import Flask
 from idempotent import KEY, MILK, assert_replayed, post
 from proxy import CUTS, Proxy, Weather
-from support import User, assert_error, settings_for
+from support import User, assert_error, settings_for, someone_waits_for
 from werkzeug.test import TestResponse
 
 import database
@@ -38,7 +37,7 @@ def test_patch_sent_again_is_answered_as_the_first_time_whatever_came_between(al
     assert alice.call("GET", task["id"]).json["title"] == "Changed"
 
 
-def test_completion_sent_again_is_turned_over_once(alice: User):
+def test_toggle_sent_again_is_done_once(alice: User):
     task = alice.create()
     first = alice.call("PATCH", f"{task['id']}/complete", headers=KEY)
     assert_replayed(alice.call("PATCH", f"{task['id']}/complete", headers=KEY), first)
@@ -105,32 +104,19 @@ def test_repeat_of_a_change_that_is_done_is_never_refused(app: Flask, alice: Use
         list(threads.map(change, range(8)))
 
 
-@contextmanager
-def counter_locked(postgresql: psycopg.Connection) -> Iterator[Callable[[], bool]]:
-    """Block everybody's writes; yield the function that tells whether one waits for us."""
-    postgresql.execute("SELECT FROM task_counters FOR UPDATE")
-    mine = "transactionid = pg_current_xact_id()::xid"  # there are other tests' databases
-
-    def someone_waits() -> bool:
-        waiting = f"SELECT FROM pg_locks WHERE NOT granted AND {mine}"
-        return bool(postgresql.execute(waiting).fetchall())
-
-    yield someone_waits
-    postgresql.rollback()
-
-
 def test_repeat_while_the_first_still_runs_is_409_at_once(
     app: Flask, alice: User, postgresql: psycopg.Connection
 ):
     alice.create()
     with ThreadPoolExecutor(1) as thread:
-        with counter_locked(postgresql) as someone_waits:
-            running = thread.submit(post, User(app.test_client(), "alice"))
-            processes.wait_until(someone_waits)
-            response = post(alice)
-            assert_error(response, 409, "conflict")
-            assert response.headers["Retry-After"] == "1"
-            assert not running.done()
+        postgresql.execute("SELECT FROM task_counters FOR UPDATE")  # blocks every write
+        running = thread.submit(post, User(app.test_client(), "alice"))
+        processes.wait_until(lambda: someone_waits_for(postgresql))
+        response = post(alice)
+        assert_error(response, 409, "conflict")
+        assert response.headers["Retry-After"] == "1"
+        assert not running.done()
+        postgresql.rollback()
         first = running.result()
     assert_replayed(post(alice), first)
 

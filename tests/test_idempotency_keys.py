@@ -9,8 +9,7 @@ import pytest
 from flask import Flask
 from idempotent import KEY, MILK, assert_replayed, post
 from processes import as_url, manage_here, wait_until
-from psycopg.conninfo import make_conninfo
-from support import User, assert_error, settings_for
+from support import User, assert_error, settings_for, someone_waits_for
 
 import idempotency
 import purge
@@ -44,7 +43,7 @@ def test_quoted_and_bare_key_are_one(alice: User):
         assert_replayed(post(alice, {"Idempotency-Key": bare}), first)
 
 
-def test_keys_of_two_users_do_not_meet(alice: User, bob: User):
+def test_same_key_of_two_users_stands_for_two_requests(alice: User, bob: User):
     of_alice, of_bob = post(alice), post(bob)
     assert (of_alice.json["user_id"], of_bob.json["user_id"]) == ("alice", "bob")
     assert_replayed(post(bob), of_bob)
@@ -99,10 +98,9 @@ def test_response_that_is_kept_is_not_written_over_before_it_expires(app: Flask,
 
 
 @pytest.fixture
-def owner(postgresql: psycopg.Connection) -> Iterator[Database]:
+def owner(owner_url: str) -> Iterator[Database]:
     """The database as the owner of its tables, who purges."""
-    info = postgresql.info
-    owner = Database(settings_for(make_conninfo(**info.get_parameters(), password=info.password)))
+    owner = Database(settings_for(owner_url))
     yield owner
     owner.close()
 
@@ -132,15 +130,14 @@ def test_purge_keeps_an_expired_key_that_is_used_again_meanwhile(
     post(alice)
     expire(postgresql)
     postgresql.execute("UPDATE idempotency_keys SET expires_at = now() + interval '1 hour'")
-    waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
     with ThreadPoolExecutor(1) as thread:
         purging = thread.submit(purge.purge_idempotency_keys, owner)
-        wait_until(lambda: postgresql.execute(waiting).fetchall())
+        wait_until(lambda: someone_waits_for(postgresql))
         postgresql.commit()
         assert purging.result() == 0
 
 
-def test_user_of_whom_too_much_is_kept_gets_429_with_a_key_and_nothing_is_done(
+def test_request_with_a_key_is_429_once_too_many_bytes_are_kept_for_its_user(
     app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ):
     limits = app.extensions["rate_limits"]
@@ -151,7 +148,6 @@ def test_user_of_whom_too_much_is_kept_gets_429_with_a_key_and_nothing_is_done(
     refused = post(alice, {"Idempotency-Key": "another"})
     assert_error(refused, 429, "rate_limited")
     assert "without a key" in refused.json["message"]
-    assert int(refused.headers["Retry-After"]) > 0
     assert_replayed(post(alice), first)
     assert len(alice.all()) == 1
     alice.create()

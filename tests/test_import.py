@@ -69,8 +69,8 @@ def test_file_is_checked_before_the_transaction_of_its_key(app: Flask, alice: Us
     assert len(alice.all()) == 1
 
 
-def test_what_only_the_server_writes_is_passed_over(alice: User, bob: User):
-    [task] = [bob.create(tags=["home"])]
+def test_fields_that_only_the_server_writes_are_ignored_by_an_import(alice: User, bob: User):
+    task = bob.create(tags=["home"])
     bring(alice, [task | {"version": None, "id": "\0", "completed_at": 5}])
     [mine] = alice.all()
     assert mine["user_id"] == "alice"
@@ -210,7 +210,7 @@ def test_any_file_is_imported_or_refused(alice: User, content_type: str):
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "text/calendar"])
-def test_example_of_the_description_is_what_it_says(alice: User, content_type: str):
+def test_example_file_in_openapi_imports_the_task_that_it_shows(alice: User, content_type: str):
     operation = alice.client.get("/openapi.json").json["paths"]["/api/{user_id}/tasks/import"]
     example = operation["post"]["requestBody"]["content"][content_type]["example"]
     assert send(alice, example, content_type).json == {"imported": 1}

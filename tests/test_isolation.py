@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support import User, assert_error
+from support import User, assert_error, trash_of
 
 from config import PROJECT
 
@@ -66,26 +66,26 @@ def test_lists_hold_ones_own_tasks_alone(alice: User, bob: User):
 
 
 @pytest.fixture
-def trashed(alice: User) -> dict:
-    """What is in the trash of alice."""
+def in_trash(alice: User) -> dict:
+    """A task in the trash of alice, as it is listed there."""
     alice.call("DELETE", alice.create()["id"])
-    [task] = alice.call("GET", "/api/alice/trash").json
+    [task] = trash_of(alice)
     return task
 
 
-def test_other_users_trash_is_out_of_reach_and_untouched(alice: User, bob: User, trashed: dict):
+def test_other_users_trash_is_out_of_reach_and_untouched(alice: User, bob: User, in_trash: dict):
     for method, path in TRASH:
-        place = path.format(trashed["id"])
+        place = path.format(in_trash["id"])
         assert_error(bob.call(method, f"/api/alice/trash{place}"), 401, "unauthorized")
         response = bob.call(method, f"/api/bob/trash{place}")
         if path:
-            assert_error(response, 404, "not_found", f"Resource not found: task {trashed['id']}")
+            assert_error(response, 404, "not_found", f"Resource not found: task {in_trash['id']}")
         else:
             assert response.text in {"", "[]"}
-        assert alice.call("GET", "/api/alice/trash").json == [trashed]
+        assert trash_of(alice) == [in_trash]
 
 
-def test_changes_are_ones_own_alone(alice: User, bob: User, trashed: dict):
+def test_changes_are_ones_own_alone(alice: User, bob: User, in_trash: dict):
     mine, _ = bob.create("of bob"), alice.create("of alice")
     since = bob.call("GET", "changes").json["next"]
     alice.call("DELETE", "/api/alice/trash")

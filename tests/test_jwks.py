@@ -190,7 +190,7 @@ def test_set_as_large_as_one_may_be_is_taken(issuer: Issuer, gate: Flask):
     assert ask(gate, issuer.token()).status_code == 200
 
 
-def test_more_keys_than_an_issuer_has_are_none(issuer: Issuer, gate: Flask, caplog: Any):
+def test_key_set_with_too_many_keys_is_503(issuer: Issuer, gate: Flask, caplog: Any):
     issuer.behave = answer_with(json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode())
     assert_error(ask(gate, issuer.token()), 503, "unavailable")
     assert len([each for each in caplog.records if each.name == "jwks"]) == 1

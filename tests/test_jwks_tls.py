@@ -90,9 +90,7 @@ def test_fetch_that_is_cut_off_does_not_go_on_in_plain_text(tls_issuer: Issuer, 
             assert connection.recv(100) == b""
 
 
-def test_certificate_that_nobody_vouches_for_is_refused(
-    tls_issuer: Issuer, caplog: pytest.LogCaptureFixture
-):
+def test_self_signed_certificate_is_refused(tls_issuer: Issuer, caplog: pytest.LogCaptureFixture):
     assert_error(ask(gate_of(tls_issuer), tls_issuer.token()), 503, "unavailable")
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
     assert tls_issuer.requests == []

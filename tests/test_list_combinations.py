@@ -108,7 +108,7 @@ PREFIX = "the same first words of many titles, " * 4
 
 @pytest.fixture
 def thousands(alice: User, postgresql: psycopg.Connection) -> list[dict[str, Any]]:
-    """More tasks than a page, a sample or a few of them, with what is common and what is rare."""
+    """More tasks than a page or a sample has; some of the tags and words are common, some rare."""
     chosen = random.Random(3)
     titles = ["", "a", "A", "Zebra", "éclair", "ÉCLAIR", "Ärger", "日本", "\U0001f600", "z" * 40]
     postgresql.cursor().executemany(
@@ -133,7 +133,7 @@ def thousands(alice: User, postgresql: psycopg.Connection) -> list[dict[str, Any
 
 @pytest.mark.no_cover
 @pytest.mark.parametrize("sort", SORTS)
-def test_long_list_of_the_common_or_the_rare_is_what_matches_in_its_order(
+def test_long_list_with_common_and_rare_filters_has_what_matches_in_order(
     alice: User, thousands: list[dict[str, Any]], sort: str
 ):
     asked: dict[str, Any]
@@ -160,7 +160,7 @@ def with_lower_words(asked: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.no_cover
 @pytest.mark.parametrize("filters", [{}, {"tag": "home"}, {"q": "a"}, {"status": "pending"}])
-def test_pages_meet_each_task_once_in_order(
+def test_pages_have_each_task_once_in_order(
     alice: User, many: list[dict[str, Any]], filters: dict[str, str]
 ):
     for sort, order in product(SORTS, ORDERS):
@@ -174,7 +174,7 @@ def test_pages_meet_each_task_once_in_order(
 
 @pytest.mark.no_cover
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_meet_what_does_not_change_once_while_the_rest_does(
+def test_unchanged_tasks_are_on_the_pages_once_while_others_change(
     alice: User, many: list[dict[str, Any]], sort: str
 ):
     kept, changed = many[::2], many[1::2]

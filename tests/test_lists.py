@@ -98,7 +98,7 @@ def test_task_from_before_the_bits_of_tags_is_found(alice: User, postgresql: psy
     assert bits == [(True,)]
 
 
-def test_due_bounds_take_in_the_later_and_leave_out_the_earlier(alice: User):
+def test_due_after_is_inclusive_and_due_before_is_exclusive(alice: User):
     for day in [1, 2, 3]:
         alice.create(f"day {day}", due_at=f"2026-05-0{day}")
     alice.create("noon", due_at="2026-05-02T12:00:00Z")

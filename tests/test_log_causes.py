@@ -43,7 +43,7 @@ def test_token_that_is_refused_is_logged_with_the_reason(alice: User, lines: Lin
     assert [line.get("user") for line in lines()] == [None, None, "alice"]
 
 
-def test_token_that_nobody_can_judge_is_logged_with_the_reason(
+def test_token_that_cannot_be_verified_is_logged_with_the_reason(
     issuer: Issuer, gate: Flask, lines: Lines
 ):
     issuer.behave = answer_with(b"", "500 Internal Server Error")

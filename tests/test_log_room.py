@@ -22,7 +22,9 @@ def test_log_that_nobody_reads_any_more_fails_no_request():
         handler.write("two")
 
 
-def test_lines_that_there_is_no_room_for_are_lost_and_counted(caplog: pytest.LogCaptureFixture):
+def test_lines_that_do_not_fit_into_a_full_pipe_are_dropped_and_counted(
+    caplog: pytest.LogCaptureFixture,
+):
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         handler = LineHandler(stream)
@@ -39,7 +41,7 @@ def test_lines_that_there_is_no_room_for_are_lost_and_counted(caplog: pytest.Log
         os.close(reader)
 
 
-def test_line_that_was_cut_off_takes_no_other_with_it():
+def test_line_after_a_truncated_one_begins_on_a_line_of_its_own():
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         handler = LineHandler(stream)

@@ -58,7 +58,7 @@ def test_line_of_a_success_tells_what_every_line_tells():
         assert line | fields_of(one) == line
 
 
-def test_bytes_of_a_response_to_head_are_none(alice: User, lines: Lines):
+def test_response_to_head_is_logged_with_0_bytes(alice: User, lines: Lines):
     assert alice.call("HEAD").headers["Content-Length"] == "2"
     assert lines()[0]["bytes"] == 0
 
@@ -153,7 +153,7 @@ def test_streamed_response_that_its_client_leaves_is_no_error_and_says_so(
         (401, {"refused": "expired"}, False),
     ],
 )
-def test_line_that_tells_more_than_a_success_is_not_written_the_short_way(
+def test_only_the_line_of_an_ordinary_success_is_written_the_short_way(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, status: int, fault: Any, is_short: bool
 ):
     written: list[str] = []

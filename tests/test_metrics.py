@@ -90,10 +90,8 @@ def test_whatever_completes_a_task_is_counted_and_nothing_else(
 
 
 def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
-    alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    alice: User, postgresql: psycopg.Connection, heard: list[str]
 ):
-    heard: list[str] = []
-    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
     postgresql.execute("ALTER TABLE tasks ADD UNIQUE (title) DEFERRABLE INITIALLY DEFERRED")
     postgresql.commit()
     alice.create()
@@ -107,11 +105,7 @@ def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
     assert heard == ["tasks_created", "tasks_created", "tasks_completed"]
 
 
-def test_fetch_of_the_issuers_keys_is_counted(
-    issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
-):
-    heard: list[str] = []
-    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
+def test_fetch_of_the_issuers_keys_is_counted(issuer: Issuer, gate: Flask, heard: list[str]):
     assert ask(gate, issuer.token()).status_code == 200
     assert heard == ["jwks_fetched"]
 

@@ -73,7 +73,7 @@ def test_role_without_any_rights_is_told_which_setting_to_set(empty_url: str, ru
         assert line.endswith("set MIGRATION_DATABASE_URL.")
 
 
-def test_rollback_of_nothing_is_told_by_dbmate(
+def test_rollback_without_a_migration_ends_with_dbmates_message(
     empty_url: str, run: Callable, capfd: pytest.CaptureFixture[str]
 ):
     code, [line] = run("rollback", DATABASE_URL=empty_url)

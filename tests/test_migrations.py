@@ -73,8 +73,8 @@ def constraints_of_new_columns(up: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(file: Path):
-    """Squawk sees only separate ones; the way is NOT VALID, and VALIDATE in a later file."""
+def test_new_column_has_no_check_that_would_scan_the_table_under_a_lock(file: Path):
+    """Squawk does not look there. Add the CHECK as NOT VALID, and validate it in a later file."""
     harmless = {"CONSTR_DEFAULT", "CONSTR_NOTNULL"}
     assert harmless.issuperset(constraints_of_new_columns(file.read_text().split(DOWN)[0]))
 
@@ -83,6 +83,14 @@ def test_new_column_brings_no_check_that_would_read_the_table_under_its_lock(fil
 def test_rollback_that_was_cut_off_after_its_drop_of_an_index_can_go_on(file: Path):
     down = file.read_text().split(DOWN)[1]
     assert down.count("DROP INDEX") == down.count("DROP INDEX CONCURRENTLY IF EXISTS")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_each_part_that_is_a_transaction_begins_with_a_lock_timeout(file: Path):
+    for part in file.read_text().split(DOWN):
+        options, *lines = part.removeprefix(UP).splitlines()
+        first = next(line for line in lines if not line.startswith("--"))
+        assert "transaction:false" in options or first.startswith("SET LOCAL lock_timeout = ")
 
 
 def test_check_of_a_new_column_would_be_found():
@@ -204,7 +212,9 @@ def test_runner_tells_once_that_it_waits_and_gives_up_on_a_lock_that_is_never_fr
     migrate.migrate(empty_url)
 
 
-def test_proxy_that_makes_up_a_pid_is_no_pooler(empty_url: str, monkeypatch: pytest.MonkeyPatch):
+def test_migrations_run_through_a_proxy_that_reports_a_pid_of_its_own(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+):
     never = Query("select_whether_own_session", "SELECT $1::int IS NULL", ("backend_pid",))
     monkeypatch.setitem(QUERIES, never.name, never)  # as with Neon's proxy
     migrate.migrate(empty_url)

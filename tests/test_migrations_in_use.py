@@ -74,7 +74,7 @@ def run_old_code(url: str, number: int, is_over: threading.Event) -> tuple[int, 
     return runs, longest
 
 
-def test_migrations_stop_nobody_who_writes_and_count_every_task(url_of_old_release: str):
+def test_migrations_block_no_writer_and_count_every_task(url_of_old_release: str):
     """The release before this one runs on while they are applied to a table that is in use."""
     url, is_over = url_of_old_release, threading.Event()
     place = "SELECT pg_relation_filenode('tasks')"

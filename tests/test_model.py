@@ -185,7 +185,7 @@ def id_at(tasks: dict[int, Fields], place: int) -> int:
 
 @pytest.mark.no_cover  # other tests cover what these run
 def test_operations_in_any_order_end_as_a_plain_model_says(alice: User):
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         lambda: Model(alice.client),
         settings=settings(
             derandomize=True,

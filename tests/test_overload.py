@@ -33,14 +33,14 @@ def ask(app: Flask, number: int) -> int:
     return response.status_code
 
 
-def is_crowded_while_all_ask(app: Flask, pool: ThreadPoolExecutor) -> list:  # type: ignore[type-arg]
+def is_crowded_while_all_ask(app: Flask, pool: ThreadPoolExecutor) -> list:
     responses = [pool.submit(ask, app, number) for number in range(REQUESTS)]
     database: Database = app.extensions["database"]
     wait_until(database.is_crowded)
     return responses
 
 
-def test_those_in_line_are_served_once_there_is_room(narrow: Flask):
+def test_queued_requests_are_served_once_there_is_room(narrow: Flask):
     with ThreadPoolExecutor(REQUESTS) as pool:
         with narrow.extensions["database"].connection():
             responses = is_crowded_while_all_ask(narrow, pool)
@@ -61,7 +61,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> list[SimpleQueue]:
     return waiting
 
 
-def test_those_in_line_are_let_in_as_they_came(
+def test_queued_requests_are_let_in_in_the_order_of_arrival(
     narrow: Flask, waiting: list[SimpleQueue], monkeypatch: pytest.MonkeyPatch
 ):
     looks: list[bool] = []
@@ -87,7 +87,7 @@ def test_those_in_line_are_let_in_as_they_came(
     assert let_in == [f"/api/user {number}/tasks" for number in range(4)]
 
 
-def test_newcomer_overtakes_nobody_in_line(
+def test_new_request_does_not_overtake_a_queued_one(
     narrow: Flask, waiting: list[SimpleQueue], monkeypatch: pytest.MonkeyPatch
 ):
     looks: list[int] = []
@@ -108,7 +108,7 @@ def test_newcomer_overtakes_nobody_in_line(
         assert (first.result(), second.result()) == (200, 200)
 
 
-def test_those_who_wait_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
+def test_requests_that_queue_for_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("capacity.overload.PATIENCE", 0.1)
     with ThreadPoolExecutor(REQUESTS) as pool, narrow.extensions["database"].connection():
         responses = is_crowded_while_all_ask(narrow, pool)
@@ -135,7 +135,7 @@ def test_head_that_is_refused_has_no_body(narrow: Flask, monkeypatch: pytest.Mon
     assert int(response.headers["Content-Length"]) > 0
 
 
-def test_of_those_whose_turn_comes_too_late_one_in_four_is_refused(
+def test_one_in_four_requests_that_queued_for_too_long_is_refused(
     narrow: Flask, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("capacity.overload.PATIENCE", 0)

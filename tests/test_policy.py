@@ -27,7 +27,6 @@ OPERATIONS = {
     "toggleTaskCompletion": ("patch", "/api/{user_id}/tasks/{task_id}/complete", "200"),
 }
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
-README = (PROJECT / "README.md").read_text()
 
 
 def openapi() -> dict:
@@ -73,7 +72,7 @@ def test_every_route_of_users_refuses_a_query_parameter_that_it_does_not_have(
             assert assert_error(response, 422, "validation_error") == {"zz": ["Unknown parameter."]}
 
 
-def test_every_route_of_users_is_on_a_blueprint_that_takes_nothing_it_does_not_heed(
+def test_every_route_of_users_is_on_a_user_blueprint(
     application: Flask,
 ):
     for rule in application.url_map.iter_rules():
@@ -110,7 +109,7 @@ def test_public_list_names_no_route_that_is_gone(application: Flask):
     assert application.view_functions.keys() >= PUBLIC_ENDPOINTS
 
 
-def test_no_hook_is_of_a_kind_that_is_never_called(application: Flask):
+def test_no_hook_is_registered_that_lean_flask_would_not_call(application: Flask):
     assert not application.url_value_preprocessors
     assert not application.teardown_request_funcs
     assert not application.teardown_appcontext_funcs
@@ -143,7 +142,7 @@ def test_every_api_route_is_described_in_openapi(application: Flask):
     assert described == routes
 
 
-def test_imports_between_modules_and_folders_go_in_no_circle():
+def test_modules_and_folders_have_no_circular_imports():
     graph: dict[str, set[str]] = {}
     for path in MODULES:
         unit = path.relative_to(PROJECT).with_suffix("").parts[0]
@@ -156,7 +155,7 @@ def test_imports_between_modules_and_folders_go_in_no_circle():
     TopologicalSorter(graph).prepare()  # a CycleError names the circle
 
 
-def test_only_what_is_no_part_of_a_users_request_goes_past_its_transaction():
+def test_only_these_modules_use_the_pool_outside_of_a_requests_transaction():
     """A write by `primary()` would be done again where an Idempotency-Key is sent again."""
     assert {path.name for path in MODULES if "primary()" in path.read_text()} == {
         "__init__.py",  # where a transaction begins

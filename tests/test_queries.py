@@ -140,7 +140,7 @@ def test_write_that_moves_no_counter_would_be_found():
     assert written_without_the_counter(text) == {"tasks"}
 
 
-def test_no_request_reads_over_users():
+def test_no_blueprint_uses_a_statement_across_users():
     code = "".join(path.read_text() for path in (PROJECT / "blueprints").glob("*.py"))
     assert [name for name in OVER_USERS if name in code] == []
     assert set(re.findall(r"from purge import (.*)", code)) == {"purge_trash"}

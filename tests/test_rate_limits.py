@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, ask, gate_for, one_key
-from support import User, app_for, assert_error, token_for
+from support import FRONT_END, User, app_for, assert_error, token_for
 from werkzeug.test import TestResponse
 
 from capacity import rate_limits
@@ -20,7 +20,6 @@ from errors import ApiError
 OFF = {"rate_limit": "off", "auth_failure_limit": "off"}
 RATE_LIMIT = re.compile(r'"([a-z-]+)";r=(\d+);t=(\d+)')
 GUESS = "x.y.z"
-FRONT_END = {"Origin": "http://localhost:3000"}
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def limited(app: Flask) -> Callable[..., Flask]:
 
 
 def limited_gate(**settings: Any) -> Flask:
-    """Make what a request meets on its way in, and /api/{user_id}/me, which tells who calls."""
+    """Make the hooks that run before a view, and /api/{user_id}/me, with these limits."""
     return gate_for(**OFF | settings)
 
 
@@ -83,7 +82,7 @@ def test_every_response_tells_the_limit_and_what_is_left(limited: Callable[..., 
     assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(exposed)
 
 
-def test_a_new_window_brings_the_whole_quota_back(limited: Callable[..., Flask]):
+def test_new_window_has_the_whole_quota(limited: Callable[..., Flask]):
     alice = User(limited(rate_limit="2/second").test_client(), "alice")
     while (response := alice.call("GET")).status_code == 200:
         pass
@@ -190,7 +189,7 @@ def test_address_is_what_the_trusted_proxies_say_and_not_the_client(
     assert counted == caller
 
 
-def test_invented_addresses_before_the_proxys_own_gain_nothing():
+def test_forged_addresses_in_x_forwarded_for_share_one_limit():
     client = limited_gate(auth_failure_limit="1/day", trusted_proxies=1).test_client()
     statuses = [
         client.get(

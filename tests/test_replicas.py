@@ -8,7 +8,6 @@ from listing import SLOW_WORD, fill_with_long_texts
 from processes import wait_until
 from support import NoThread, settings_for
 
-import events
 from database import Database
 from replicas import Reader
 from statements import QUERIES
@@ -28,7 +27,9 @@ def replica_url(database_url: str, postgresql: psycopg.Connection) -> str:
     return psycopg.conninfo.make_conninfo(database_url, options=options)
 
 
-def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str, replica_url: str):
+def test_error_of_a_statement_does_not_mark_the_replica_as_away(
+    database_url: str, replica_url: str
+):
     settings = settings_for(database_url, database_replica_url=replica_url)
     primary = Database(settings)
     reader = Reader(settings, primary)
@@ -40,7 +41,7 @@ def test_fault_of_what_was_asked_is_none_of_the_replica(database_url: str, repli
     primary.close()
 
 
-def test_what_takes_the_replica_long_is_left_to_the_primary_and_nothing_else(
+def test_statement_that_is_slow_on_the_replica_runs_on_the_primary_and_the_replica_is_kept(
     database_url: str,
     replica_url: str,
     postgresql: psycopg.Connection,
@@ -69,11 +70,12 @@ def test_what_takes_the_replica_long_is_left_to_the_primary_and_nothing_else(
 
 
 def test_server_that_is_no_replica_is_left_for_good_and_told_once(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: list[str],
+    caplog: pytest.LogCaptureFixture,
 ):
     """Such as a restored copy, or the old primary after a failover."""
-    heard: list[str] = []
-    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
     monkeypatch.setattr("replicas.PAUSE", 0.01)
     settings = settings_for(database_url, database_replica_url=database_url)
     primary = Database(settings)
@@ -86,7 +88,7 @@ def test_server_that_is_no_replica_is_left_for_good_and_told_once(
     primary.close()
 
 
-def test_replica_whose_return_nobody_can_await_is_asked_again(
+def test_replica_is_asked_again_by_the_next_request_if_no_thread_can_start(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("replicas.Thread", NoThread)
@@ -104,6 +106,7 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
     database_url: str,
     replica_url: str,
     monkeypatch: pytest.MonkeyPatch,
+    heard: list[str],
     caplog: pytest.LogCaptureFixture,
 ):
     monkeypatch.setattr("replicas.PAUSE", 0.01)
@@ -111,8 +114,6 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
     settings = settings_for(database_url, database_replica_url=away)
     primary = Database(settings)
     reader = Reader(settings, primary)
-    heard: list[str] = []
-    monkeypatch.setattr(events, "LISTENERS", [lambda event, *_: heard.append(event)])
     for _ in range(2):
         assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
         assert reader.is_away

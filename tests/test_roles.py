@@ -13,7 +13,7 @@ import pytest
 from listing import listed
 from own_postgres import database_on
 from processes import manage_here, wait_until
-from support import User, settings_for
+from support import User, settings_for, someone_waits_for
 
 import migrate
 import roles
@@ -34,21 +34,21 @@ FORBIDDEN = [
 
 
 @pytest.fixture
-def api(database_url: str):
+def as_api(database_url: str) -> Iterator[psycopg.Connection]:
     """A connection in the API's role."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
-def test_api_role_can_change_no_table(api: psycopg.Connection, statement: str):
+def test_api_role_can_change_no_table(as_api: psycopg.Connection, statement: str):
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        api.execute(statement)
+        as_api.execute(statement)
 
 
-def test_api_role_cannot_write_entries_of_the_audit_in_another_name(api: psycopg.Connection):
+def test_api_role_cannot_write_entries_of_the_audit_in_another_name(as_api: psycopg.Connection):
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        api.execute("INSERT INTO audit_log (user_id, action, role) VALUES ('', '', 'owner')")
+        as_api.execute("INSERT INTO audit_log (user_id, action, role) VALUES ('', '', 'owner')")
 
 
 def test_api_role_has_these_rights_and_others_are_taken_back(
@@ -88,7 +88,7 @@ def test_tags_are_written_and_found_where_functions_are_closed_to_others(
     assert listed(alice, tag="home") == [task]
 
 
-def test_server_that_logs_to_its_clients_has_no_password_logged(
+def test_password_is_not_logged_even_if_the_server_sends_its_log_to_clients(
     new_role: tuple[str, str], caplog: pytest.LogCaptureFixture
 ):
     owner_url, api_url = new_role
@@ -107,29 +107,29 @@ def test_api_role_reaches_a_database_that_is_closed_to_others(
     psycopg.connect(database_url).close()
 
 
-def test_table_that_would_take_the_entries_of_the_audit_is_refused(
-    owner_url: str, database_url: str, api: psycopg.Connection
+def test_api_role_cannot_create_a_temporary_table(
+    owner_url: str, database_url: str, as_api: psycopg.Connection
 ):
     """A temporary table hides the one of its name, from triggers too."""
     roles.grant(owner_url, database_url)  # a copied database lacks the rights of its template
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        api.execute("CREATE TEMP TABLE audit_log (user_id text, action text, task_ids bigint[])")
+        as_api.execute("CREATE TEMP TABLE audit_log (user_id text, action text, task_ids bigint[])")
 
 
-def test_function_that_would_run_as_the_owner_is_refused_in_an_old_database_too(
-    postgresql: psycopg.Connection, owner_url: str, database_url: str, api: psycopg.Connection
+def test_api_role_cannot_create_a_function_even_in_a_database_from_before_postgresql_15(
+    postgresql: psycopg.Connection, owner_url: str, database_url: str, as_api: psycopg.Connection
 ):
     """Before PostgreSQL 15 anybody could make one, and hide PostgreSQL's own from the triggers."""
     postgresql.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     postgresql.commit()
     roles.grant(owner_url, database_url)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        api.execute("CREATE AGGREGATE array_agg (bigint) (SFUNC = int8pl, STYPE = bigint)")
+        as_api.execute("CREATE AGGREGATE array_agg (bigint) (SFUNC = int8pl, STYPE = bigint)")
 
 
-def test_api_role_has_bounds_for_every_wait(api: psycopg.Connection):
+def test_api_role_has_bounds_for_every_wait(as_api: psycopg.Connection):
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-    assert [api.execute(f"SHOW {name}").fetchone() for name in names] == [
+    assert [as_api.execute(f"SHOW {name}").fetchone() for name in names] == [
         ("5s",),
         ("3s",),
         ("10s",),
@@ -157,7 +157,7 @@ def test_table_of_users_has_one_policy_and_it_names_the_owner(
 
 @pytest.mark.parametrize("table", tables_with_users())
 def test_table_of_users_shows_the_api_only_the_rows_of_the_named_user(
-    alice: User, bob: User, api: psycopg.Connection, table: str
+    alice: User, bob: User, as_api: psycopg.Connection, table: str
 ):
     for user in [alice, bob]:  # a row of each in every table
         gone = user.create()["id"]
@@ -165,11 +165,11 @@ def test_table_of_users_shows_the_api_only_the_rows_of_the_named_user(
         user.call("DELETE", f"/api/{user.id}/trash/{gone}")
         user.call("POST", json={"title": "kept"}, headers={"Idempotency-Key": "key"})
     count = f"SELECT user_id FROM {table} GROUP BY user_id"  # noqa: S608
-    assert api.execute(count).fetchall() == []
-    with api.transaction():
-        api.execute("SELECT set_config('app.user_id', 'alice', true)")
-        assert api.execute(count).fetchall() == [("alice",)]
-    assert api.execute(count).fetchall() == []
+    assert as_api.execute(count).fetchall() == []
+    with as_api.transaction():
+        as_api.execute("SELECT set_config('app.user_id', 'alice', true)")
+        assert as_api.execute(count).fetchall() == [("alice",)]
+    assert as_api.execute(count).fetchall() == []
 
 
 def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone(
@@ -226,12 +226,11 @@ def test_runners_that_give_one_role_its_rights_at_once_all_succeed(new_role: tup
 def test_role_that_another_database_makes_meanwhile_gets_its_rights(new_role: tuple[str, str]):
     owner_url, api_url = new_role
     migrate.migrate(owner_url)
-    waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
     with ThreadPoolExecutor(1) as thread, psycopg.connect(owner_url) as other:
         name = psycopg.conninfo.conninfo_to_dict(api_url)["user"]
         other.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'secret'")
         grant = thread.submit(roles.grant, owner_url, api_url)
-        wait_until(lambda: other.execute(waiting).fetchall())
+        wait_until(lambda: someone_waits_for(other))
         other.commit()
         grant.result()
     require_migrated(settings_for(api_url))

@@ -1,6 +1,6 @@
 """The API as it is run: a first start of `make run`, and a gunicorn that is used and killed.
 
-All else that is done to servers, tests/servers does.
+tests/servers has all other tests of servers.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import processes
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from collector import Collector, collecting
 from own_postgres import OwnPostgres
@@ -59,7 +59,7 @@ def metrics_port() -> int:
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    with collecting(free_port()) as collector:
+    with collecting() as collector:
         yield collector
 
 
@@ -195,6 +195,9 @@ def test_large_lists_one_after_another_are_all_answered(api: Process, own: OwnPo
 
 
 def test_end_of_a_connection_is_told_at_once(api: Process):
-    started = time.monotonic()
-    send_raw(api, head("GET", "/livez", "Connection: close"))
-    assert time.monotonic() - started < LINGER_TIMEOUT
+    def seconds() -> float:
+        started = time.monotonic()
+        send_raw(api, head("GET", "/livez", "Connection: close"))
+        return time.monotonic() - started
+
+    assert min(seconds() for _ in range(5)) < LINGER_TIMEOUT

@@ -83,7 +83,7 @@ def test_while_redis_is_away_each_process_counts_for_itself(
     wait_until(lambda: "Redis is back" in caplog.messages)
 
 
-def test_redis_whose_return_nobody_can_await_is_asked_again(
+def test_redis_is_asked_again_by_the_next_request_if_no_thread_can_start(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
@@ -122,9 +122,9 @@ def test_connection_is_used_again(redis: Speaker):
     assert [counts.add("x", 60, 1) for _ in range(3)] == [1, 2, 3]
 
 
-def test_each_attempt_to_reach_redis_that_fails_is_told(monkeypatch: pytest.MonkeyPatch):
-    heard: list[str] = []
-    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
+def test_each_attempt_to_reach_redis_that_fails_is_told(
+    monkeypatch: pytest.MonkeyPatch, heard: list[str]
+):
     counts = SharedCounts("redis://127.0.0.1:1")
     assert [counts.add("x", 60, 1) for _ in range(2)] == [None, None]
     assert heard == ["redis_failed"]

@@ -31,7 +31,7 @@ def test_no_user_gets_more_than_a_share_and_others_get_theirs():
     assert shares.acquire("alice", 0)
 
 
-def test_those_who_wait_get_it_in_turn():
+def test_waiting_requests_get_a_place_in_the_order_of_arrival():
     shares = Shares(1)
     served: list[int] = []
 

@@ -40,9 +40,7 @@ def test_start_in_the_role_of_the_owner_warns_that_no_policy_applies(
         ("options='-c nonsense=1'", 'unrecognized configuration parameter "nonsense"'),
     ],
 )
-def test_start_with_an_address_that_no_waiting_makes_right_is_refused(
-    database_url: str, wrong: str, told: str
-):
+def test_start_with_a_wrong_address_is_refused(database_url: str, wrong: str, told: str):
     with pytest.raises(ConfigError, match=f"^DATABASE_URL is wrong: {told}"):
         require_migrated(settings_for(f"{database_url} {wrong}"))
 
@@ -56,7 +54,7 @@ def test_start_with_an_address_that_no_waiting_makes_right_is_refused(
         'private key file "/key.pem" has group or world access',
     ],
 )
-def test_refusal_by_tls_is_one_that_no_waiting_mends(refusal: str):
+def test_refusal_by_tls_counts_as_a_wrong_address(refusal: str):
     """In the words of libpq and PostgreSQL; the server of the tests speaks no TLS."""
     found = migrate.WRONG_ADDRESS.search(f'connection to server at "127.0.0.1" failed: {refusal}')
     assert found

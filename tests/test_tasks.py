@@ -99,7 +99,7 @@ def test_updated_at_moves_with_every_change_and_created_at_never(alice: User, me
         assert times(task)[1] > before[1]
 
 
-def test_updated_at_moves_even_where_the_clock_stands_behind(
+def test_updated_at_grows_even_if_the_clock_is_behind_it(
     alice: User, postgresql: psycopg.Connection
 ):
     task = alice.create()

@@ -146,7 +146,7 @@ def test_while_a_secret_is_changed_tokens_of_both_are_taken():
 
 
 @pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED)
-def test_token_that_is_refused_is_so_by_the_previous_secret_too(token: str):
+def test_previous_secret_accepts_no_token_that_the_current_one_refuses(token: str):
     settings = settings_for(
         "postgresql://", better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET
     )
@@ -163,7 +163,7 @@ def test_hs256_is_the_one_algorithm_of_the_secret_however_long_it_is(digest: str
     assert_refused(app, token_of(GOOD, header, secret=secret, digest=digest), NOT_ACCEPTED)
 
 
-def test_public_key_is_no_secret_of_hmac(issuer: Issuer):
+def test_public_key_is_not_accepted_as_a_secret_of_hmac(issuer: Issuer):
     """RFC 8725, section 2.1: if a public key were used as a secret, anybody could sign with it."""
     key = issuer.keys[0]
     public = key.private.public_key()

@@ -114,6 +114,7 @@ def test_nothing_of_a_refused_file_waits_for_the_garbage_collector():
     try:
         with suppress(ApiError):
             load_entries(json_file, body, 1000)
+            pytest.fail("it was not refused")
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -197,7 +197,7 @@ def test_purge_where_nothing_can_be_written_ends_in_one_line(owner_url: str, tmp
     assert line.endswith(" in a read-only transaction.")
 
 
-def test_purge_that_may_not_even_ask_what_is_migrated_ends_in_one_line(
+def test_purge_that_cannot_read_the_migrations_ends_in_one_line(
     purge: Callable, owner_url: str, postgresql: psycopg.Connection
 ):
     postgresql.execute("LOCK schema_migrations")

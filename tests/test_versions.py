@@ -130,9 +130,8 @@ def test_twenty_writers_with_if_match_make_one_change_a_version(app: Flask, alic
     task = alice.create(description="")
 
     def append(number: int) -> int:
-        user, tries = User(app.test_client(), "alice"), 0
+        user = User(app.test_client(), "alice")
         while True:
-            tries += 1
             seen = user.call("GET", task["id"])
             text = f"{seen.json['description']}{number},"
             response = user.call(

@@ -1,6 +1,6 @@
-"""Whose the data of the embedded PostgreSQL is, and stays, whoever starts it.
+"""The owner of the embedded PostgreSQL's data, which stays the same whoever starts the server.
 
-Only the account that runs the tests may enter pytest's folders: they stand for root's home.
+Only the account that runs the tests may enter pytest's folders, so they stand in for root's home.
 """
 
 import os
@@ -43,7 +43,7 @@ def owners(folder: Path) -> set[int]:
 
 @pytest.fixture
 def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container of Docker's."""
+    """Forbid user namespaces, as Docker does by default."""
     monkeypatch.setattr(embedded, "_namespaces_allowed", lambda: False)
 
 
@@ -54,7 +54,7 @@ def test_data_of_this_account_stays_its_own(pristine: Path, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_namespaces")
-def test_without_namespaces_nobody_runs_it_in_roots_closed_folder(
+def test_without_namespaces_the_user_nobody_runs_the_server_in_roots_private_folder(
     pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     programs = copy_of(embedded.binaries().parent, tmp_path / "programs")

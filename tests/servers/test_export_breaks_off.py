@@ -30,7 +30,7 @@ def api(database_url: str, owner_url: str, tmp_path: Path) -> Iterator[Process]:
 @contextmanager
 def begun_export(api: Process, version: tuple[int, str]) -> Iterator[HTTPResponse]:
     connection: HTTPConnection = api.connect()
-    connection._http_vsn, connection._http_vsn_str = version  # type: ignore[attr-defined]
+    connection._http_vsn, connection._http_vsn_str = version
     headers = {"Authorization": f"Bearer {token_for('alice')}"}
     connection.request("GET", processes.tasks_of("alice", "export"), headers=headers)
     response = connection.getresponse()

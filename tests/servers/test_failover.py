@@ -106,7 +106,7 @@ def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: 
         assert connection.execute(at_new).fetchone()
 
 
-def test_who_only_reads_leaves_a_demoted_primary_too(pair: Pair):
+def test_process_that_only_reads_leaves_a_demoted_primary_too(pair: Pair):
     pair.wait_for_standby()
     alice = User(pair.app.test_client(), "alice")
     alice.create()

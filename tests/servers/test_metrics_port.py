@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import processes
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 import pytest
 from processes import GREENLETS, Process, free_port, gunicorn, wait_until, wait_until_gone
@@ -136,7 +136,7 @@ def test_tasks_created_and_completed_are_counted(api: Metered):
     assert api.total("tasks_completed_total") - completed == 2
 
 
-def test_tokens_are_refused_under_a_reason_of_the_closed_set_from_zero_on(api: Metered):
+def test_refused_tokens_are_counted_by_reason_and_every_reason_begins_at_zero(api: Metered):
     found = {labels["reason"] for labels, _ in api.scrape()["tasks_jwt_refused_total"]}
     assert found == MESSAGE_OF_REFUSAL.keys()
     before = api.total("tasks_jwt_refused_total", reason="expired")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import processes
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 import pytest
 from migrating import DOWN, UP, applied
@@ -49,20 +49,15 @@ def test_start_without_what_the_server_asks_for_is_refused(reply: bytes, options
             require_migrated(settings_for(url))
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    return processes.copy_of_project(tmp_path)
-
-
-def test_command_schema_writes_schema_sql(project: Path):
-    (project / "schema.sql").unlink()
-    code, _ = manage(project, "schema")
+def test_command_schema_writes_schema_sql(fresh: Path):
+    (fresh / "schema.sql").unlink()
+    code, _ = manage(fresh, "schema")
     assert code == 0
-    assert (project / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
+    assert (fresh / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
 
 
 def test_migration_takes_the_time_it_needs_whatever_the_database_allows(
-    empty_url: str, project: Path
+    empty_url: str, fresh: Path
 ):
     with psycopg.connect(empty_url, autocommit=True) as connection:
         names = ["statement_timeout", "lock_timeout"]
@@ -73,15 +68,15 @@ def test_migration_takes_the_time_it_needs_whatever_the_database_allows(
             database = sql.Identifier(connection.info.dbname)
             connection.execute(bound.format(database, sql.Identifier(name)))
     slow = f"{UP} transaction:false\nSELECT pg_sleep(1);\n\n{DOWN}\nSELECT 1;\n"
-    (project / "migrations" / "9001_wait.sql").write_text(slow)
-    assert manage(project, "migrate", DATABASE_URL=empty_url)[0] == 0
+    (fresh / "migrations" / "9001_wait.sql").write_text(slow)
+    assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url)[-1] == "9001"
 
 
-def test_end_of_the_command_is_the_end_of_its_migration(empty_url: str, project: Path):
+def test_end_of_the_command_is_the_end_of_its_migration(empty_url: str, fresh: Path):
     slow = f"{UP} transaction:false\nSELECT pg_sleep(60);\n\n{DOWN}\nSELECT 1;\n"
-    (project / "migrations" / "9001_wait.sql").write_text(slow)
-    with processes.running(["manage.py", "migrate"], project, DATABASE_URL=empty_url) as process:
+    (fresh / "migrations" / "9001_wait.sql").write_text(slow)
+    with processes.running(["manage.py", "migrate"], fresh, DATABASE_URL=empty_url) as process:
         wait_until(lambda: "9001_wait.sql" in process.output())
         [dbmate] = psutil.Process(process.pid).children()
         process.popen.kill()
@@ -89,9 +84,9 @@ def test_end_of_the_command_is_the_end_of_its_migration(empty_url: str, project:
         assert applied(empty_url)[-1] != "9001"
 
 
-def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, project: Path):
-    (project / "migrations" / "9001_break.sql").write_text(BROKEN)
-    code, lines = manage(project, "migrate", DATABASE_URL=empty_url)
+def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, fresh: Path):
+    (fresh / "migrations" / "9001_break.sql").write_text(BROKEN)
+    code, lines = manage(fresh, "migrate", DATABASE_URL=empty_url)
     assert code == 1
     assert any("division by zero" in line for line in lines)
     assert lines[-1] == "Error: dbmate migrate failed."
@@ -101,9 +96,9 @@ def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, p
         assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
 
 
-def test_late_file_with_a_lower_number_is_refused(empty_url: str, project: Path):
-    migrations = project / "migrations"
+def test_late_file_with_a_lower_number_is_refused(empty_url: str, fresh: Path):
+    migrations = fresh / "migrations"
     for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:
         (migrations / name).write_text(f"{UP}\nSELECT 1;\n\n{DOWN}\nSELECT 1;\n")
-        assert manage(project, "migrate", DATABASE_URL=empty_url)[0] == code
+        assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == code
     assert applied(empty_url) == [*known_migrations(), "9002"]

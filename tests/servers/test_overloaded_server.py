@@ -26,7 +26,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, url: str) -> Iterator[Process]
 
 
 @contextmanager
-def stuck(api: Process, url: str, requests: int) -> Iterator[list]:  # type: ignore[type-arg]
+def stuck(api: Process, url: str, requests: int) -> Iterator[list]:
     """Have this many users wait for a table that is locked; yield the responses to come."""
     with (
         ThreadPoolExecutor(requests) as pool,

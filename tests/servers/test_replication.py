@@ -174,7 +174,7 @@ def test_replica_that_fails_slows_one_request_and_fails_none_until_it_is_back(
         started = time.monotonic()
         for _ in range(10):
             assert titles(api, user) == ["At the replica"]
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 8  # ten that each waited would take ten seconds
         assert api.output().count(AWAY) == before[0] + 1
     wait_until(lambda: api.output().count(BACK) == before[1] + 1)
     with told_apart(primary, replica, user):

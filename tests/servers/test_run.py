@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import processes
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 import pytest
 from embedding import pid_of_server

@@ -6,9 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import processes
 import psycopg
-import pytest
 from collector import attributes, collecting
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from processes import GREENLETS, Process, as_url, ask, free_port, gunicorn, wait_until
@@ -16,11 +14,6 @@ from support import CALLER, PARENT, TRACE, assert_error
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
 SMALL = {"OTEL_BSP_MAX_QUEUE_SIZE": 64, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 64}  # spans
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return processes.copy_of_project(tmp_path)
 
 
 def traced(folder: Path, database_url: str, port: int, **environment: object) -> Any:
@@ -34,11 +27,11 @@ def line_of(api: Process, request_id: str) -> str:
 
 
 def test_request_and_its_statements_are_spans_of_the_callers_trace(
-    folder: Path, database_url: str, postgresql: psycopg.Connection
+    fresh: Path, database_url: str, postgresql: psycopg.Connection
 ):
-    with collecting(free_port()) as collector:
+    with collecting() as collector:
         port = collector.server.server_port
-        with traced(folder, database_url, port, measure=GREENLETS, WEB_CONCURRENCY=2) as api:
+        with traced(fresh, database_url, port, measure=GREENLETS, WEB_CONCURRENCY=2) as api:
             task_id = api.create("zoe")
             headers = {"X-Request-Id": "first", "traceparent": PARENT, "tracestate": "a=b"}
             assert api.call("GET", task_id, user="zoe", headers=headers).status_code == 200
@@ -82,10 +75,10 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             assert "zoe" not in str(collector.spans)
 
 
-def test_collector_that_hangs_delays_no_stop(folder: Path, database_url: str):
+def test_collector_that_hangs_delays_no_stop(fresh: Path, database_url: str):
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        traced(folder, database_url, silent.getsockname()[1]) as api,
+        traced(fresh, database_url, silent.getsockname()[1]) as api,
     ):
         connection = api.connect()
         for _ in range(1100):  # more than two batches of spans
@@ -96,11 +89,9 @@ def test_collector_that_hangs_delays_no_stop(folder: Path, database_url: str):
         assert time.monotonic() - stopped < 5
 
 
-def test_collector_that_is_away_costs_no_request_and_delays_no_stop(
-    folder: Path, database_url: str
-):
+def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path, database_url: str):
     port = free_port()
-    with traced(folder, database_url, port, **SMALL, RATE_LIMIT="off") as api:
+    with traced(fresh, database_url, port, **SMALL, RATE_LIMIT="off") as api:
         for _ in range(5):
             assert api.call("GET").status_code == 200
         wait_until(lambda: "takes no spans" in api.output(), seconds=20)

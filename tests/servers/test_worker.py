@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 
 import processes
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 import pytest
 from issuer import Behaviour, Issuer, hang

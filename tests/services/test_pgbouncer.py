@@ -141,10 +141,8 @@ def test_probe_is_ready(app: Flask):
 
 
 def test_outage_behind_the_pooler_is_seen_and_over_once_postgresql_is_back(
-    app: Flask, pooled: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+    app: Flask, pooled: OwnPostgres, heard: list[str]
 ):
-    heard: list[str] = []
-    monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     alice = User(app.test_client(), "alice")
 
     def is_ready() -> bool:

@@ -48,6 +48,19 @@ def failing(check: str) -> dict[str, str]:
     return {f'tasks_db_checks_failed_total{{check="{check}"}}': "0+30"}
 
 
+def responses(status: str) -> dict[str, str]:
+    return {f'tasks_http_request_duration_seconds_count{{status="{status}"}}': "0+600"}
+
+
+def responses_within(seconds: float) -> dict[str, str]:
+    buckets = {"0.25": seconds <= 0.25, "0.5": seconds <= 0.5, "1": True, "+Inf": True}
+    name = "tasks_http_request_duration_seconds_bucket"
+    return {
+        f'{name}{{route="/",le="{bound}"}}': "0+600" if is_within else "0+0"
+        for bound, is_within in buckets.items()
+    }
+
+
 def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
     return {
         f'tasks_jwks_fetches_total{{instance="{instance}",result="failed"}}': failed,
@@ -55,27 +68,37 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
     }
 
 
+CASES = [
+    ("TasksPoolExhausted", pool("1", FREE) | pool("2", STUCK), [{"pid": "2"}]),
+    ("TasksPoolExhausted", pool("1", FREE) | pool("2", FREE), []),
+    ("TasksMetricsMissing", pool("1", FREE), []),
+    ("TasksMetricsMissing", keys("a", "0+0", "0+0"), [{}]),
+    ("TasksInstanceSilent", target(0), [{"job": "api", "instance": "a"}]),
+    ("TasksInstanceSilent", target(1), []),
+    ("TasksInstanceSilent", {'up{job="other",instance="a"}': "0+0"}, []),
+    ("TasksTokensRefused", refused("signature"), [{}]),
+    ("TasksTokensRefused", refused("missing"), []),
+    ("TasksTokensRefused", refused("keys_unavailable"), []),
+    ("TasksReplicaAway", failing("replica_failed"), [{}]),
+    ("TasksReplicaAway", failing("probe_failed"), []),
+    ("TasksRedisAway", {"tasks_redis_failures_total": "0+60"}, [{}]),
+    ("TasksRedisAway", {"tasks_redis_failures_total": "1+0"}, []),
+    ("TasksRateLimited", refused("missing"), []),
+    ("TasksRateLimited", {'tasks_rate_limited_total{limit="default"}': "0+120"}, [{}]),
+    ("TasksErrors", responses("5xx") | responses("2xx"), [{}]),
+    ("TasksErrors", responses("4xx") | responses("2xx"), []),
+    ("TasksSlow", responses_within(1), [{}]),
+    ("TasksSlow", responses_within(0.25), []),
+    ("TasksDatabaseUnreachable", failing("probe_failed"), [{}]),
+    ("TasksAuditLost", {"tasks_audit_lost_total": "0+10"}, [{}]),
+    ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
+    ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
+]
+
+
 @pytest.mark.parametrize(
     ("alert", "series", "firing"),
-    [
-        ("TasksPoolExhausted", pool("1", FREE) | pool("2", STUCK), [{"pid": "2"}]),
-        ("TasksPoolExhausted", pool("1", FREE) | pool("2", FREE), []),
-        ("TasksMetricsMissing", pool("1", FREE), []),
-        ("TasksMetricsMissing", keys("a", "0+0", "0+0"), [{}]),
-        ("TasksInstanceSilent", target(0), [{"job": "api", "instance": "a"}]),
-        ("TasksInstanceSilent", target(1), []),
-        ("TasksInstanceSilent", {'up{job="other",instance="a"}': "0+0"}, []),
-        ("TasksTokensRefused", refused("signature"), [{}]),
-        ("TasksTokensRefused", refused("missing"), []),
-        ("TasksTokensRefused", refused("keys_unavailable"), []),
-        ("TasksReplicaAway", failing("replica_failed"), [{}]),
-        ("TasksReplicaAway", failing("probe_failed"), []),
-        ("TasksRedisAway", {"tasks_redis_failures_total": "0+60"}, [{}]),
-        ("TasksRedisAway", {"tasks_redis_failures_total": "1+0"}, []),
-        ("TasksRateLimited", refused("missing"), []),
-        ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
-        ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
-    ],
+    CASES,
     ids=[
         "one stuck process",
         "none stuck",
@@ -92,6 +115,13 @@ def keys(instance: str, failed: str, fetched: str) -> dict[str, str]:
         "Redis that is away",
         "Redis that is back",
         "no user over a limit",
+        "a user over the limit",
+        "faults of ours",
+        "faults of clients",
+        "slow responses",
+        "quick responses",
+        "a database that is away",
+        "entries that are lost",
         "keys of one instance",
         "no issuer",
     ],
@@ -120,3 +150,8 @@ def test_alert_fires_for_what_it_is_there_for(
     file = tmp_path / "test.yml"
     file.write_text(yaml.dump({"rule_files": [str(RULES)], "tests": [test]}))
     promtool("test", "rules", file)
+
+
+def test_every_alert_has_a_case_in_which_it_fires():
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    assert {alert for alert, _, firing in CASES if firing} == {rule["alert"] for rule in rules}
