@@ -1,6 +1,9 @@
 """Which reads a replica serves, and which the primary."""
 
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,18 +30,21 @@ def replica_url(database_url: str, postgresql: psycopg.Connection) -> str:
     return psycopg.conninfo.make_conninfo(database_url, options=options)
 
 
+@contextmanager
+def reading(url: str, replica: str, **settings: Any) -> Iterator[tuple[Reader, Database]]:
+    given = settings_for(url, database_replica_url=replica, **settings)
+    with closing(Database(given)) as primary, closing(Reader(given, primary)) as reader:
+        yield reader, primary
+
+
 def test_error_of_a_statement_does_not_mark_the_replica_as_away(
     database_url: str, replica_url: str
 ):
-    settings = settings_for(database_url, database_replica_url=replica_url)
-    primary = Database(settings)
-    reader = Reader(settings, primary)
-    asked = dict.fromkeys(QUERIES["select_listed_tasks_by_due_asc"].parameters)
-    with pytest.raises(psycopg.DataError):
-        reader.fetch("select_listed_tasks_by_due_asc", **asked | {"user_id": "x", "limit": "x"})
-    assert not reader.is_away
-    reader.close()
-    primary.close()
+    with reading(database_url, replica_url) as (reader, _):
+        asked = dict.fromkeys(QUERIES["select_listed_tasks_by_due_asc"].parameters)
+        with pytest.raises(psycopg.DataError):
+            reader.fetch("select_listed_tasks_by_due_asc", **asked | {"user_id": "x", "limit": "x"})
+        assert not reader.is_away
 
 
 def test_statement_that_is_slow_on_the_replica_runs_on_the_primary_and_the_replica_is_kept(
@@ -49,24 +55,20 @@ def test_statement_that_is_slow_on_the_replica_runs_on_the_primary_and_the_repli
 ):
     monkeypatch.setattr("replicas.STATEMENT_TIMEOUT", 50)
     fill_with_long_texts(postgresql, "alice")
-    settings = settings_for(database_url, database_replica_url=replica_url)
-    primary = Database(settings)
-    reader = Reader(settings, primary)
-    asked = dict.fromkeys(QUERIES["select_found_tasks_by_created_desc"].parameters)
-    asked |= {"user_id": "alice", "limit": 1, "tags": "[]", "words": json.dumps([SLOW_WORD])}
-    asked_of_primary: list[str] = []
-    fetch = primary.fetch
+    with reading(database_url, replica_url) as (reader, primary):
+        asked = dict.fromkeys(QUERIES["select_found_tasks_by_created_desc"].parameters)
+        asked |= {"user_id": "alice", "limit": 1, "tags": "[]", "words": json.dumps([SLOW_WORD])}
+        asked_of_primary: list[str] = []
+        fetch = primary.fetch
 
-    def note(name: str, **values: object) -> object:
-        asked_of_primary.append(name)
-        return fetch(name, **values)
+        def note(name: str, **values: object) -> object:
+            asked_of_primary.append(name)
+            return fetch(name, **values)
 
-    monkeypatch.setattr(primary, "fetch", note)
-    assert reader.fetch("select_found_tasks_by_created_desc", **asked | {"count": False})
-    assert asked_of_primary == ["select_version", "select_found_tasks_by_created_desc"]
-    assert not reader.is_away
-    reader.close()
-    primary.close()
+        monkeypatch.setattr(primary, "fetch", note)
+        assert reader.fetch("select_found_tasks_by_created_desc", **asked | {"count": False})
+        assert asked_of_primary == ["select_version", "select_found_tasks_by_created_desc"]
+        assert not reader.is_away
 
 
 def test_server_that_is_no_replica_is_left_for_good_and_told_once(
@@ -77,15 +79,11 @@ def test_server_that_is_no_replica_is_left_for_good_and_told_once(
 ):
     """Such as a restored copy, or the old primary after a failover."""
     monkeypatch.setattr("replicas.PAUSE", 0.01)
-    settings = settings_for(database_url, database_replica_url=database_url)
-    primary = Database(settings)
-    reader = Reader(settings, primary)
-    assert reader.fetch("select_tasks", **ASKED)
-    wait_until(lambda: len(heard) > 3 or not reader.is_away)
-    assert reader.is_away
-    assert caplog.text.count("the server of DATABASE_REPLICA_URL is no replica") == 1
-    reader.close()
-    primary.close()
+    with reading(database_url, database_url) as (reader, _):
+        assert reader.fetch("select_tasks", **ASKED)
+        wait_until(lambda: len(heard) > 3 or not reader.is_away)
+        assert reader.is_away
+        assert caplog.text.count("the server of DATABASE_REPLICA_URL is no replica") == 1
 
 
 def test_replica_is_asked_again_by_the_next_request_if_no_thread_can_start(
@@ -93,13 +91,9 @@ def test_replica_is_asked_again_by_the_next_request_if_no_thread_can_start(
 ):
     monkeypatch.setattr("replicas.Thread", NoThread)
     away = psycopg.conninfo.make_conninfo(database_url, dbname="nowhere")
-    settings = settings_for(database_url, database_replica_url=away)
-    primary = Database(settings)
-    reader = Reader(settings, primary)
-    assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
-    assert not reader.is_away
-    reader.close()
-    primary.close()
+    with reading(database_url, away) as (reader, primary):
+        assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
+        assert not reader.is_away
 
 
 def test_replica_that_is_away_is_passed_over_until_it_is_back(
@@ -111,51 +105,38 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
 ):
     monkeypatch.setattr("replicas.PAUSE", 0.01)
     away = psycopg.conninfo.make_conninfo(database_url, dbname="nowhere")
-    settings = settings_for(database_url, database_replica_url=away)
-    primary = Database(settings)
-    reader = Reader(settings, primary)
-    for _ in range(2):
-        assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
-        assert reader.is_away
-    wait_until(lambda: heard.count("replica_failed") > 3)  # the alert looks for repeated ones
-    assert set(heard) == {"replica_failed"}
-    told = [line for line in caplog.messages if "away" in line]
-    assert len(told) == 2
-    assert 'database "nowhere" does not exist' in told[1]
-    replica = Database(settings_for(replica_url))
-    reader._replica, nowhere = replica, reader._replica
-    wait_until(lambda: not reader.is_away)
-    nowhere.close()
-    replica.close()
-    primary.close()
+    with reading(database_url, away) as (reader, primary):
+        for _ in range(2):
+            assert reader.fetch("select_tasks", **ASKED) == primary.fetch("select_tasks", **ASKED)
+            assert reader.is_away
+        wait_until(lambda: heard.count("replica_failed") > 3)  # the alert looks for repeated ones
+        assert set(heard) == {"replica_failed"}
+        told = [line for line in caplog.messages if "away" in line]
+        assert len(told) == 2
+        assert 'database "nowhere" does not exist' in told[1]
+        nowhere, reader._replica = reader._replica, Database(settings_for(replica_url))
+        wait_until(lambda: not reader.is_away)
+        nowhere.close()
 
 
 def test_replica_with_enough_requests_waiting_is_not_asked(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     away = psycopg.conninfo.make_conninfo(database_url, dbname="nowhere")
-    settings = settings_for(database_url, database_replica_url=away)
-    primary = Database(settings)
-    reader = Reader(settings, primary)
-    monkeypatch.setattr(reader._replica, "is_crowded", lambda: True)
-    assert reader.fetch("select_tasks", **ASKED)
-    assert not reader.is_away
-    reader.close()
-    primary.close()
+    with reading(database_url, away) as (reader, _):
+        monkeypatch.setattr(reader._replica, "is_crowded", lambda: True)
+        assert reader.fetch("select_tasks", **ASKED)
+        assert not reader.is_away
 
 
 def test_user_who_keeps_the_replica_busy_is_served_by_the_primary(
     database_url: str, replica_url: str
 ):
-    settings = settings_for(database_url, database_replica_url=replica_url, database_pool_size=2)
-    primary = Database(settings)
-    reader = Reader(settings, primary)
-    trail = Trail({})
-    trail.user = "alice"
-    token = CURRENT.set(trail)
-    with reader._replica.connection():
-        assert reader.fetch("select_tasks", **ASKED)
-    assert not reader.is_away
-    CURRENT.reset(token)
-    reader.close()
-    primary.close()
+    with reading(database_url, replica_url, database_pool_size=2) as (reader, _):
+        trail = Trail({})
+        trail.user = "alice"
+        token = CURRENT.set(trail)
+        with reader._replica.connection():
+            assert reader.fetch("select_tasks", **ASKED)
+        assert not reader.is_away
+        CURRENT.reset(token)
