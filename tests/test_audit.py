@@ -1,8 +1,8 @@
 """The audit: who did what, when, for which request. The API can add to it, but not read it."""
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import psycopg
@@ -60,10 +60,15 @@ def test_every_table_of_users_has_audit_triggers_for_all_kinds_of_write(
 
 
 def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connection):
+    """Also of two tasks, the fewest that are more than one."""
     create = {"op": "create", "task": {"title": "Buy milk"}}
-    results = alice.call("POST", "batch", json={"operations": [create] * 3}).json["results"]
-    [(_, action, task_ids, _, _)] = audit_entries(postgresql)
-    assert (action, task_ids) == ("create", [task["id"] for task in results])
+    results = alice.call("POST", "batch", json={"operations": [create] * 2}).json["results"]
+    ids = [task["id"] for task in results]
+    for op in ["complete", "delete"]:
+        operations = [{"op": op, "id": task_id} for task_id in reversed(ids)]
+        assert alice.call("POST", "batch", json={"operations": operations}).status_code == 200
+    found = [(action, task_ids) for _, action, task_ids, *_ in audit_entries(postgresql)]
+    assert found == [("create", ids), ("update", ids), ("delete", ids)]
 
 
 def test_statement_by_hand_is_one_entry_for_each_user_and_action(
@@ -122,6 +127,14 @@ def test_refused_token_and_export_are_entered(
         ("alice", "refuse", [], "owner", "the-request"),
         ("alice", "export", [], "", "the-request"),
     ]
+
+
+def test_entries_are_written_by_one_thread(app: Flask, alice: User):
+    def export_and_count_writers() -> int:
+        assert alice.call("GET", "export").status_code == 200
+        return [thread.name for thread in threading.enumerate()].count("audit")
+
+    assert len({export_and_count_writers() for _ in range(3)}) == 1
 
 
 def test_export_that_fails_is_not_entered(app: Flask, alice: User, postgresql: psycopg.Connection):
@@ -185,7 +198,7 @@ def test_entries_beyond_those_that_may_wait_fail_no_request(
     monkeypatch.setattr(events, "LISTENERS", [lambda *event: told.append(event)])
     monkeypatch.setattr("observability.audit.MAX_WAITING", 1)
     app = create_app(settings_for("postgresql://"))
-    app.extensions["auditor"]._writer = Thread()  # which writes none
+    app.extensions["auditor"]._writer = threading.Thread()  # which writes none
     for _ in range(2):
         assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
     assert "the audit lost an entry" in caplog.text

@@ -56,8 +56,13 @@ def test_completed_that_is_no_boolean_is_422_by_name(alice: User):
     [
         ({"data": b"{", "environ_overrides": {"CONTENT_LENGTH": "9"}}, 400, "bad_request"),
         ({"data": b"{}", "headers": {"Content-Encoding": "gzip"}}, 415, "unsupported_media_type"),
+        (
+            {"headers": {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}},
+            415,
+            "unsupported_media_type",
+        ),
     ],
-    ids=["cut off", "encoded"],
+    ids=["cut off", "encoded", "encoded and chunked"],
 )
 def test_broken_body_is_refused_also_where_no_body_is_expected(
     alice: User, sent: dict[str, Any], status: int, error: str
@@ -130,7 +135,13 @@ def test_unknown_query_parameter_is_422_by_name(alice: User):
 
 
 def test_empty_query_is_no_parameter(alice: User):
-    assert alice.call("GET", f"{alice.tasks}?").status_code == 200
+    for path in ["", f"/{alice.create()['id']}"]:
+        for query in ["?", "?&"]:
+            assert alice.call("GET", f"{alice.tasks}{path}{query}").status_code == 200
+
+
+def test_options_is_answered_whatever_its_query_is(alice: User):
+    assert alice.call("OPTIONS", f"{alice.tasks}/1?zz=1").status_code == 200
 
 
 @pytest.fixture

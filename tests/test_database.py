@@ -38,6 +38,12 @@ def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.Mo
     assert connection.reply_timeout == 5 + database.REPLY_MARGIN
 
 
+def test_jit_is_off(db: Database, monkeypatch: pytest.MonkeyPatch):
+    """Compiling takes longer than running any of the statements."""
+    monkeypatch.setitem(QUERIES, "show", Query("show", "SELECT current_setting('jit')", ()))
+    assert db.fetch("show") == [(b"off",)]
+
+
 def test_exhausted_pool_is_busy_and_not_down_if_a_connection_was_answered_meanwhile(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ):

@@ -42,6 +42,23 @@ def test_probes_at_once_share_the_questions_to_the_database(
     assert len(asked) < 10  # some may have begun, and not have asked yet
 
 
+def test_probe_that_comes_while_the_database_is_asked_gets_the_next_answer(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def find_nothing() -> None:
+        asked.append(None)
+        if len(asked) == 1:
+            pool.submit(ask, app)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(health, "find_fault", find_nothing)
+    with ThreadPoolExecutor(1) as pool:
+        assert ask(app) == 200
+    assert len(asked) == 2
+
+
 def test_probe_that_fails_unexpectedly_is_500_for_all_who_wait(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ):

@@ -49,6 +49,14 @@ def test_same_key_of_two_users_stands_for_two_requests(alice: User, bob: User):
     assert_replayed(post(bob), of_bob)
 
 
+def test_repeat_with_another_body_is_422_even_if_the_body_is_ignored(alice: User):
+    path = f"{alice.create()['id']}/complete"
+    first = alice.call("PATCH", path, json={"a": 1}, headers=KEY)
+    assert_replayed(alice.call("PATCH", path, json={"a": 1}, headers=KEY), first)
+    other = alice.call("PATCH", path, json={"a": 2}, headers=KEY)
+    assert "Idempotency-Key" in assert_error(other, 422, "validation_error")
+
+
 def test_key_of_another_request_is_422_and_nothing_is_done(alice: User):
     first = post(alice)
     path = f"{first.json['id']}"
@@ -86,6 +94,8 @@ def test_expired_key_may_be_used_for_another_request(alice: User, postgresql: ps
     second = post(alice, title="Another")
     assert second.status_code == 201
     assert_replayed(post(alice, title="Another"), second)
+    kept = "SELECT expires_at - created_at = '24:00' FROM idempotency_keys"
+    assert postgresql.execute(kept).fetchone() == (True,)
 
 
 def test_response_that_is_kept_is_not_written_over_before_it_expires(app: Flask, alice: User):

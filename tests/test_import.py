@@ -55,6 +55,12 @@ def test_of_many_wrong_entries_twenty_are_named(alice: User):
     assert list(named) == [str(number) for number in range(1, 21)]
 
 
+def test_import_stops_at_an_entry_with_twenty_faults(alice: User):
+    entries = [dict.fromkeys(map(str, range(20))), {"title": ""}]
+    response = send(alice, json.dumps(entries), "application/json")
+    assert assert_error(response, 422, "validation_error")["tasks"].keys() == {"1"}
+
+
 def test_file_is_checked_before_the_transaction_of_its_key(app: Flask, alice: User):
     alice.all()
     pool = app.extensions["database"]._pool
@@ -67,6 +73,14 @@ def test_file_is_checked_before_the_transaction_of_its_key(app: Flask, alice: Us
         response = alice.call("POST", "import", data='[{"title": "x"}]', headers=headers)
         assert (response.status_code, response.json) == (201, {"imported": 1})
     assert len(alice.all()) == 1
+
+
+def test_first_import_of_a_user_counts_each_task_once(
+    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(app.config, "MAX_TASKS_PER_USER", 3)
+    bring(alice, [{"title": "x"}] * 2)
+    alice.create()
 
 
 def test_fields_that_only_the_server_writes_are_ignored_by_an_import(alice: User, bob: User):

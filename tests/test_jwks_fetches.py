@@ -71,6 +71,14 @@ def test_keys_are_fetched_once_for_many_requests(issuer: Issuer, gate: Flask):
     assert issuer.requests[0].startswith(f"GET {JWKS_PATH} HTTP/1.1\r\n")
 
 
+def test_keys_are_logged_only_if_they_changed(issuer: Issuer, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "jwks")
+    key_set = jwks.KeySet(f"{issuer.origin}{JWKS_PATH}")
+    for _ in range(2):
+        key_set._fetch()
+    assert caplog.messages == [f"the issuer at {issuer.origin}{JWKS_PATH} has 1 keys"]
+
+
 def test_50_unknown_kids_at_once_cost_one_fetch_at_most(
     issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
 ):

@@ -142,6 +142,8 @@ def test_long_list_with_common_and_rare_filters_has_what_matches_in_order(
         {"status": "pending"},
         *({"tag": tags} for tags in [["common"], ["rare"], ["common", "rare"], ["missing"]]),
         *({"q": word} for word in ["OFTEN", "seldom", "words éclair", "nowhere"]),
+        {"tag": ["common"], "priority": "high"},
+        {"tag": ["common"], "q": "often"},
         {"tag": ["common"], "q": "often", "priority": "none"},
     ]:
         expected = [task for task in thousands if matches(task, with_lower_words(asked))]
@@ -202,3 +204,11 @@ def test_task_due_at_a_bound_is_after_it_and_not_before_it(
         asked = {"sort": sort, "order": order} | extra
         assert listed(alice, due_after="2026-05-01T09:00:00Z", **asked) == [task]
         assert listed(alice, due_before="2026-05-01T09:00:00Z", **asked) == []
+
+
+def test_tasks_of_one_version_are_listed_by_id(alice: User):
+    assert alice.call("POST", "import", json=[{"title": "t"}] * 3).status_code == 201
+    tasks = alice.all()
+    for order in ORDERS:
+        met = pages(alice, sort="updated", order=order, limit=1)
+        assert ids(flat(met)) == in_order(tasks, "updated", order)

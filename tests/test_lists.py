@@ -93,6 +93,8 @@ def test_task_from_before_the_bits_of_tags_is_found(alice: User, postgresql: psy
     postgresql.commit()
     assert ids(listed(alice, tag="home")) == [task["id"]]
     assert listed(alice, tag="other") == []
+    for sort in ["created", "title", "due", "priority"]:
+        assert listed(alice, tag=["home", "other"], sort=sort) == []
     alice.call("PATCH", f"{task['id']}/complete")
     bits = postgresql.execute("SELECT tag_bits = bits_of_tags(tags) FROM tasks").fetchall()
     assert bits == [(True,)]
@@ -218,6 +220,11 @@ def test_bad_parameter_is_422_and_named(client: FlaskClient, query: str, name: s
     assert name in assert_error(response, 422, "validation_error")
 
 
+def test_query_of_bytes_that_are_not_utf_8_is_422(client: FlaskClient):
+    response = User(client, "alice").call("GET", environ_overrides={"QUERY_STRING": "q=\xff"})
+    assert "q" in assert_error(response, 422, "validation_error")
+
+
 def test_every_bad_parameter_is_named_at_once(client: FlaskClient):
     alice = User(client, "alice")
     response = alice.call("GET", f"{alice.tasks}?sort=x&limit=0&what=1")
@@ -263,6 +270,11 @@ def test_if_none_match_of_the_list_is_304_until_a_task_changes(alice: User, quer
     response = alice.call("GET", path, headers={"If-None-Match": etag})
     assert (response.status_code, response.json[0]["completed"]) == (200, True)
     assert response.headers["ETag"] != etag
+
+
+def test_if_none_match_of_an_empty_list_is_304(alice: User):
+    etag = ask(alice).headers["ETag"]
+    assert alice.call("GET", headers={"If-None-Match": etag}).status_code == 304
 
 
 def test_every_write_changes_the_etag_and_no_other_users(alice: User, bob: User):

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
@@ -149,6 +150,47 @@ def test_each_down_part_leaves_what_was_there_before_and_deletes_nothing_but_the
     assert "tasks" not in schema_of(empty_url, tmp_path)
     migrate.migrate(empty_url)
     assert schema_of(empty_url, tmp_path) == once
+
+
+@pytest.fixture
+def migrate_by(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[list[Path]], None]:
+    """A function that applies some of the migrations, and then more."""
+    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", tmp_path)
+
+    def apply(files: list[Path]) -> None:
+        for file in files:
+            shutil.copy(file, tmp_path)
+        migrate.migrate(empty_url)
+
+    return apply
+
+
+def test_tasks_of_each_user_are_counted_in_a_transaction_of_their_own(
+    empty_url: str, migrate_by: Callable[[list[Path]], None]
+):
+    """Nobody who writes meanwhile waits for the count of all."""
+    migrate_by(FILES[:2])
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("INSERT INTO tasks (user_id, title) VALUES ('a', 't'), ('b', 't')")
+        connection.execute("DELETE FROM task_counters")
+    migrate_by(FILES[2:3])
+    with psycopg.connect(empty_url) as connection:
+        transactions = connection.execute("SELECT DISTINCT xmin::text FROM task_counters")
+        assert len(transactions.fetchall()) == 2
+
+
+def test_existing_tasks_get_all_bits_of_tags(
+    empty_url: str, migrate_by: Callable[[list[Path]], None]
+):
+    """As where migration 0005 was undone and is applied again."""
+    migrate_by(FILES[:4])
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("INSERT INTO tasks (user_id, title, tags) VALUES ('a', 't', '{home}')")
+    migrate_by(FILES[4:5])
+    with psycopg.connect(empty_url) as connection:
+        assert connection.execute("SELECT tag_bits FROM tasks").fetchall() == [(-1,)]
 
 
 def test_schema_sql_is_what_the_migrations_make(empty_url: str, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Which reads a replica serves, and which the primary."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -84,6 +85,7 @@ def test_server_that_is_no_replica_is_left_for_good_and_told_once(
         wait_until(lambda: len(heard) > 3 or not reader.is_away)
         assert reader.is_away
         assert caplog.text.count("the server of DATABASE_REPLICA_URL is no replica") == 1
+    wait_until(lambda: "replica" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_replica_is_asked_again_by_the_next_request_if_no_thread_can_start(

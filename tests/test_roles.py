@@ -78,6 +78,17 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
     assert postgresql.execute(sequences).fetchone() == (False,)
 
 
+def test_rights_are_granted_in_one_transaction(
+    owner_url: str, database_url: str, postgresql: psycopg.Connection
+):
+    """A role that serves meanwhile lacks none between two statements."""
+    roles.grant(owner_url, database_url)
+    transactions = postgresql.execute(
+        "SELECT DISTINCT xmin::text FROM pg_class WHERE relname IN ('tasks', 'purged_tasks')"
+    )
+    assert len(transactions.fetchall()) == 1
+
+
 def test_tags_are_written_and_found_where_functions_are_closed_to_others(
     owner_url: str, database_url: str, postgresql: psycopg.Connection, alice: User
 ):
@@ -201,12 +212,9 @@ def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
     new_role: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     owner_url, api_url = new_role
-    environ = {
-        "MIGRATION_DATABASE_URL": owner_url,
-        "DATABASE_URL": api_url,
-        "DATABASE_STATEMENT_TIMEOUT": "1234",
-    }
-    for _ in range(2):
+    environ = {"MIGRATION_DATABASE_URL": owner_url, "DATABASE_URL": api_url}
+    for timeout in ["1234", "4321"]:  # the second one no longer matters to the role
+        environ["DATABASE_STATEMENT_TIMEOUT"] = timeout
         code, lines = manage_here(monkeypatch, tmp_path, "migrate", **environ)
         assert code == 0, lines
     with psycopg.connect(api_url) as connection:

@@ -109,6 +109,18 @@ def test_updated_at_grows_even_if_the_clock_is_behind_it(
     assert times(alice.call("PATCH", f"{task['id']}/complete").json)[1] > times(before)[1]
 
 
+def test_later_version_has_the_later_time_even_where_its_transaction_began_first(
+    app: Flask, alice: User
+):
+    first, second = alice.create(), alice.create()
+    with app.extensions["database"].transaction() as connection:
+        connection.fetch("select_version", user_id="alice")
+        alice.call("PATCH", f"{second['id']}/complete")
+        connection.fetch("toggle_task", user_id="alice", task_id=first["id"], versions=None)
+    second, first = sorted(alice.all(), key=lambda task: task["version"])
+    assert times(second)[1] < times(first)[1]
+
+
 def test_toggle_turns_completed_over_and_back(alice: User):
     task = alice.create()
     responses = [alice.call("PATCH", f"{task['id']}/complete") for _ in range(3)]

@@ -12,6 +12,7 @@ from support import settings_for
 
 from database import Database
 from statements import QUERIES, Query
+from trail import CURRENT, Trail
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,18 @@ def test_transaction_begins_with_its_first_statement(db: Database):
         connection.fetch("select_version", user_id="alice")
         assert connection.pgconn.transaction_status == TransactionStatus.INTRANS
     assert connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+def test_owner_and_request_are_unset_when_their_transaction_ends(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """Else the next statement in the session without an owner would see this one's rows."""
+    show = "SELECT current_setting('app.user_id', true), current_setting('app.request_id', true)"
+    monkeypatch.setitem(QUERIES, "show", Query("show", show, ()))
+    token = CURRENT.set(Trail({}))
+    with db.connection() as connection:
+        for settings in [{}, db._settings]:  # with those of a pooler's session, too
+            connection.settings = settings
+            connection.fetch("select_version", user_id="alice")
+            assert connection.fetch("show") == [(b"", b"")]
+    CURRENT.reset(token)

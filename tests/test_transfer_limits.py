@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from itertools import count
 from threading import Event, Semaphore
+from types import ModuleType
 
 import pytest
 from flask import Flask
@@ -20,9 +21,9 @@ from transfers import EACH_FORMAT, bring, export, send, store, written
 from app import create_app
 from blueprints.transfer import PART, load_entries
 from capacity import turns
-from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE
+from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE, SLOT_TIMEOUT
 from errors import ApiError
-from formats import csv_file, json_file
+from formats import calendar_file, csv_file, json_file
 
 
 @pytest.fixture
@@ -84,15 +85,23 @@ def test_export_takes_no_memory_for_the_whole(
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("line", [b"title,%s", b"title\n%s", b'title\n"%s'])
-def test_line_of_csv_that_never_ends_takes_no_memory(line: bytes):
+@pytest.mark.parametrize(
+    ("file_format", "line"),
+    [
+        (csv_file, b"title,%s"),
+        (csv_file, b"title\n%s"),
+        (csv_file, b'title\n"%s'),
+        (calendar_file, b"BEGIN:VCALENDAR\nBEGIN:VTODO\nSUMMARY:%s\nEND:VTODO"),
+    ],
+)
+def test_line_that_never_ends_takes_no_memory(file_format: ModuleType, line: bytes):
     body = line % ("😀".encode() * 1_000_000)
     tracemalloc.start()
     with pytest.raises(ValueError, match="too long"):
-        list(csv_file.read(body))
+        list(file_format.read(body))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2_000_000
+    assert peak < 3_000_000
 
 
 @pytest.mark.no_cover
@@ -181,7 +190,20 @@ def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
         assert bob.call("POST", "import", json=[]).status_code == 201
         # Whoever may not send it does not join her queue either.
         assert bob.call("POST", f"{alice.tasks}/import", json=[]).status_code == 401
+        assert bob.call("OPTIONS", f"{alice.tasks}/import", json=[]).status_code == 200
     assert alice.call("POST", "import", json=[]).status_code == 201
+
+
+def test_export_waits_for_a_place_and_a_list_does_not(
+    app: Flask, alice: User, owner_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    store(owner_url, 300, 5000)
+    waited: list[float] = []
+    downloads = app.extensions["downloads"]
+    monkeypatch.setattr(downloads, "acquire", lambda _, timeout: waited.append(timeout))
+    for path in ["export", ""]:
+        assert_error(alice.call("GET", path), 503, "unavailable")
+    assert waited == [SLOT_TIMEOUT, 0]
 
 
 def test_user_receives_few_large_responses_at_once(alice: User, bob: User, owner_url: str):

@@ -67,7 +67,8 @@ def test_migration_takes_the_time_it_needs_whatever_the_database_allows(
             bound = sql.SQL("ALTER DATABASE {} SET {} = 500")
             database = sql.Identifier(connection.info.dbname)
             connection.execute(bound.format(database, sql.Identifier(name)))
-    slow = f"{UP} transaction:false\nSELECT pg_sleep(1);\n\n{DOWN}\nSELECT 1;\n"
+    waited = "SELECT pg_sleep(1), 1 / (current_setting('lock_timeout') = '0')::int;"
+    slow = f"{UP} transaction:false\n{waited}\n\n{DOWN}\nSELECT 1;\n"
     (fresh / "migrations" / "9001_wait.sql").write_text(slow)
     assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url)[-1] == "9001"
