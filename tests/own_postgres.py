@@ -94,6 +94,14 @@ class Postgres:
             yield
             connection.rollback()
 
+    @contextmanager
+    def all_connections_taken(self) -> Iterator[None]:
+        with ExitStack() as taken:
+            with suppress(psycopg.OperationalError):
+                while True:
+                    taken.enter_context(self.connect())
+            yield
+
 
 class OwnPostgres(Postgres):
     """A server that tests stop, kill and freeze; its address stays the same."""

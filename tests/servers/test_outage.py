@@ -4,11 +4,10 @@ Each on a server of this file's own, through gunicorn and through the applicatio
 """
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import processes
@@ -16,14 +15,12 @@ import psycopg
 import pytest
 from flask import Flask
 from own_postgres import OwnPostgres
-from pools import POOL_SIZE, THREADS, at_once, insert, toggle, wait_until_all_are_free
+from pools import POOL_SIZE, THREADS, at_once, wait_until_all_are_free
 from processes import wait_until
 from support import User, assert_error, settings_for
 
 import database
 from app import create_app
-from connection import CONNECTION_OPTIONS
-from database import Database, DatabaseUnavailable
 
 STATEMENT_TIMEOUT = 1000  # milliseconds
 
@@ -213,93 +210,10 @@ def test_write_that_waits_for_a_standby_in_vain_is_503_and_leaves_no_session_beh
     create(api)
 
 
-@contextmanager
-def all_connections_taken(own: OwnPostgres) -> Iterator[None]:
-    with ExitStack() as taken:
-        with suppress(psycopg.OperationalError):
-            while True:
-                taken.enter_context(own.connect())
-        yield
-
-
 def test_server_without_free_connections_is_503_until_one_is_free(api: Api, own: OwnPostgres):
     own.end_connections()
-    with all_connections_taken(own):
+    with own.all_connections_taken():
         for _ in range(3):
             assert_error(api.call("GET"), 503, "unavailable")
     wait_until(lambda: own.connect().close() is None)
     assert api.call("GET").status_code == 200
-
-
-# The pool by itself
-
-
-def test_connections_at_hand_are_used_while_the_server_has_no_others(
-    db: Database, own: OwnPostgres
-):
-    task_id = insert(db)
-    with ThreadPoolExecutor(1) as pool, own.locked(task_id):
-        lost = pool.submit(toggle, db, task_id)
-        wait_until(own.waiting)
-        db.fetch("select_version", user_id="alice")  # with a second connection
-        own.end_connections("wait_event_type = 'Lock'")
-        with pytest.raises(psycopg.OperationalError):
-            lost.result()
-    with all_connections_taken(own):
-        assert insert(db)
-        assert insert(db)
-
-
-@contextmanager
-def silent(own: OwnPostgres, db: Database, patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Freeze the server, and have one request find that out."""
-    patch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
-    insert(db)
-    db._suspect = True
-    with own.frozen():
-        with pytest.raises(DatabaseUnavailable, match="timeout"):
-            insert(db)
-        yield
-
-
-def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_succeeds(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-):
-    attempts = []
-    monkeypatch.setattr("database.emit", attempts.append)
-    with silent(own, db, monkeypatch):
-        while len(attempts) < 3:  # the thread's, as no request waits for one
-            with pytest.raises(DatabaseUnavailable, match="is being asked"):
-                insert(db)
-            time.sleep(0.1)
-        [prober] = probers()
-    prober.join()
-    assert insert(db)
-
-
-def probers() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "prober"]
-
-
-def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-):
-    with silent(own, db, monkeypatch):
-        db.close()
-        wait_until(lambda: not probers(), 10)
-
-
-def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
-):
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
-    insert(db)
-    db._suspect = True
-    with own.frozen(), monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", fail)
-        with pytest.raises(DatabaseUnavailable, match="timeout"):
-            insert(db)
-    assert insert(db)

@@ -1,0 +1,54 @@
+"""ETags of lists: what changes them, and what If-None-Match spares."""
+
+import pytest
+from listing import ask
+from support import User, assert_error
+
+from config import VERSION
+
+
+@pytest.mark.parametrize("query", ["", "?limit=1", "?sort=title&q=milk", "?tag=x"])
+def test_if_none_match_of_the_list_is_304_until_a_task_changes(alice: User, query: str):
+    task, path = alice.create(tags=["x"]), alice.tasks + query
+    etag = alice.call("GET", path).headers["ETag"]
+    for sent in [etag, f"W/{etag}", "*", f'"x", {etag}']:
+        response = alice.call("GET", path, headers={"If-None-Match": sent})
+        assert (response.status_code, response.data) == (304, b"")
+        assert response.headers["ETag"] == etag
+    alice.call("PATCH", f"{task['id']}/complete")
+    response = alice.call("GET", path, headers={"If-None-Match": etag})
+    assert (response.status_code, response.json[0]["completed"]) == (200, True)
+    assert response.headers["ETag"] != etag
+
+
+def test_if_none_match_of_an_empty_list_is_304(alice: User):
+    etag = ask(alice).headers["ETag"]
+    assert alice.call("GET", headers={"If-None-Match": etag}).status_code == 304
+
+
+def test_every_write_changes_the_etag_and_no_other_users(alice: User, bob: User):
+    before, bobs = ask(alice).headers["ETag"], ask(bob).headers["ETag"]
+    seen = {before}
+    task = alice.create()
+    for write in [
+        lambda: None,
+        lambda: alice.call("PATCH", task["id"], json={"title": "b"}),
+        lambda: alice.call("PATCH", f"{task['id']}/complete"),
+        lambda: alice.call("DELETE", task["id"]),
+    ]:
+        write()
+        etag = ask(alice).headers["ETag"]
+        assert etag not in seen
+        seen.add(etag)
+    assert ask(bob).headers["ETag"] == bobs
+    assert alice.call("GET", headers={"If-None-Match": before}).status_code == 200
+
+
+def test_etag_names_the_version_of_the_api(alice: User):
+    assert ask(alice).headers["ETag"].startswith(f'"{VERSION}-')
+
+
+def test_bad_parameter_is_422_also_with_a_fresh_etag(alice: User):
+    headers = {"If-None-Match": ask(alice).headers["ETag"]}
+    response = alice.call("GET", f"{alice.tasks}?limit=0", headers=headers)
+    assert_error(response, 422, "validation_error")
