@@ -151,8 +151,8 @@ def refuse_what_is_not_heeded() -> None:
     """Refuse a query parameter, a condition or a broken body that the view would ignore.
 
     Raises:
-        ApiError: 422; what `read_body` raises; or 412, as no version can match where there is none
-            (RFC 9110, section 13.1.1).
+        ApiError: 422; what `read_body` raises; or 412, for a condition that would not be kept (RFC
+            9110, section 13.1). `If-Match: *` names no version, and is let through.
     """
     req = current_request()
     environ = req.environ
@@ -165,13 +165,12 @@ def refuse_what_is_not_heeded() -> None:
         environ["wsgi.input"] = BytesIO(read_body(req))  # 400 if it broke off
     if req.query_string and "query" not in heeded and req.args and req.method != "OPTIONS":
         raise validation_error({name: ["Unknown parameter."] for name in req.args})
-    if is_conditional and req.method in WRITES and "If-Match" not in heeded:
-        refuse_conditions(environ)
-
-
-def refuse_conditions(environ: dict[str, Any]) -> None:
-    """Refuse what asks for a version; `If-Match: *` does not."""
-    if "HTTP_IF_NONE_MATCH" in environ or expected_versions() is not None:
+    if (
+        is_conditional
+        and req.method in WRITES
+        and "If-Match" not in heeded
+        and ("HTTP_IF_NONE_MATCH" in environ or expected_versions() is not None)
+    ):
         raise ApiError(412, "This cannot be made conditional by If-Match or If-None-Match.")
 
 

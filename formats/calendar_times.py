@@ -23,16 +23,15 @@ def due_of(todo: Todo) -> date | None:
     Raises:
         ValidationError: it cannot be understood.
     """
-    names = ["DUE"] if "DUE" in todo else ["DTSTART", "DURATION"]
-    if not todo.keys() >= set(names):
-        return None
-    if len(todo[names[0]]) > 1:
-        raise ValidationError({"due_at": [f"{names[0]} must not appear more than once."]})
     try:
-        moment = moment_of(todo, names[0])
-        return end_of(moment, todo["DURATION"]) if "DUE" not in todo else in_utc(moment)
+        if "DUE" in todo:
+            return in_utc(moment_of(todo, "DUE"))
+        if {"DTSTART", "DURATION"} <= todo.keys():
+            return end_of(moment_of(todo, "DTSTART"), todo["DURATION"])
     except (LookupError, ValueError, OverflowError):
-        raise ValidationError({"due_at": [f"{' or '.join(names)} is malformed."]}) from None
+        read = "DUE" if "DUE" in todo else "DTSTART or DURATION"
+        raise ValidationError({"due_at": [f"{read} is malformed."]}) from None
+    return None
 
 
 def end_of(start: date, duration: list[Contentline]) -> date:
@@ -52,6 +51,8 @@ def in_utc(moment: date) -> date:
 
 def moment_of(todo: Todo, name: str) -> date:
     """Read a date, or a moment in its own time zone."""
+    if len(todo[name]) > 1:
+        raise ValidationError({"due_at": [f"{name} must not appear more than once."]})
     _, params, value = todo[name][0].parts()
     if not all(isinstance(params.get(each, ""), str) for each in ("TZID", MICROSECOND)):
         raise ValueError("a list where one value is wanted")
