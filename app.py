@@ -25,6 +25,7 @@ def create_app(settings: Settings) -> Flask:
     app = LeanFlask("tasks", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_content_length
     app.config["MAX_IMPORT_LENGTH"] = settings.max_import_length
+    app.config["CHANGES_EPOCH"] = settings.changes_epoch
     app.config["CURSOR_KEY"] = settings.cursor_key
     app.config["MAX_TASKS_PER_USER"] = settings.max_tasks_per_user
     app.extensions["database"] = primary = Database(settings)

@@ -147,6 +147,11 @@ class Settings:
         integer(1, 36_500),
         "Days after which `make purge` deletes tasks in the trash for good",
     )
+    changes_epoch: str = setting(
+        "",
+        str,
+        "Any text. Change it after a restored backup: clients that keep a copy then start again",
+    )
     audit_days: int = setting(
         365, integer(1, 36_500), "Days after which `make purge` deletes audit entries"
     )

@@ -2,7 +2,10 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
 from typing import NamedTuple
+
+from flask import current_app
 
 from converters import MAX_ID
 
@@ -18,23 +21,29 @@ START = Position(0, MAX_ID)  # before all changes: versions begin at 1
 END = Position(MAX_ID, MAX_ID)
 
 # The first number is the version of this format, should there ever be another one.
-WRITTEN = re.compile(rb"1\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})")
-CURSOR_PATTERN = "^[A-Za-z0-9_-]{7,56}$"
+WRITTEN = re.compile(rb"1\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{8}")
+CURSOR_PATTERN = "^[A-Za-z0-9_-]{19,67}$"
 
 
-def write_position(position: Position) -> str:
-    written = f"1.{position.version}.{position.task_id}"
+def history_of(user_id: str) -> str:
+    """Name the order that a position is in: this user's, until CHANGES_EPOCH begins another."""
+    epoch: str = current_app.config["CHANGES_EPOCH"]
+    return sha256(f"{epoch}\n{user_id}".encode()).hexdigest()[:8]
+
+
+def write_position(user_id: str, position: Position) -> str:
+    written = f"1.{position.version}.{position.task_id}.{history_of(user_id)}"
     return urlsafe_b64encode(written.encode()).rstrip(b"=").decode()
 
 
-def read_position(cursor: str) -> Position:
-    """Read what `write_position` wrote.
+def read_position(user_id: str, cursor: str) -> Position:
+    """Read what `write_position` wrote for this user.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is something else, or from before CHANGES_EPOCH was changed.
     """
     found = WRITTEN.fullmatch(urlsafe_b64decode(f"{cursor}==="))
     position = found and Position(int(found[1]), int(found[2]))
-    if not position or max(position) > MAX_ID or write_position(position) != cursor:
+    if not position or max(position) > MAX_ID or write_position(user_id, position) != cursor:
         raise ValueError("no position")
     return position

@@ -48,7 +48,7 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
     if position.version > newest:
         raise validation_error({"since": ["Is ahead of what is stored; start again without it."]})
     if not newest or position == (newest, MAX_ID):
-        return changes_response(b"[]", Position(newest, MAX_ID), has_more=False)
+        return changes_response(user_id, b"[]", Position(newest, MAX_ID), has_more=False)
     [(changes, has_more, version, task_id)] = database().fetch(
         "select_changes",
         user_id=user_id,
@@ -57,12 +57,13 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
         limit=args.get("limit", MAX_PAGE_SIZE),
         largest_id=MAX_ID,
     )
-    return changes_response(
-        changes, Position(int(version), int(task_id)), has_more=has_more == b"t"
-    )
+    end = Position(int(version), int(task_id))
+    return changes_response(user_id, changes, end, has_more=has_more == b"t")
 
 
-def changes_response(changes: bytes, position: Position, *, has_more: bool) -> Response:
-    cursor = write_position(position).encode()
+def changes_response(
+    user_id: str, changes: bytes, position: Position, *, has_more: bool
+) -> Response:
+    cursor = write_position(user_id, position).encode()
     more = b"true" if has_more else b"false"
     return json_response(b'{"changes":%s,"next":"%s","more":%s}' % (changes, cursor, more))

@@ -8,9 +8,11 @@ from marshmallow import ValidationError, fields
 from marshmallow.validate import Range
 
 from field_types import StrictSchema
-from positions import CURSOR_PATTERN, Position, read_position, write_position
+from lean_flask import current_request
+from positions import CURSOR_PATTERN, read_position
 
 MAX_PAGE_SIZE = 1000
+EXAMPLE_POSITION = "MS41Ny4xMi4yNTk5MzY3Ng"  # of the user demo
 
 LINK = {
     "Link": {
@@ -30,20 +32,23 @@ class QueryInteger(fields.Integer):
 
 
 class PositionField(fields.String):
-    """The cursor of a Position."""
+    """The cursor of a Position of the path's user."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         try:
-            return read_position(value)
+            return read_position((current_request().view_args or {})["user_id"], value)
         except ValueError:
             message = "Must be the cursor of a response; start again without it."
             raise ValidationError(message) from None
 
 
 def position_field(description: str) -> PositionField:
-    example = write_position(Position(57, 12))
     return PositionField(
-        metadata={"description": description, "pattern": CURSOR_PATTERN, "examples": [example]}
+        metadata={
+            "description": description,
+            "pattern": CURSOR_PATTERN,
+            "examples": [EXAMPLE_POSITION],
+        }
     )
 
 

@@ -258,6 +258,8 @@ def read_entries(file_format: ModuleType, body: bytes) -> Iterator[Any]:
         raise validation_error(error.messages_dict) from None
     except StrictError as error:
         raise ApiError(400, f"The request body cannot be taken: {error}.") from None
+    except UnicodeDecodeError:
+        raise ApiError(400, "The request body is not in UTF-8.") from None
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"
         raise ApiError(400, f"The request body is not valid {file_format.NAME}, {place}.") from None

@@ -54,7 +54,7 @@ def list_trash(args: Mapping[str, Any], user_id: str) -> Response:
     )
     response = json_response(tasks)
     if has_more == b"t":
-        cursor = write_position(Position(int(version), int(task_id)))
+        cursor = write_position(user_id, Position(int(version), int(task_id)))
         link_next(response, path_of(user_id, f"trash?limit={limit}&cursor={cursor}"))
     return response
 

@@ -14,11 +14,11 @@ from flask import Flask
 from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events, from_schema
-from support import token_for
+from support import User, cursor_at, token_for
 from werkzeug.test import TestResponse
 
 from idempotency import KEY
-from positions import START, write_position
+from positions import START
 
 SECURITY_CHECK = "object_level_authorization"
 CHECKS = {
@@ -132,7 +132,7 @@ def description_for(user_id: str, app: Flask) -> Any:
                 parameter["schema"] = {"type": "string", "enum": [user_id]}
         for parameter in path.get("get", {}).get("parameters", []):
             if parameter["name"] in {"since", "cursor"}:
-                cursor = write_position(START)
+                cursor = cursor_at(User(app.test_client(), user_id), *START)
                 parameter |= {"schema": {"type": "string", "enum": [cursor]}, "example": cursor}
         # schemathesis takes no example where FILES generates some; tests/test_import.py tries it.
         content = path.get("post", {}).get("requestBody", {}).get("content", {})

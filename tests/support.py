@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from config import PROJECT, Settings
 from observability.logs import LineFormatter
+from positions import Position, write_position
 
 # The product's own modules: at the top, and in folders beside what only tries it.
 MODULES = [*PROJECT.glob("*.py")]
@@ -103,6 +104,12 @@ class User:
         assert response.status_code == 200, response.text
         tasks: list[dict[str, Any]] = response.json
         return tasks
+
+
+def cursor_at(user: User, version: int, task_id: int) -> str:
+    """Write the cursor of a place in the user's changes."""
+    with user.client.application.app_context():
+        return write_position(user.id, Position(version, task_id))
 
 
 def trash_of(user: User) -> list[dict]:

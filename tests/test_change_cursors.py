@@ -1,13 +1,14 @@
 """Cursors of changes: what they are, and which of them are refused."""
 
 import pytest
-from support import User, assert_error
+from flask import Flask
+from support import User, assert_error, cursor_at
 
+from blueprints.paging import EXAMPLE_POSITION
 from positions import Position, read_position, write_position
 
 LARGEST = 2**63 - 1
-BAD_SINCE = ["", "abc", "0", "MQ", "MS4x", "=", "é", "%00", "a" * 5000, "MS4xLjE=", "MS4xLjF"]
-BAD_SINCE += [write_position(Position(1, 2**63)), write_position(Position(-1, 1))]
+BAD_SINCE = ["", "abc", "0", "MQ", "MS4x", "=", "é", "%00", "a" * 5000, "MS4xLjEuMjU5OTM2NzY"]
 
 
 @pytest.mark.parametrize("since", BAD_SINCE)
@@ -18,27 +19,47 @@ def test_malformed_since_is_422_that_says_to_start_again(alice: User, since: str
     assert "start again without it" in response.json["message"]
 
 
-def test_since_that_is_ahead_of_what_is_stored_is_422(alice: User, bob: User):
-    """As after a backup was restored, or with a cursor of another user."""
-    for _ in range(3):
-        alice.create()
+@pytest.mark.parametrize("end", ["=", "A", "\n"])
+def test_since_with_more_behind_it_is_422(alice: User, end: str):
+    alice.create()
+    assert_starts_again(alice, alice.call("GET", "changes").json["next"] + end)
+
+
+def assert_starts_again(user: User, since: str) -> None:
+    response = user.call("GET", "changes", query_string={"since": since})
+    assert assert_error(response, 422, "validation_error").keys() == {"since"}
+    assert "start again without it" in response.json["message"]
+
+
+def test_since_that_is_ahead_of_what_is_stored_is_422(alice: User):
+    """As after a backup was restored."""
+    alice.create()
+    for version, task_id in [(5, 1), (LARGEST, LARGEST), (1, 2**63), (-1, 1)]:
+        assert_starts_again(alice, cursor_at(alice, version, task_id))
+
+
+def test_since_of_another_user_is_422(alice: User, bob: User):
+    """As on a device that two people share: bob's copy would never have his first tasks."""
+    for user in [alice, bob, bob]:
+        user.create()
+    assert_starts_again(bob, alice.call("GET", "changes").json["next"])
+
+
+def test_since_of_another_epoch_is_422(app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch):
+    """As after a backup was restored, whose versions have passed the cursor since."""
+    alice.create()
     since = alice.call("GET", "changes").json["next"]
-    bob.create()
-    for user in [bob, User(alice.client, "carol")]:
-        response = user.call("GET", "changes", query_string={"since": since})
-        assert assert_error(response, 422, "validation_error").keys() == {"since"}
-        assert "start again without it" in response.json["message"]
-    for version, task_id in [(5, 1), (LARGEST, LARGEST)]:
-        ahead = write_position(Position(version, task_id))
-        response = alice.call("GET", "changes", query_string={"since": ahead})
-        assert_error(response, 422, "validation_error")
+    monkeypatch.setitem(app.config, "CHANGES_EPOCH", "restored")
+    assert_starts_again(alice, since)
+    new = alice.call("GET", "changes").json["next"]
+    assert alice.call("GET", "changes", query_string={"since": new}).json["next"] == new
 
 
 @pytest.mark.parametrize("task_id", [0, 5, LARGEST])
 def test_since_the_beginning_is_what_a_new_user_gets_next(alice: User, task_id: int):
-    since = write_position(Position(0, task_id))
+    since = cursor_at(alice, 0, task_id)
     response = alice.call("GET", "changes", query_string={"since": since})
-    nothing = {"changes": [], "next": write_position(Position(0, LARGEST)), "more": False}
+    nothing = {"changes": [], "next": cursor_at(alice, 0, LARGEST), "more": False}
     assert (response.status_code, response.json) == (200, nothing)
 
 
@@ -51,11 +72,13 @@ def test_bad_parameter_is_422_that_names_it(alice: User, query: str, name: str):
     assert assert_error(response, 422, "validation_error").keys() == {name}
 
 
-def test_cursor_is_read_back_as_the_position_that_was_written():
+def test_cursor_is_read_back_as_the_position_that_was_written(app: Flask):
     for position in [Position(0, LARGEST), Position(57, 12), Position(LARGEST, LARGEST)]:
-        assert read_position(write_position(position)) == position
+        with app.app_context():
+            assert read_position("alice", write_position("alice", position)) == position
 
 
-def test_cursor_stays_what_it_was_in_the_first_release():
+def test_cursor_stays_what_it_was_in_the_first_release(app: Flask):
     """Clients keep theirs for months."""
-    assert write_position(Position(57, 12)) == "MS41Ny4xMg"
+    assert cursor_at(User(app.test_client(), "demo"), 57, 12) == EXAMPLE_POSITION
+    assert EXAMPLE_POSITION == "MS41Ny4xMi4yNTk5MzY3Ng"

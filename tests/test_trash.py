@@ -6,18 +6,16 @@ from typing import Any
 import psycopg
 import pytest
 from flask import Flask
-from support import SET, User, assert_error, trash_of
+from support import SET, User, assert_error, cursor_at, trash_of
 
 from capacity.rate_limits import Limit
 from database import Database
-from positions import Position, write_position
 from schemas import Task, TrashedTask
 
 TRASH = "/api/alice/trash"
 BAD_QUERIES = [
     ("limit", ["0", "-1", "1001", "1.0", "+1", "1e2", "", " 1", "1_0", "٣", "9" * 5000]),
     ("cursor", ["", "abc", "MQ", "MS4x", "=", "é", "%00", "a" * 5000, "MS4xLjE=", "MS4xLjF"]),
-    ("cursor", [write_position(Position(1, 2**63)), write_position(Position(-1, 1))]),
     ("order", ["id"]),
 ]
 
@@ -112,6 +110,12 @@ def test_bad_parameter_is_422_that_names_it(alice: User, name: str, values: list
     for value in values:
         response = alice.call("GET", TRASH, query_string={name: value})
         assert assert_error(response, 422, "validation_error").keys() == {name}, value
+
+
+def test_cursor_beyond_all_places_or_of_another_user_is_422(alice: User, bob: User):
+    for cursor in [cursor_at(alice, 1, 2**63), cursor_at(alice, -1, 1), cursor_at(bob, 1, 1)]:
+        response = alice.call("GET", TRASH, query_string={"cursor": cursor})
+        assert assert_error(response, 422, "validation_error").keys() == {"cursor"}, cursor
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 7, 1000])
