@@ -58,7 +58,6 @@ MESSAGE_OF_REFUSAL = {
     "type": "The token is of a type that is not accepted.",
 }
 REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
-    jwt.ExpiredSignatureError: "expired",
     jwt.ImmatureSignatureError: "immature",
     jwt.InvalidAudienceError: "audience",
     jwt.InvalidIssuerError: "issuer",
@@ -70,9 +69,10 @@ REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
 class TokenRefused(Exception):
     """A token that this API refuses: the text is for the client, the reason for counting."""
 
-    def __init__(self, reason: str, claim: str = "") -> None:
+    def __init__(self, reason: str, claim: str = "", subject: Any = None) -> None:
         super().__init__(MESSAGE_OF_REFUSAL[reason].format(claim=claim))
         self.reason = reason
+        self.subject = subject  # as the issuer wrote it, where the signature is good
 
 
 class Verified(NamedTuple):
@@ -123,7 +123,7 @@ class TokenVerifier:
         if known.key not in self._find_keys(known.algorithm, known.kid):
             raise TokenRefused("signature")
         if time.time() >= known.expiry + LEEWAY:
-            raise TokenRefused("expired")
+            raise TokenRefused("expired", subject=known.subject)
         return known.subject
 
     def _find_keys(self, algorithm: str, kid: str | None) -> list[Any]:
@@ -168,6 +168,8 @@ class TokenVerifier:
                 )
             except jwt.InvalidSignatureError:
                 continue
+            except jwt.ExpiredSignatureError:
+                raise TokenRefused("expired", subject=claims["sub"]) from None
             except jwt.PyJWTError as error:
                 reason = REASON_OF_ERROR.get(type(error), "invalid")
                 raise TokenRefused(reason, getattr(error, "claim", "")) from None
@@ -236,7 +238,9 @@ def require_owner(app: Flask, settings: Settings) -> None:
             subject = verify(bearer_token(req.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
             note_refusal(error.reason)  # before the limit, whose 429 would hide it
-            limits.auth_failures.count(caller_at(req.environ), environ=req.environ)
+            # A token that has expired is no guess, and must not use up its neighbours' quota.
+            caller = f"user {error.subject!a}" if error.subject else caller_at(req.environ)
+            limits.auth_failures.count(caller, environ=req.environ)
             raise unauthorized(error) from None
         except KeysUnavailable:
             note_refusal("keys_unavailable")

@@ -165,7 +165,7 @@ class Settings:
         "60/minute",
         rate,
         "Requests without a valid token that a client address may send; any more get 429 instead"
-        " of 401",
+        " of 401. Expired tokens count for their user instead",
     )
     redis_url: str = setting(
         "",

@@ -258,7 +258,7 @@ def read_entries(file_format: ModuleType, body: bytes) -> Iterator[Any]:
         raise validation_error(error.messages_dict) from None
     except StrictError as error:
         raise ApiError(400, f"The request body cannot be taken: {error}.") from None
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # most often a table, as Excel saves it
         raise ApiError(400, "The request body is not in UTF-8.") from None
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"

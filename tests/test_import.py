@@ -184,10 +184,27 @@ def test_file_that_breaks_a_rule_is_422(alice: User):
     assert alice.all() == []
 
 
-@pytest.mark.parametrize("bad", [b'{"title":"\xff"}', b"\xff", b'{"title":}'])
+@pytest.mark.parametrize("bad", [b'{"title":1x}', b"x", b'{"title":}'])
 def test_malformed_file_is_refused_with_the_place(alice: User, bad: bytes):
     body = b'[{"title":"a"},{"title":"b"},' + bad + b',{"title":"c"}]'
     assert "after entry 2." in send(alice, body, "application/json").json["message"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding", "body"),
+    [
+        ("application/json", "cp1252", '[{"title":"a"},{"title":"Café"}]'),
+        ("application/json", "utf-16", "[]"),
+        ("text/csv", "cp1252", "title\r\na\r\nCafé\r\n"),  # as Excel's "CSV"
+        ("text/csv", "utf-16", "title\r\na\r\n"),  # as its "Unicode text"
+        ("text/calendar", "cp1252", calendar("SUMMARY:Café")),
+    ],
+)
+def test_file_in_another_encoding_is_refused_as_such(
+    alice: User, content_type: str, encoding: str, body: str
+):
+    response = send(alice, body.encode(encoding), content_type)
+    assert_error(response, 400, "bad_request", "The request body is not in UTF-8.")
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF8", "us-ascii"])

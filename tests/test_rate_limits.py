@@ -129,7 +129,7 @@ def test_limits_that_are_off_count_and_tell_nothing():
         assert not [name for name, _ in response.headers if name.startswith("RateLimit")]
 
 
-@pytest.mark.parametrize("token", ["x.y.z", "", token_for("alice", exp=1)])
+@pytest.mark.parametrize("token", ["x.y.z", "", token_for("alice", sub="")])
 def test_address_that_fails_too_often_is_429(token: str):
     client = limited_gate(auth_failure_limit="2/day").test_client()
     for left in [1, 0]:
@@ -139,6 +139,28 @@ def test_address_that_fails_too_often_is_429(token: str):
         assert rest_of(response)[:2] == ("auth-failures", left)
     assert_error(guess(client, token=token), 429, "rate_limited")
     assert guess(client, "192.0.2.2", token).status_code == 401
+
+
+def test_expired_tokens_count_for_their_user_and_not_for_the_address():
+    """Behind one address are many users, whose clients wait for a 401 to sign in again."""
+    client = limited_gate(auth_failure_limit="1/day").test_client()
+    for subject in ["alice", "bob", "\ud800", 7]:
+        token = token_for("", sub=subject, exp=1)
+        statuses = [guess(client, f"192.0.2.{place}", token).status_code for place in range(2)]
+        assert statuses == [401, 429]
+    assert guess(client, "192.0.2.1").status_code == 401
+
+
+def test_token_that_has_expired_since_it_was_verified_counts_for_its_user(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    app = limited_gate(auth_failure_limit="1/day")
+    token = token_for("alice")
+    assert ask(app, token).status_code == 200
+    monkeypatch.setattr("auth.LEEWAY", -(10**6))
+    assert guess(app.test_client(), token=token).status_code == 401
+    assert guess(app.test_client()).status_code == 401
+    assert guess(app.test_client(), token=token).status_code == 429
 
 
 def test_good_token_stays_good_where_a_neighbour_fails():
