@@ -15,6 +15,7 @@ RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
     re.ASCII | re.IGNORECASE,
 )
+APP_SCHEME = re.compile(r"^(?!https?:)[a-z][a-z0-9+.-]*://")
 HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")  # no `*`: no origin matches it
 SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
@@ -100,8 +101,14 @@ def origin_of(url: str) -> str:
 
 def origins(text: str) -> tuple[str, ...]:
     found = tuple(origin.strip() for origin in text.split(",") if origin.strip())
-    if any(origin_of(web_url(origin)) != origin for origin in found):
-        raise ValueError("origins such as https://app.example.com, without a path, between commas")
+    for origin in found:
+        # The pages of an app on a phone have a scheme of their own, as in capacitor://localhost.
+        url = APP_SCHEME.sub("http://", origin)
+        if origin_of(web_url(url)) != url:
+            raise ValueError(
+                "origins as browsers send them, between commas, such as https://app.example.com:"
+                " in lower case, without a path or the default port"
+            )
     return found
 
 

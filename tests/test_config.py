@@ -65,6 +65,11 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("CORS_ORIGINS", "http://localhost:3000/"),
         ("CORS_ORIGINS", "http://a, b"),
         ("CORS_ORIGINS", "https://*.example.com"),
+        ("CORS_ORIGINS", "https://APP.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com:443"),
+        ("CORS_ORIGINS", "Capacitor://localhost"),
+        ("CORS_ORIGINS", "capacitor://localhost/app"),
+        ("CORS_ORIGINS", "://localhost"),
         ("WEB_CONCURRENCY", "0"),
         ("WEB_CONNECTIONS", "many"),
         ("GRACEFUL_TIMEOUT", "0"),
@@ -213,8 +218,9 @@ def test_environment_outranks_the_env_file_and_a_blank_variable_counts_as_unset(
 
 
 def test_origins_are_several_between_commas():
-    settings = Settings.load(ENOUGH | {"CORS_ORIGINS": "http://a , https://b.example:8443,"})
-    assert settings.cors_origins == ("http://a", "https://b.example:8443")
+    text = "http://a , https://b.example:8443,capacitor://localhost"
+    settings = Settings.load(ENOUGH | {"CORS_ORIGINS": text})
+    assert settings.cors_origins == ("http://a", "https://b.example:8443", "capacitor://localhost")
 
 
 @pytest.mark.parametrize("text", ["off", "OFF", "600/minute", "20 per 5 seconds", "1/day"])
