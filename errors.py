@@ -61,7 +61,11 @@ class ErrorBody(ResponseSchema):
     message = fields.String(required=True, metadata={"description": "A sentence for a person."})
     details = fields.Dict(
         metadata={
-            "description": "What is wrong, by field, and `request_id`.",
+            "description": (
+                "What is wrong, and `request_id`. A wrong field has a list of messages or, if it"
+                " has parts, an object with those of each: `tags` by place, `operations` of a batch"
+                " by number, `tasks` of an import by entry. `_schema` stands for the object itself."
+            ),
             "properties": {"request_id": {"type": "string"}},
         }
     )

@@ -15,10 +15,10 @@ END_OF_DUE = datetime(2201, 1, 1, tzinfo=UTC)
 
 # PostgreSQL's text holds no NUL, and UTF-8 no half of a surrogate pair.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-STORABLE_PATTERN = r"^[^\u0000]*$"
+STORABLE_PATTERN = r"^[^\x00]*$"
 # What str.strip() takes for white space, and \s of ECMA 262 does not: U+001C to U+001F and U+0085;
 # U+FEFF is the other way round.
-NOT_BLANK_PATTERN = r"^[^\u0000]*([^\s\u0000\u001c-\u001f\u0085]|\ufeff)[^\u0000]*$"
+NOT_BLANK_PATTERN = r"^[^\x00]*([^\s\x00\x1c-\x1f\x85]|\ufeff)[^\x00]*$"
 
 DAY_PATTERN = (
     r"((19[7-9]\d|2[01]\d\d|2200)-"

@@ -221,9 +221,11 @@ def describe_error(status: int) -> dict[str, Any]:
     request_id = REQUEST_ID["X-Request-Id"]["example"]
     details = {**DETAILS_OF_STATUS.get(status, {}), "request_id": request_id}
     example = {"error": CODE_OF_STATUS[status], "message": message, "details": details}
+    code = {"properties": {"error": {"const": CODE_OF_STATUS[status]}}}  # generated code can narrow
+    schema = {"allOf": [ErrorBody, {"type": "object", **code}]}
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
-        "content": {"application/json": {"schema": ErrorBody, "example": example}},
+        "content": {"application/json": {"schema": schema, "example": example}},
         "headers": REQUEST_ID | NAMES_OF_HEADERS,
     }
     if header := HEADER_OF_STATUS.get(status):

@@ -28,8 +28,9 @@ PRIORITIES = ("none", "low", "medium", "high")
 MAX_TAGS = 20
 MAX_TAG_LENGTH = 50  # characters
 
-# What only the server writes.
-SERVER_FIELDS = ("id", "user_id", "created_at", "updated_at", "completed_at", "version")
+# What only the server writes, also of a task in the trash.
+TIMES_OF_SERVER = ("created_at", "updated_at", "completed_at", "deleted_at")
+SERVER_FIELDS = ("id", "user_id", "version", *TIMES_OF_SERVER)
 
 
 class TaskFields(StrictSchema):

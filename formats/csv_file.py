@@ -99,8 +99,8 @@ def read(body: bytes) -> Iterator[Row]:
                 raise ValueError("a row is too long")
             yield part
 
-    # Where the comma is the decimal mark, Excel writes semicolons.
-    delimiter = ";" if header.count(";") > header.count(",") else ","
+    # Where the comma is the decimal mark, Excel writes semicolons; what is copied from it has tabs.
+    delimiter = max(",;\t", key=header.count)
     rows = csv.reader(bounded(), strict=True, delimiter=delimiter)
     try:
         names = check_header([name.strip().lower() for name in next(rows, [])])
@@ -118,7 +118,7 @@ def check_header(names: list[str]) -> list[str]:
     wrong = sorted({*given} - {*WRITABLE, *SERVER_FIELDS})
     if wrong or "title" not in given or len({*given}) < len(given):
         rule = "Must have a title column, and no column twice."
-        message = f"{wrong[0]}: unknown column." if wrong else rule
+        message = f"{wrong[0]}: unknown column; there are {', '.join(COLUMNS)}." if wrong else rule
         raise ValidationError({"header": [message]})
     return names
 

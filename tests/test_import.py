@@ -1,6 +1,7 @@
 """Imports: all of a file or nothing of it, whoever wrote it."""
 
 import json
+import re
 from codecs import BOM_UTF8
 from itertools import product
 
@@ -85,7 +86,8 @@ def test_first_import_of_a_user_counts_each_task_once(
 
 def test_fields_that_only_the_server_writes_are_ignored_by_an_import(alice: User, bob: User):
     task = bob.create(tags=["home"])
-    bring(alice, [task | {"version": None, "id": "\0", "completed_at": 5}])
+    trashed = {"deleted_at": task["created_at"]}
+    bring(alice, [task | trashed | {"version": None, "id": "\0", "completed_at": 5}])
     [mine] = alice.all()
     assert mine["user_id"] == "alice"
     assert mine["id"] > task["id"]
@@ -127,7 +129,7 @@ UNFIT = [
     ("application/json", '["x"]'),
     ("application/json", '[{"title": "a\\u0000"}]'),
     ("application/json", '[{"title": "\\ud800"}]'),
-    ("application/json", '[{"title": "x", "deleted_at": null}]'),
+    ("application/json", '[{"title": "x", "deleted": true}]'),
     ("text/csv", ""),
     ("text/csv", "<tasks><task/></tasks>"),
     ("text/csv", "description\r\nx\r\n"),
@@ -174,6 +176,20 @@ def test_file_that_is_malformed_is_400(alice: User):
         assert response.status_code == 400, (content_type, body[:50], response.text)
         assert_error(response, 400, "bad_request")
     assert alice.all() == []
+
+
+def test_column_that_is_unknown_is_named_with_those_that_there_are(alice: User):
+    message = send(alice, "title,zz\r\nx,y\r\n", "text/csv").json["message"]
+    assert re.match(r"header: zz: unknown column; there are title, \w+.*, completed_at\.$", message)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_is_read_with_the_delimiter_of_its_header(alice: User, delimiter: str):
+    """Excel writes semicolons where the comma is the decimal mark; what is copied has tabs."""
+    body = f'title{delimiter}tags\r\n"a,;\tb"{delimiter}home\r\n'
+    assert send(alice, body, "text/csv").status_code == 201
+    [task] = alice.all()
+    assert (task["title"], task["tags"]) == ("a,;\tb", ["home"])
 
 
 def test_file_that_breaks_a_rule_is_422(alice: User):

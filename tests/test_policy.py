@@ -182,8 +182,13 @@ def test_openapi_describes_every_error_in_the_one_shape():
                     continue
                 name = response.get("$ref", "").rpartition("/")[2]
                 content = (components["responses"][name] if name else response)["content"]
-                schema = content["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+                code = content["application/json"]["example"]["error"]
+                assert content["application/json"]["schema"] == {
+                    "allOf": [
+                        {"$ref": "#/components/schemas/ErrorBody"},
+                        {"type": "object", "properties": {"error": {"const": code}}},
+                    ]
+                }
 
 
 def test_openapi_describes_the_request_id_of_an_error_as_text():
