@@ -44,9 +44,9 @@ def add_headers(app: Flask, settings: Settings) -> None:
                 *environ.get(HEADERS_KEY, ()),
             ]
             names = {name for name, _ in given}
-            if POLICY[0] not in names:
+            if "Content-Security-Policy" not in names:
                 headers.append(POLICY)
-            if PRIVATE[0] not in names:
+            if "Cache-Control" not in names:
                 headers.append(PRIVATE if "ETag" in names and status < "4" else NOT_KEPT)
             return start_response(status, headers, exc_info)
 

@@ -14,9 +14,9 @@ from io import BytesIO
 from flask import Flask, Request, Response, g
 from flask.typing import ResponseReturnValue
 
+from blueprints import transaction
 from capacity.rate_limits import Limit
 from connection import Connection, Value, rows_of
-from database import Database
 from errors import RETRY_AFTER, ApiError, validation_error
 from events import deferring_task_events
 from lean_flask import current_request
@@ -61,12 +61,11 @@ def answer_once(
         "key": parse_key(req.environ[HEADER]),
         "fingerprint": fingerprint_of(req),
     }
-    database: Database = app.extensions["database"]
     kept_responses: Limit = app.extensions["rate_limits"].kept_responses
     try:
         with deferring_task_events(), ExitStack() as running:
             running.callback(g.pop, "begin_transaction", None)
-            g.begin_transaction = partial(begin, running, database, key)
+            g.begin_transaction = partial(begin, running, key)
             response = app.make_response(dispatch())
             if "transaction" in g:
                 # A small batch may have a response of megabytes, which no other quota bounds.
@@ -77,12 +76,9 @@ def answer_once(
     return response
 
 
-def begin(running: ExitStack, database: Database, key: dict[str, Value]) -> None:
+def begin(running: ExitStack, key: dict[str, Value]) -> None:
     """Begin the request's transaction, with its key claimed; `running` ends it."""
-    db = running.enter_context(database.transaction())
-    claim(db, key)
-    g.transaction = db
-    running.callback(g.pop, "transaction")
+    claim(running.enter_context(transaction()), key)
 
 
 class Replay(Exception):

@@ -113,12 +113,12 @@ class LeanFlask(Flask):
             path = ""
         return PathAdapter(
             self.url_map,
-            "",
-            request.root_path,
-            "",
-            request.scheme,
-            path,
-            request.method,
+            server_name="",
+            script_name=request.root_path,
+            subdomain="",
+            url_scheme=request.scheme,
+            path_info=path,
+            default_method=request.method,
         )
 
     def preprocess_request(self) -> Any:

@@ -51,14 +51,14 @@ def broken_off() -> ApiError:
     return ApiError(400, "The request body is incomplete.")
 
 
-def refuse_other_types(req: Request) -> None:
+def require_json_type(req: Request) -> None:
     """Refuse a body that is not JSON; a PATCH may also have the type of RFC 7396.
 
     Raises:
         ApiError: 415, with Accept-Patch (RFC 5789, section 2.2) for a PATCH.
     """
+    is_patch = req.method == "PATCH"
+    if req.mimetype == "application/json" or (is_patch and req.mimetype == MERGE_PATCH):
+        return
     message = "Send the body as JSON, with Content-Type: application/json."
-    if req.method != "PATCH":
-        raise ApiError(415, message)
-    if req.mimetype != MERGE_PATCH:
-        raise ApiError(415, message, headers={"Accept-Patch": ACCEPTED_PATCHES})
+    raise ApiError(415, message, headers={"Accept-Patch": ACCEPTED_PATCHES} if is_patch else None)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from marshmallow import fields, post_load
-from marshmallow.validate import Equal, Length, OneOf
+from marshmallow.validate import Length, OneOf
 
 from converters import MAX_ID
 from field_types import (
@@ -11,7 +11,6 @@ from field_types import (
     DUE_PATTERN,
     NOT_BLANK_PATTERN,
     STORABLE_PATTERN,
-    Choice,
     Due,
     ResponseSchema,
     StrictBoolean,
@@ -160,45 +159,5 @@ class Task(ResponseSchema):
             "format": "int64",
             "description": "Grows with every change; in quotes, the task's ETag.",
             "examples": [57],
-        },
-    )
-
-
-class TrashedTask(Task):
-    """A task in the trash."""
-
-    deleted_at = fields.AwareDateTime(
-        required=True, metadata={"examples": ["2026-11-20T09:30:00.123456+00:00"]}
-    )
-
-
-class ChangedTask(Task):
-    """A task that was created or changed, as it is now."""
-
-    deleted = fields.Boolean(required=True, validate=Equal(False))
-
-
-class DeletedTask(Task):
-    """A task in the trash; one that was deleted for good has only the required fields."""
-
-    deleted = fields.Boolean(required=True, validate=Equal(True))
-
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        field_obj.required = field_name in {"id", "user_id", "version", "deleted"}
-
-
-class Changes(ResponseSchema):
-    """What changed, and the cursor for the next request."""
-
-    changes = fields.List(
-        Choice("deleted", {False: ChangedTask(), True: DeletedTask()}), required=True
-    )
-    next = fields.String(
-        required=True, metadata={"description": "The `since` of the next request."}
-    )
-    more = fields.Boolean(
-        required=True,
-        metadata={
-            "description": "Whether there are more changes: ask again right away, with `next`."
         },
     )

@@ -23,7 +23,7 @@ from errors import ApiError, validation_error
 from field_types import StrictSchema
 from lean_flask import BytesResponse, current_request
 from replicas import Reader
-from request_bodies import read_body, refuse_other_types
+from request_bodies import read_body, require_json_type
 from strict_json import StrictError, parse_json
 
 
@@ -115,8 +115,7 @@ class BodyParser(FlaskParser):
         body = read_body(req)
         if not body:
             raise ApiError(400, "The request body is empty; send a JSON object.")
-        if req.mimetype != "application/json":
-            refuse_other_types(req)
+        require_json_type(req)
         try:
             return parse_json(body)
         except StrictError as error:

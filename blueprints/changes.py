@@ -4,13 +4,48 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
+from marshmallow import fields
+from marshmallow.validate import Equal
 
 from blueprints import UserBlueprint, database, json_response
 from blueprints.paging import MAX_PAGE_SIZE, PageArguments, position_field
 from converters import MAX_ID
 from errors import validation_error
+from field_types import Choice, ResponseSchema
 from positions import START, Position, write_position
-from schemas import Changes
+from schemas import Task
+
+
+class ChangedTask(Task):
+    """A task that was created or changed, as it is now."""
+
+    deleted = fields.Boolean(required=True, validate=Equal(False))
+
+
+class DeletedTask(Task):
+    """A task in the trash; one that was deleted for good has only the required fields."""
+
+    deleted = fields.Boolean(required=True, validate=Equal(True))
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.required = field_name in {"id", "user_id", "version", "deleted"}
+
+
+class Changes(ResponseSchema):
+    """What changed, and the cursor for the next request."""
+
+    changes = fields.List(
+        Choice("deleted", {False: ChangedTask(), True: DeletedTask()}), required=True
+    )
+    next = fields.String(
+        required=True, metadata={"description": "The `since` of the next request."}
+    )
+    more = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Whether there are more changes: ask again right away, with `next`."
+        },
+    )
 
 
 class ChangesArguments(PageArguments):

@@ -152,7 +152,7 @@ def etag_of(version: bytes) -> str:
 
     It also names the key that signed the cursor in `Link`: under another key, that is invalid.
     """
-    return f"{VERSION}-{fingerprint_of(current_app.config['CURSOR_KEY'])}-{version.decode() or 0}"
+    return f"{VERSION}-{fingerprint_of(current_app.config['CURSOR_KEY'])}-{version.decode()}"
 
 
 @cache

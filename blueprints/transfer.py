@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
-from types import ModuleType
 from typing import IO, Any
 
 from flask import Response, current_app, request
@@ -26,14 +25,14 @@ from database import Database, DatabaseBusy
 from errors import ApiError, first_fault, validation_error
 from events import emit
 from field_types import ResponseSchema
-from formats import calendar_file, csv_file, json_file
+from formats import Format, calendar_file, csv_file, json_file
 from replicas import Reader
 from request_bodies import read_body, read_part, refuse_encoded
 from schemas import Task, TaskImport
 from strict_json import StrictError
 
 # The first is for clients that accept any.
-FORMATS: dict[str, ModuleType] = {
+FORMATS: dict[str, Format] = {
     "application/json": json_file,
     "text/csv": csv_file,
     "text/calendar": calendar_file,
@@ -51,15 +50,14 @@ IMPORTED = [{"title": "Buy milk", "priority": "high", "due_at": "2026-12-01"}]
 EXPORTED = {name: field.metadata["examples"][-1] for name, field in Task().fields.items()}
 
 
-def text_like(example: str) -> dict[str, Any]:
-    return {"schema": {"type": "string"}, "example": example}
-
-
 # An import takes what an export wrote.
 TEXTS = {
-    name: text_like(b"".join(FORMATS[name].write([json.dumps(EXPORTED).encode()], "demo")).decode())
-    for name in FORMATS
-    if name != "application/json"
+    name: {
+        "schema": {"type": "string"},
+        "example": b"".join(each.write([json.dumps(EXPORTED).encode()], "demo")).decode(),
+    }
+    for name, each in FORMATS.items()
+    if each is not json_file
 }
 FILE = {
     "required": True,
@@ -183,7 +181,7 @@ def task_pages(db: Database | Connection | Reader, user_id: str) -> Iterator[byt
         values["after_id"] = int(last_id)
 
 
-def acceptable_format() -> ModuleType:
+def acceptable_format() -> Format:
     """Choose by the header Accept (RFC 9110, section 12.5.1); the most specific range counts.
 
     Raises:
@@ -203,7 +201,7 @@ def acceptable_format() -> ModuleType:
     return FORMATS[best]
 
 
-def sent_format() -> ModuleType:
+def sent_format() -> Format:
     """Choose by the header Content-Type.
 
     Raises:
@@ -215,7 +213,7 @@ def sent_format() -> ModuleType:
     return FORMATS[request.mimetype]
 
 
-def load_entries(file_format: ModuleType, body: bytes, most: int) -> tuple[int, list[bytes]]:
+def load_entries(file_format: Format, body: bytes, most: int) -> tuple[int, list[bytes]]:
     """Check every entry; return their number, and the tasks in JSON arrays for a statement each.
 
     Raises:
@@ -248,7 +246,7 @@ def to_json(tasks: list[Any]) -> bytes:
     return json.dumps(tasks, ensure_ascii=False).encode()
 
 
-def read_entries(file_format: ModuleType, body: bytes) -> Iterator[Any]:
+def read_entries(file_format: Format, body: bytes) -> Iterator[Any]:
     number = 0
     try:
         for entry in file_format.read(body):

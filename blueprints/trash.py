@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, current_app
+from marshmallow import fields
 
 from blueprints import (
     UserBlueprint,
@@ -19,7 +20,15 @@ from capacity.rate_limits import Limit, RateLimits
 from converters import MAX_ID
 from positions import END, Position, write_position
 from purge import purge_trash
-from schemas import Task, TrashedTask
+from schemas import Task
+
+
+class TrashedTask(Task):
+    """A task in the trash."""
+
+    deleted_at = fields.AwareDateTime(
+        required=True, metadata={"examples": ["2026-11-20T09:30:00.123456+00:00"]}
+    )
 
 
 class TrashArguments(PageArguments):

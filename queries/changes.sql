@@ -1,13 +1,14 @@
--- name: select_version
+-- fragment: newest_version
 -- The version of one user's newest change; 0 where nothing was ever written.
-SELECT coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0);
+coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0)
+
+-- name: select_version
+-- As newest_version: all that a cursor, an entity tag or a replica is compared with.
+SELECT {newest_version};
 
 -- name: select_replayed_version
 -- The same on a replica; null on a server that is not one, whose data may be anybody's.
-SELECT CASE
-    WHEN pg_is_in_recovery()
-        THEN coalesce((SELECT version FROM task_counters WHERE user_id = %(user_id)s), 0)
-END;
+SELECT CASE WHEN pg_is_in_recovery() THEN {newest_version} END;
 
 -- name: select_changes
 -- What one user changed after a position, in the order of the commits: a JSON array of at most
@@ -50,7 +51,7 @@ SELECT
     count(*) > %(limit)s,
     CASE
         WHEN count(*) > %(limit)s THEN max(version) FILTER (WHERE place = %(limit)s)
-        ELSE (SELECT version FROM task_counters WHERE user_id = %(user_id)s)
+        ELSE {newest_version}
     END,
     CASE
         WHEN count(*) > %(limit)s THEN max(id) FILTER (WHERE place = %(limit)s)

@@ -70,7 +70,7 @@ SELECT id, key FROM undated
 -- From `page`, which has one task more than asked for if there are more: the user's version, the
 -- JSON array, the key and id to go on after (null on the last page), and the size of `counted`.
 SELECT
-    (SELECT version FROM task_counters WHERE user_id = %(user_id)s),
+    {newest_version},
     coalesce(
         json_agg(
             (
@@ -97,7 +97,7 @@ FROM page
 -- and, where there are more, the key and id to go on after, as in page_of_tasks. The array has the
 -- order of the subquery, which an aggregate keeps (documentation, 9.21).
 SELECT
-    (SELECT version FROM task_counters WHERE user_id = %(user_id)s),
+    {newest_version},
     coalesce(tasks, '[]'),
     CASE
         WHEN size = %(limit)s::bigint AND EXISTS (

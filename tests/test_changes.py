@@ -10,9 +10,10 @@ from flask import Flask
 from listing import Copy, ids
 from support import User, assert_error
 
+from blueprints.changes import ChangedTask, Changes, DeletedTask
 from config import PROJECT
 from development import generated
-from schemas import ChangedTask, Changes, DeletedTask, Task
+from schemas import Task
 
 
 @pytest.fixture

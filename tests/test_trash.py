@@ -8,9 +8,10 @@ import pytest
 from flask import Flask
 from support import SET, User, assert_error, cursor_at, trash_of
 
+from blueprints.trash import TrashedTask
 from capacity.rate_limits import Limit
 from database import Database
-from schemas import Task, TrashedTask
+from schemas import Task
 
 TRASH = "/api/alice/trash"
 BAD_QUERIES = [
