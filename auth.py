@@ -145,9 +145,9 @@ class TokenVerifier:
         Better Auth signs no HS256 token: those are made by the front end's own code, often without
         both, which they need only where the operator sets them.
         """
-        settings, is_own = self._settings, algorithm == SYMMETRIC_ALGORITHM
-        issuer = settings.jwt_issuer if is_own and "iss" not in claims else settings.issuer
-        audience = settings.jwt_audience if is_own and "aud" not in claims else settings.audience
+        settings, is_secret = self._settings, algorithm == SYMMETRIC_ALGORITHM
+        issuer = settings.jwt_issuer if is_secret and "iss" not in claims else settings.issuer
+        audience = settings.jwt_audience if is_secret and "aud" not in claims else settings.audience
         return issuer or None, audience or None
 
     def _verify(self, token: str) -> Verified:

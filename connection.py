@@ -138,7 +138,7 @@ class Connection(psycopg.Connection[Any]):
         if values.get("user_id") is None or has_begun:
             [name] = names  # several together always have a user, and begin a transaction
             return [self._run_alone(name, values)]
-        return self._run_as_owner(names, values)
+        return self._run_for_user(names, values)
 
     def _run_alone(self, name: str, values: Mapping[str, Value]) -> PGresult:
         """Run a statement that has no user, or one in a transaction whose owner is set already."""
@@ -146,7 +146,7 @@ class Connection(psycopg.Connection[Any]):
         self._send(*self._prepare(name, values))
         return self._result(deadline)
 
-    def _run_as_owner(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
+    def _run_for_user(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         """Set the owner and run statements, in one round trip and one transaction.
 
         This is safe through a pooler, too: the owner is unset when the transaction ends. Within
@@ -159,7 +159,7 @@ class Connection(psycopg.Connection[Any]):
             "request_id": trail.request_id if trail else "",
             **self.settings,
         }
-        first = "set_owner_and_settings" if self.settings else "set_owner"
+        first = "set_user_and_settings" if self.settings else "set_user"
         calls = [self._prepare(first, owner), *[self._prepare(name, values) for name in names]]
         self.pgconn.enter_pipeline_mode()
         if self.in_transaction:

@@ -8,7 +8,7 @@ EXPOSED_HEADERS = (
     " RateLimit, RateLimit-Policy, Retry-After, Server-Timing, WWW-Authenticate, X-Request-Id,"
     " X-Total-Count"
 )
-METHODS = "GET, POST, PUT, PATCH, DELETE"
+ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE"
 PREFLIGHT_MAX_AGE = "7200"  # seconds; the most that Chromium keeps
 
 Headers = list[tuple[str, str]]
@@ -41,7 +41,7 @@ def is_preflight(environ: dict[str, Any]) -> bool:
 
 def preflight_headers(environ: dict[str, Any]) -> Headers:
     headers = [
-        ("Access-Control-Allow-Methods", METHODS),
+        ("Access-Control-Allow-Methods", ALLOWED_METHODS),
         ("Access-Control-Max-Age", PREFLIGHT_MAX_AGE),
     ]
     if requested := environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"):

@@ -215,6 +215,7 @@ class Database:
     def _discard(self, connection: Connection) -> None:
         """Close a connection, and the idle others too: what ended one has ended them as well."""
         connection.close()
+        # One made before the last drain was ended by the same outage.
         if connection.made_at > self._drained_at + DRAIN_PAUSE:
             self._drained_at = monotonic()
             self._pool.drain()
@@ -228,34 +229,34 @@ class Database:
         asked_at = monotonic()
         self._suspect = True
         if not self._probing.acquire(timeout=0 if self._down else POOL_TIMEOUT):
-            self._down = self._suspect  # unless an answer has just come
+            self._down = self._suspect  # False if the probe has just succeeded
             raise DatabaseUnavailable("the server is down, and is being asked")
         with ExitStack() as probing:
             probing.callback(self._probing.release)
-            if self._answered_at > asked_at:
+            if self._answered_at > asked_at:  # another's probe, while this one waited
                 return
             started = monotonic()
             try:
-                self._ask()
+                self._probe_once()
             except psycopg.OperationalError as error:
                 is_silent = monotonic() - started > POOL_TIMEOUT
                 # A quick refusal may mean that others have all connections: our idle ones may be
                 # good.
                 has_idle = not is_silent and self._pool.get_stats()["pool_available"]
                 self._suspect = self._down = not has_idle
-                if is_silent and self._start_asking():
+                if is_silent and self._start_prober():
                     probing.pop_all()  # the thread goes on, and lets others probe when it ends
                 if self._down:
                     raise DatabaseUnavailable(str(error)) from None
 
-    def _start_asking(self) -> bool:
+    def _start_prober(self) -> bool:
         try:
-            Thread(target=self._keep_asking, name="prober", daemon=True).start()
+            Thread(target=self._keep_probing, name="prober", daemon=True).start()
         except RuntimeError:  # the system has no more threads
             return False
         return True
 
-    def _ask(self) -> None:
+    def _probe_once(self) -> None:
         """Have a statement answered: a pooler lets clients in even while its server is away."""
         try:
             with UnpreparedConnection.connect(self._url, **CONNECTION_OPTIONS) as connection:
@@ -268,7 +269,7 @@ class Database:
         self._answered_at = monotonic()
         self._suspect = self._down = False
 
-    def _keep_asking(self) -> None:
+    def _keep_probing(self) -> None:
         """Ask until there is an answer, in place of requests: each would wait for a timeout.
 
         A refusal is an answer too: it is quick, so requests may ask again.
@@ -278,7 +279,7 @@ class Database:
             while is_silent and not self._pool.closed:
                 started = monotonic()
                 with suppress(psycopg.OperationalError):
-                    self._ask()
+                    self._probe_once()
                 is_silent = self._down and monotonic() - started > POOL_TIMEOUT
         finally:
             self._probing.release()

@@ -30,7 +30,7 @@ from trail import CURRENT, Trail
 
 try:
     settings = worker.load_settings()
-    worker.allow_files(settings)
+    worker.raise_file_limit(settings)
     if settings.metrics_port:
         metrics_server.prepare(settings)  # before the application is loaded
 except ConfigError as error:

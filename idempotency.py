@@ -110,7 +110,7 @@ def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
     """Keep a response under its key.
 
     Raises:
-        ApiError: 409 where another request has kept its own meanwhile.
+        ApiError: 409 where there is one already, which the lock of `claim` should prevent.
     """
     kept = db.fetch(
         "insert_idempotent_response",

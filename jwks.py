@@ -71,7 +71,7 @@ def fetch(url: str) -> bytes:
         else HTTPConnection(host, parts.port, timeout=FETCH_TIMEOUT)
     ) as connection:
         connection.response_class = PacedResponse
-        HTTPConnection.connect(connection)
+        HTTPConnection.connect(connection)  # without TLS, which follows under the deadline
         # The socket's timeout applies to each read: a server that drips would outlast it, even in
         # the handshake. TLS takes over the socket, so the deadline needs a duplicate.
         with connection.sock.dup() as twin:
@@ -144,7 +144,7 @@ def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:
         return
     kid = entry.get("kid")
     if not isinstance(kid, str) or "d" in entry:
-        log.warning("a key of the issuer is passed over: without a name, or with its private part")
+        log.warning("a key of the issuer is skipped: it has no name, or includes its private part")
         return
     for algorithm, (kty, crv) in KEY_OF_ALGORITHM.items():
         if (

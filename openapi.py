@@ -57,7 +57,8 @@ RATE_LIMIT_HEADERS = {
         "example": '"default";r=599;t=30',
     },
 }
-NAMES_OF_HEADERS: dict[str, Any] = {name: name for name in RATE_LIMIT_HEADERS}
+# apispec turns a name into a reference to the component.
+RATE_LIMIT_REFERENCES: dict[str, Any] = {name: name for name in RATE_LIMIT_HEADERS}
 
 REQUEST_ID = {
     "X-Request-Id": {
@@ -170,7 +171,7 @@ class SharedDescription(BasePlugin):
             if rule.endpoint in PUBLIC_ENDPOINTS:
                 operation["security"] = []
                 continue
-            describe_headers(operation, NAMES_OF_HEADERS)
+            describe_headers(operation, RATE_LIMIT_REFERENCES)
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
             headers = [CONDITIONS[header] for header in CONDITIONS if header in heeded]
             if method.upper() in KEYED_METHODS:
@@ -226,7 +227,7 @@ def describe_error(status: int) -> dict[str, Any]:
     description: dict[str, Any] = {
         "description": CODE_OF_STATUS[status].replace("_", " ").capitalize(),
         "content": {"application/json": {"schema": schema, "example": example}},
-        "headers": REQUEST_ID | NAMES_OF_HEADERS,
+        "headers": REQUEST_ID | RATE_LIMIT_REFERENCES,
     }
     if header := HEADER_OF_STATUS.get(status):
         name, text, value = header

@@ -11,8 +11,9 @@ ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
 def read_body(req: Request) -> bytes:
     """Read the request body, chunked or not, up to the request's max_content_length.
 
-    werkzeug silently cuts a chunked body off at the limit, so one byte more is read. If a client
-    breaks off, the server passes on what it has (RFC 9112, section 6.3: incomplete).
+    From `wsgi.input`, as werkzeug silently cuts a chunked body off at the limit: one byte more
+    shows that it is longer. If a client breaks off, the server passes on what it has (RFC 9112,
+    section 6.3: incomplete).
 
     Raises:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.

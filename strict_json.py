@@ -4,7 +4,7 @@ import json
 from math import isinf
 from typing import Any
 
-MAX_DIGITS = 1000  # digits
+MAX_DIGITS = 1000
 
 
 class StrictError(ValueError):

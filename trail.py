@@ -28,7 +28,7 @@ class Trail:
     def __init__(self, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
         self.seconds_to_response = 0.0  # until the response began
-        self.seconds = 0.0  # until it was made, which is later for a streamed one
+        self.seconds = 0.0  # until it was complete: later, if it is streamed
         self.environ = environ
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and SANE_ID.fullmatch(given) else os.urandom(16).hex()

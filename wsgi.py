@@ -1,4 +1,4 @@
-"""The WSGI application, for any server: gunicorn here, as gunicorn.conf.py sets it up."""
+"""The WSGI application, for any server that ends `wsgi.input` where the request body ends."""
 
 import sys
 

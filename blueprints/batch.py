@@ -40,7 +40,7 @@ class CreateOperation(StrictSchema):
     task = fields.Nested(TaskCreate, required=True)
 
 
-class Change(StrictSchema):
+class OperationOnTask(StrictSchema):
     """What operations on a task that exists have in common."""
 
     id = StrictInteger(
@@ -58,14 +58,14 @@ class Change(StrictSchema):
     )
 
 
-class PatchOperation(Change):
+class PatchOperation(OperationOnTask):
     """Changes some fields of a task."""
 
     op = op_field("patch")
     task = fields.Nested(TaskPatch, required=True)
 
 
-class CompleteOperation(Change):
+class CompleteOperation(OperationOnTask):
     """Completes a task, or, with `completed: false`, opens it again."""
 
     op = op_field("complete")
@@ -75,7 +75,7 @@ class CompleteOperation(Change):
     )
 
 
-class DeleteOperation(Change):
+class DeleteOperation(OperationOnTask):
     """Moves a task to the trash."""
 
     op = op_field("delete")
@@ -161,9 +161,9 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
     operations: list[Operation] = body["operations"]
     with transaction() as db:
         results = (
-            create(db, user_id, operations)
-            | change(db, "update_tasks", user_id, operations, "patch", "complete")
-            | change(db, "delete_tasks", user_id, operations, "delete")
+            do_creations(db, user_id, operations)
+            | do_changes(db, "update_tasks", user_id, operations, "patch", "complete")
+            | do_changes(db, "delete_tasks", user_id, operations, "delete")
         )
         for number in range(len(operations)):
             if number not in results:
@@ -177,7 +177,7 @@ def numbers_of(operations: list[Operation], *names: str) -> list[int]:
     return [number for number, each in enumerate(operations) if each["op"] in names]
 
 
-def create(db: Connection, user_id: str, operations: list[Operation]) -> dict[int, bytes]:
+def do_creations(db: Connection, user_id: str, operations: list[Operation]) -> dict[int, bytes]:
     """Do the create operations in one statement; return the tasks by their operations' numbers.
 
     None is done where the user would have more than MAX_TASKS_PER_USER.
@@ -191,7 +191,7 @@ def create(db: Connection, user_id: str, operations: list[Operation]) -> dict[in
     return {number: task for number, (_, task, _) in zip(numbers, rows, strict=False)}
 
 
-def change(
+def do_changes(
     db: Connection, statement: str, user_id: str, operations: list[Operation], *names: str
 ) -> dict[int, bytes]:
     """Do the operations of these names; return what became of the tasks that were found."""
@@ -219,14 +219,14 @@ def find_error(db: Connection, user_id: str, operations: list[Operation], number
     operation = operations[number]
     if operation["op"] == "create":
         most = current_app.config["MAX_TASKS_PER_USER"]
-        return failure(too_many_tasks(most), *numbers_of(operations, "create"))
+        return error_of(too_many_tasks(most), *numbers_of(operations, "create"))
     task_id: int = operation["id"]
     if "version" in operation and db.fetch("select_task", user_id=user_id, task_id=task_id):
-        return failure(ApiError(412), number)
-    return failure(missing_task(task_id), number)
+        return error_of(ApiError(412), number)
+    return error_of(missing_task(task_id), number)
 
 
-def failure(error: ApiError, *numbers: int) -> ApiError:
+def error_of(error: ApiError, *numbers: int) -> ApiError:
     """Turn an error into one that names the operations at fault."""
     details = {"operations": {str(number): [error.message] for number in numbers}}
     return ApiError(error.status, f"operation {numbers[0]}: {error.message}", details)

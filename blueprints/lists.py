@@ -36,7 +36,7 @@ COMPLETED_OF_STATUS = {"all": None, "pending": False, "completed": True}
 DEFAULTS = {"status": "all", "sort": "created", "order": "desc"}
 # What may differ between two pages of one list: how much is shown, not which tasks in which order.
 FREE_PARAMETERS = {"cursor", "limit", "count"}
-PLAIN_PARAMETERS = {"cursor", "limit"}  # lists without any other are the fastest
+PLAIN_PARAMETERS = {"cursor", "limit"}  # a list with no other has a statement of its own
 TOO_SLOW = "Takes too long to search for; filter by status, priority, tag or due date, too."
 SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at least
 
@@ -152,11 +152,11 @@ def etag_of(version: bytes) -> str:
 
     It also names the key that signed the cursor in `Link`: under another key, that is invalid.
     """
-    return f"{VERSION}-{fingerprint_of(current_app.config['CURSOR_KEY'])}-{version.decode()}"
+    return f"{VERSION}-{fingerprint_of_key(current_app.config['CURSOR_KEY'])}-{version.decode()}"
 
 
 @cache
-def fingerprint_of(key: bytes) -> str:
+def fingerprint_of_key(key: bytes) -> str:
     return sha256(key).hexdigest()[:6]
 
 

@@ -75,9 +75,9 @@ def empty_trash(user_id: str) -> Response:
 
     They cannot be restored; `listChanges` lists them as deleted.
     """
-    tombstones().require_some(user_id)
+    tombstone_quota().require_some(user_id)
     for deleted in purge_trash(primary(), user_id):
-        tombstones().add(user_id, deleted)
+        tombstone_quota().add(user_id, deleted)
     return Response(status=204)
 
 
@@ -102,7 +102,7 @@ def purge_task(user_id: str, task_id: int) -> Response:
 
     It cannot be restored; `listChanges` lists it as deleted.
     """
-    tombstones().require_some(user_id)
+    tombstone_quota().require_some(user_id)
     write_task(
         "delete_trashed_tasks",
         user_id,
@@ -111,11 +111,11 @@ def purge_task(user_id: str, task_id: int) -> Response:
         task_ids=[task_id],
         newest=MAX_ID,
     )
-    tombstones().add(user_id, 1)
+    tombstone_quota().add(user_id, 1)
     return Response(status=204)
 
 
-def tombstones() -> Limit:
-    """Bound what a user deletes for good in a day: tombstones are kept, and in no other quota."""
+def tombstone_quota() -> Limit:
+    """Return the quota of what a user deletes for good in a day: tombstones are kept for ever."""
     limits: RateLimits = current_app.extensions["rate_limits"]
     return limits.tombstones

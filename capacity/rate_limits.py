@@ -1,4 +1,4 @@
-"""How many requests a caller may send, in fixed windows that begin for all callers at once.
+"""How much a caller may use, in fixed windows that begin for all callers at once.
 
 Headers: draft-ietf-httpapi-ratelimit-headers-10. 429: RFC 6585, section 4.
 """
@@ -21,7 +21,7 @@ DAY = 24 * 60 * 60  # seconds
 KEPT_RESPONSES = 256 * 1024**2  # bytes of responses to requests with an Idempotency-Key
 MUCH_KEPT = "Too much is kept under your Idempotency-Keys today; without a key, this can be done."
 TOMBSTONES = 200_000  # of tasks deleted for good, kept for ever
-MANY_TOMBSTONES = "You have deleted as many tasks for good as may be in a day."
+MANY_TOMBSTONES = "You have deleted as many tasks for good as a day allows."
 HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds a response's headers in the environ
 # Some proxies append the client's port, which differs for each connection.
 WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")

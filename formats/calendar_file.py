@@ -194,7 +194,7 @@ def fields_of(todo: Todo) -> dict[str, Any]:
         ValidationError: a property cannot be understood.
     """
     fields: dict[str, Any] = {}
-    for name, (field, convert) in CONVERTERS.items():
+    for name, (field, convert) in CONVERTER_OF.items():
         lines = todo.get(name, [])
         if len(lines) > 1 and name != "CATEGORIES":
             raise ValidationError({field: [f"{name} must not appear more than once."]})
@@ -237,11 +237,11 @@ def is_completed(lines: list[Contentline]) -> bool:
     return str(lines[0].parts()[2]).strip().upper() == "COMPLETED"
 
 
-CONVERTERS: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {
+CONVERTER_OF: dict[str, tuple[str, Callable[[list[Contentline]], Any]]] = {
     "SUMMARY": ("title", text_of),
     "DESCRIPTION": ("description", text_of),
     "PRIORITY": ("priority", priority_of),
     "CATEGORIES": ("tags", tags_of),
     "STATUS": ("completed", is_completed),
 }
-READ = {"BEGIN", "END", "COMPLETED", "DUE", "DTSTART", "DURATION", FLOATING_ZONE, *CONVERTERS}
+READ = {"BEGIN", "END", "COMPLETED", "DUE", "DTSTART", "DURATION", FLOATING_ZONE, *CONVERTER_OF}

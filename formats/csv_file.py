@@ -34,7 +34,7 @@ DANGEROUS = re.compile(DANGER)
 DEFUSED = re.compile(DANGER.replace("(?='*", "'(?='*"))
 
 
-Row = tuple[list[str], list[str]]  # the header's names, the cells
+Entry = tuple[list[str], list[str]]  # the header's names, the cells
 
 
 def defuse(text: str) -> str:
@@ -78,7 +78,7 @@ def cells_of(task: dict[str, Any]) -> Iterator[str]:
                 yield defuse(text) if text or name != "tags" else ""
 
 
-def read(body: bytes) -> Iterator[Row]:
+def read(body: bytes) -> Iterator[Entry]:
     """Yield the rows below the header.
 
     Raises:
@@ -123,17 +123,17 @@ def check_header(names: list[str]) -> list[str]:
     return names
 
 
-def fields_of(named: Row) -> dict[str, Any]:
-    """Turn a row into a task's fields, as JSON would have them; the schema checks them.
+def fields_of(entry: Entry) -> dict[str, Any]:
+    """Turn an entry into a task's fields, as JSON would have them; the schema checks them.
 
     Raises:
         ValidationError: a cell cannot be understood.
     """
-    names, row = named
-    if len(row) > len(names):
+    names, cells = entry
+    if len(cells) > len(names):
         raise ValidationError({"row": ["Must not have more cells than the header."]})
     fields: dict[str, Any] = {}
-    for name, cell in zip(names, row, strict=False):
+    for name, cell in zip(names, cells, strict=False):
         match name:
             case "" if cell:
                 raise ValidationError({"row": ["Must have no cell in a column without a name."]})

@@ -93,13 +93,14 @@ class Auditor:
                 while len(entries) < MAX_AT_ONCE:
                     entries.append(self._entries.get_nowait())
             tries = 0
-            while not self._is_written(entries, tries):
+            while not self._try_to_write(entries, tries):
                 tries += 1
                 time.sleep(PAUSE)
             for _ in entries:
                 self._entries.task_done()
 
-    def _is_written(self, entries: list[Entry], tries: int) -> bool:
+    def _try_to_write(self, entries: list[Entry], tries: int) -> bool:
+        """Return whether they are written: not while the database is away."""
         try:
             with UnpreparedConnection.connect(self.url, **CONNECTION_OPTIONS) as connection:
                 connection.fetch("insert_audit_entries", entries=json.dumps(entries))

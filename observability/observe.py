@@ -40,7 +40,7 @@ def observe(app: Flask, settings: Settings) -> None:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             trail.seconds_to_response = trail.seconds = perf_counter() - trail.started
             trail.status = int(status[:3])
-            request = environ.get("werkzeug.request")  # none, or not Flask's, if not let in
+            request = environ.get("werkzeug.request")  # none where Flask was not reached
             if rule := getattr(request, "url_rule", None):
                 trail.route = route_of(rule.rule)
             for name, value in headers:

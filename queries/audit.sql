@@ -14,8 +14,8 @@ WITH deleted AS (
     DELETE FROM audit_log
     WHERE ctid = ANY (
         ARRAY(
-            SELECT place
-            FROM (SELECT at, ctid AS place FROM audit_log ORDER BY at LIMIT %(max_rows)s) AS oldest
+            SELECT row_id
+            FROM (SELECT at, ctid AS row_id FROM audit_log ORDER BY at LIMIT %(max_rows)s) AS oldest
             WHERE at < now() - make_interval(days => %(days)s)
         )
     )

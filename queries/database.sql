@@ -82,15 +82,15 @@ SELECT lower('Ä') = 'ä' AND lower('I') = 'i';
 SELECT pg_try_advisory_lock(%(key)s)
 FROM set_config('idle_session_timeout', '0', false);
 
--- name: set_owner
+-- name: set_user
 -- Whose rows the statements of this transaction may touch, and for which request: the tables'
 -- policies read the user, the audit reads the request.
 SELECT
     set_config('app.user_id', %(user_id)s, true),
     set_config('app.request_id', %(request_id)s, true);
 
--- name: set_owner_and_settings
--- Behind a pooler: what set_owner and set_settings do, for this transaction alone. Its isolation is
+-- name: set_user_and_settings
+-- Behind a pooler: what set_user and set_settings do, for this transaction alone. Its isolation is
 -- not set: it stays that of the role.
 SELECT
     set_config('app.user_id', %(user_id)s, true),

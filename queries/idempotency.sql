@@ -34,9 +34,9 @@ WITH deleted AS (
     DELETE FROM idempotency_keys
     WHERE ctid = ANY (
         ARRAY(
-            SELECT place
+            SELECT row_id
             FROM (
-                SELECT expires_at, ctid AS place
+                SELECT expires_at, ctid AS row_id
                 FROM idempotency_keys
                 WHERE expires_at >= %(after)s::timestamptz
                 ORDER BY expires_at

@@ -2,10 +2,12 @@
 -- Null means no filter. The indexes hold all columns that these read.
 (
     {has_no_filters}
-    OR (%(completed)s::boolean IS NULL OR completed = %(completed)s)
-    AND (%(priority)s::task_priority IS NULL OR priority = %(priority)s)
-    AND (%(due_before)s::timestamptz IS NULL OR due_at < %(due_before)s)
-    AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
+    OR (
+        (%(completed)s::boolean IS NULL OR completed = %(completed)s)
+        AND (%(priority)s::task_priority IS NULL OR priority = %(priority)s)
+        AND (%(due_before)s::timestamptz IS NULL OR due_at < %(due_before)s)
+        AND (%(due_after)s::timestamptz IS NULL OR due_at >= %(due_after)s)
+    )
 )
 
 -- fragment: has_no_filters

@@ -1,6 +1,6 @@
 -- fragment: key_of_created
--- This and the fragments below are what lists are sorted by, and then by id. No key is null, so
--- that any two rows compare.
+-- The fragments key_of_ are what lists are sorted by, and then by id. No key is null, so that any
+-- two rows compare.
 id
 
 -- fragment: key_of_updated
@@ -75,7 +75,7 @@ id {beyond_<order>} {after_id_<order>}
     OR ({key_of_title}, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)
 )
 
--- fragment: is_beyond_key
+-- fragment: is_beyond_title_key
 (
     %(after_id)s::bigint IS NULL
     OR (key, id) {beyond_<order>} (%(after_key)s::text, %(after_id)s)

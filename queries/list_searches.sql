@@ -28,7 +28,7 @@ WITH reach AS MATERIALIZED (
     FROM (
         SELECT id, key
         FROM {sample_of_titles}
-        WHERE coalesce({passes_filters} AND {may_have_tags} AND {is_beyond_key}, false)
+        WHERE coalesce({passes_filters} AND {may_have_tags} AND {is_beyond_title_key}, false)
         ORDER BY key <order>
     ) AS candidate
     WHERE {candidate_has_tags}

@@ -152,7 +152,7 @@ counted AS (
 WITH reach AS MATERIALIZED (
     SELECT key
     FROM {sample_of_titles}
-    WHERE {is_beyond_key} AND {passes_filters}
+    WHERE {is_beyond_title_key} AND {passes_filters}
     ORDER BY key <order>
     OFFSET %(limit)s::bigint
     LIMIT 1
@@ -167,7 +167,7 @@ page AS (
     FROM (
         SELECT id, key
         FROM passing
-        WHERE {is_beyond_key}
+        WHERE {is_beyond_title_key}
         UNION ALL
         SELECT id, {key_of_title}
         FROM tasks

@@ -38,7 +38,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is 
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
 # RFC 9112, section 3.2; gunicorn joins two such headers with a comma.
 HOST = re.compile(r"(?:[\w.~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
-ANSWERED, ENDED = inf, -inf  # in place of the time since which a client is waited for
+ANSWERING, ENDED = inf, -inf  # in place of the time since which a client is waited for
 
 
 class Server(StreamServer):  # type: ignore[misc]
@@ -69,7 +69,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The time since which each client is waited for; ANSWERED while it gets a response.
+        # The time since which each client is waited for; ANSWERING while it gets a response.
         self.waiting_since: dict[socket.socket, float] = {}
 
     def init_process(self) -> None:
@@ -106,7 +106,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 gevent.sleep(TICK)
         finally:  # also where the process is told to end at once
             for client, since in self.waiting_since.items():
-                if since == ANSWERED:  # cut off by the end of this process
+                if since == ANSWERING:  # cut off by the end of this process
                     reset_at_close(client)
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
@@ -127,7 +127,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             if not has_arrived(req):  # the rest would not be read
                 raise StopIteration
             req.force_close()
-        self.waiting_since[sock] = ANSWERED
+        self.waiting_since[sock] = ANSWERING
         sock.settimeout(CLIENT_TIMEOUT)
         is_kept = False
         try:
@@ -213,7 +213,7 @@ def load_settings() -> Settings:
     return Settings.load()
 
 
-def allow_files(settings: Settings) -> None:
+def raise_file_limit(settings: Settings) -> None:
     """Raise the soft limit of open files, often 1024, to what the clients of a process need.
 
     Raises:
