@@ -27,6 +27,7 @@ TYPES = [
     "text/html",
     "text/javascript",
 ]
+ASSETS = {"docs.get_asset", "docs.get_openapi"}  # the same for everybody
 SUFFIX = rf"(?::(?:{'|'.join(ALGORITHMS)}))"
 
 
@@ -52,7 +53,7 @@ def compress_responses(app: Flask) -> None:
         length = response.content_length or 0
         if length < MIN_SIZE and not response.is_streamed:
             return response
-        is_asset = req.endpoint == "docs.get_asset"
+        is_asset = req.endpoint in ASSETS
         is_long = length >= LONG and not is_asset
         algorithms = STREAMING_ALGORITHMS if response.is_streamed or is_long else ALGORITHMS
         if algorithm := req.accept_encodings.best_match([*algorithms, "identity"]):

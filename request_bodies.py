@@ -1,7 +1,10 @@
 """Bodies of requests, read whole or in parts: within their limits, unencoded, and to their end."""
 
+from contextlib import nullcontext
+
 from flask import Request
 
+from capacity.transfer_limits import LARGE_BODY, body_place
 from errors import ApiError
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -16,12 +19,15 @@ def read_body(req: Request) -> bytes:
     section 6.3: incomplete).
 
     Raises:
-        ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing.
+        ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing, 503
+            while several of its user are on their way.
     """
     refuse_encoded(req)
     limit, length = req.max_content_length or 0, req.content_length or 0
     if length <= limit:
-        body = read_part(req, limit + 1)
+        is_small = length <= LARGE_BODY and "HTTP_TRANSFER_ENCODING" not in req.environ
+        with nullcontext() if is_small else body_place((req.view_args or {})["user_id"]):
+            body = read_part(req, limit + 1)
         if len(body) < length:
             raise broken_off()
         if len(body) <= limit:

@@ -15,7 +15,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
-from capacity.transfer_limits import LARGE, acquire_download
+from capacity.transfer_limits import LARGE, bound_large
 from conditions import WRITES, expected_versions
 from connection import Connection
 from database import Database
@@ -76,11 +76,9 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
         ApiError: 503 where a GET's user receives several large responses already.
     """
     response = BytesResponse(body, status, "application/json", **headers)
-    # Only GETs are limited, as the outcome of a write must be told. They do not wait for a place:
-    # the body is in memory already.
+    # Only GETs and replays are limited, as the outcome of a write must be told.
     if len(body) > LARGE and current_request().method == "GET":
-        user_id: str = (current_request().view_args or {})["user_id"]
-        acquire_download(response, user_id, timeout=0)
+        bound_large(response, (current_request().view_args or {})["user_id"])
     return response
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import flask_swagger_ui
@@ -81,9 +81,17 @@ def get_asset(name: str) -> Response:
     if name not in FOLDER_OF_ASSET:
         abort(404)
     response = send_from_directory(FOLDER_OF_ASSET[name], name)
-    response.direct_passthrough = False
-    response.make_sequence()  # not a stream, so its compressed form is cached
+    if response.status_code == 200:
+        response.response.close()  # type: ignore[union-attr]
+        response.response = [contents_of(FOLDER_OF_ASSET[name] / name)]
+        response.direct_passthrough = False
     return response
+
+
+@cache
+def contents_of(path: Path) -> bytes:
+    """Read a file once: all clients share the copy, however slowly they receive it."""
+    return path.read_bytes()
 
 
 @lru_cache(maxsize=1)

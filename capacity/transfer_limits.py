@@ -1,6 +1,7 @@
 """How many files and large responses a user, and a process, may have under way at once."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import BoundedSemaphore
 from typing import Any
@@ -14,6 +15,8 @@ SLOT_TIMEOUT = 1.0  # seconds
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and everything parsed from it
 LARGE = 1024 * 1024  # bytes; a larger response is kept until its client has read all of it
 LARGE_AT_ONCE = 4  # such responses and exports, per user and process
+LARGE_BODY = 64 * 1024  # bytes; a larger request body is kept until all of it has come
+BODIES_AT_ONCE = 8  # such bodies, per user and process
 HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
 
 
@@ -28,6 +31,7 @@ def bound_transfers(app: Flask) -> None:
     """
     answer = app.wsgi_app
     app.extensions["uploads"] = Shares(1)
+    app.extensions["bodies"] = Shares(BODIES_AT_ONCE)
     app.extensions["downloads"] = Shares(LARGE_AT_ONCE)
     app.extensions["import_slots"] = BoundedSemaphore(IMPORTS_AT_ONCE)
 
@@ -48,6 +52,28 @@ def acquire_upload(held: ExitStack, user_id: str) -> None:
     if not (mine := uploads.acquire(user_id, SLOT_TIMEOUT)):
         raise ApiError(503) from NoPlace("the user is sending another file")
     held.callback(uploads.release, mine)
+
+
+@contextmanager
+def body_place(user_id: str) -> Iterator[None]:
+    """Limit how many large bodies of a user come in at once; raises as `acquire_import`."""
+    bodies: Shares = current_app.extensions["bodies"]
+    if not (mine := bodies.acquire(user_id, SLOT_TIMEOUT)):
+        raise ApiError(503) from NoPlace(f"the user is sending {BODIES_AT_ONCE} large bodies")
+    try:
+        yield
+    finally:
+        bodies.release(mine)
+
+
+def bound_large(response: Response, user_id: str) -> None:
+    """Take a place for a response that is large, without waiting: its body is in memory already.
+
+    Raises:
+        ApiError: 503 where the user receives several already.
+    """
+    if (response.content_length or 0) > LARGE:
+        acquire_download(response, user_id, timeout=0)
 
 
 def acquire_download(response: Response, user_id: str, timeout: float) -> None:

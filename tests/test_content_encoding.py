@@ -165,21 +165,29 @@ def test_large_documents_are_compressed_and_none_is_sent_again(
     assert again.headers["ETag"] == first.headers["ETag"]
 
 
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs/assets/swagger-ui-bundle.js"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_asset_is_compressed_once(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, algorithm: str
+def test_what_everybody_gets_is_compressed_once(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, algorithm: str, path: str
 ):
-    def bundle() -> TestResponse:
-        path, headers = "/docs/assets/swagger-ui-bundle.js", accepting(algorithm)
-        return client.get(path, headers=headers, buffered=True)
+    def fetch() -> TestResponse:
+        return client.get(path, headers=accepting(algorithm), buffered=True)
 
-    first = bundle()
+    first = fetch()
     assert first.headers["Content-Encoding"] == algorithm
     for name in ["_compress_data", "_compress_chunks"]:
         monkeypatch.setattr(flask_compress.flask_compress, name, None)
-    assert (bundle().data, bundle().headers["ETag"]) == (first.data, first.headers["ETag"])
-    plain = client.get("/docs/assets/swagger-ui-bundle.js", buffered=True)
+    assert (fetch().data, fetch().headers["ETag"]) == (first.data, first.headers["ETag"])
+    plain = client.get(path, buffered=True)
     assert READ[algorithm](first.data) == plain.data
+
+
+def test_clients_of_an_asset_share_its_bytes_however_slowly_they_read(client: FlaskClient):
+    path = "/docs/assets/swagger-ui-bundle.js"
+    for headers in [{}, accepting("gzip")]:
+        responses = [client.get(path, headers=headers) for _ in range(2)]
+        first, second = (next(iter(response.response)) for response in responses)
+        assert first is second
 
 
 def test_range_of_a_file_is_sent_uncompressed(alice: User):

@@ -11,13 +11,22 @@ from threading import Event, Semaphore
 
 import pytest
 from flask import Flask
+from idempotent import KEY, assert_replayed
 from support import JSON, User, assert_error, settings_for
 from transfers import EACH_FORMAT, bring, export, send, store, written
+from werkzeug.test import TestResponse
 
 from app import create_app
 from blueprints.transfer import PART
 from capacity import turns
-from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE, LARGE_AT_ONCE, SLOT_TIMEOUT
+from capacity.transfer_limits import (
+    BODIES_AT_ONCE,
+    IMPORTS_AT_ONCE,
+    LARGE,
+    LARGE_AT_ONCE,
+    LARGE_BODY,
+    SLOT_TIMEOUT,
+)
 
 
 @pytest.fixture
@@ -89,6 +98,20 @@ def slow_imports(*users: User) -> Iterator[None]:
         finally:
             done.set()
         assert {each.result() for each in responses} == {201}
+
+
+def test_user_sends_few_large_bodies_at_once(app: Flask, alice: User, bob: User):
+    large = json.dumps({"title": "x"}).ljust(LARGE_BODY + 1)
+    bodies = app.extensions["bodies"]
+    held = [bodies.acquire("alice", 0) for _ in range(BODIES_AT_ONCE)]
+    assert_error(alice.call("POST", data=large, headers=JSON), 503, "unavailable")
+    in_chunks = {"input_stream": BytesIO(b"{}"), "headers": JSON | {"Transfer-Encoding": "chunked"}}
+    assert_error(alice.call("POST", **in_chunks), 503, "unavailable")
+    assert alice.call("POST", data=large[:LARGE_BODY], headers=JSON).status_code == 201
+    assert bob.call("POST", data=large, headers=JSON).status_code == 201
+    bodies.release(held.pop())
+    for _ in range(2):
+        assert alice.call("POST", data=large, headers=JSON).status_code == 201
 
 
 def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice: User):
@@ -191,6 +214,23 @@ def test_large_response_to_a_write_is_sent_however_many_its_user_receives(
     operations = [{"op": "complete", "id": task["id"]} for task in tasks]
     response = alice.call("POST", "batch", json={"operations": operations})
     assert (response.status_code, len(response.data) > LARGE) == (200, True)
+    for each in held:
+        each.close()
+
+
+def test_large_response_is_replayed_few_times_at_once(alice: User):
+    """A request of 3 KB would be answered by megabytes, for nothing."""
+    bring(alice, [{"title": "x", "description": "😀" * 5000}] * 100)
+    operations = [{"op": "complete", "id": task["id"]} for task in alice.all()]
+
+    def complete() -> TestResponse:
+        body = {"operations": operations}
+        return alice.call("POST", "batch", json=body, headers=KEY, buffered=False)
+
+    first, *held = [complete() for _ in range(1 + LARGE_AT_ONCE)]
+    assert_error(complete(), 503, "unavailable")
+    held.pop().close()
+    assert_replayed(complete(), first)
     for each in held:
         each.close()
 
