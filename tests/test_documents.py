@@ -12,7 +12,7 @@ from blueprints.batch import MAX_OPERATIONS
 from blueprints.paging import MAX_PAGE_SIZE
 from blueprints.transfer import KEPT_IN_MEMORY, MAX_FAULTS
 from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
-from capacity.transfer_limits import LARGE
+from capacity.transfer_limits import LARGE, LARGE_BODY
 from config import PROJECT, SETTINGS
 from development import generated
 from observability.audit import MAX_WAITING
@@ -139,7 +139,8 @@ def test_number_in_the_readme_is_that_of_the_code(text: str):
     "text",
     [
         f"`DATABASE_POOL_SIZE` ({SETTINGS['database_pool_size'].default}) connections",
-        f"GET responses above {LARGE // 2**20} MiB",
+        f"responses above {LARGE // 2**20} MiB",
+        f"request bodies above {LARGE_BODY // 2**10} KiB",
         f"a file of more than {KEPT_IN_MEMORY // 2**10} KiB",
         f"may add {KEPT_RESPONSES // 2**20} MiB of them a day",
         f"more than {MAX_WAITING:,} entries waited",

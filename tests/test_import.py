@@ -118,6 +118,15 @@ MALFORMED = [
     ("text/calendar", "BEGIN:VCALENDAR\r\n" + "BEGIN:VTODO\r\n" * 100_000),
     ("text/calendar", calendar(f"SUMMARY:{'x' * 10_000_000}")),
     ("text/calendar", calendar(*["SUMMARY:x"] * 100_000)),
+    *(
+        ("text/calendar", calendar("SUMMARY:x", *lines))
+        for lines in (
+            ["CATEGORIES:a"] * 1500,
+            ["CATEGORIES:" + "," * 17_000],
+            [f"DUE{';A=x' * 4200}:20261120"],
+            [f'DESCRIPTION;A=":"{";A=x" * 4200}:x'],
+        )
+    ),
     ("text/calendar", calendar("SUMMARY:x", *[" x"] * 200_000)),
     ("text/calendar", calendar("SUMMARY:x", "DESCRIPTION:lost", "if its fold is lost")),
 ]
@@ -155,7 +164,7 @@ UNFIT = [
             ";TZID=Mars/Olympus:20261120T093000",
             ";TZID=localtime:20261120T093000",
             f";TZID={'../' * 1000}etc/passwd:20261120T093000",
-            f";TZID={'/a' * 10_000}:20261120T093000",
+            f";TZID={'/a' * 5_000}:20261120T093000",
             ":20260230",
             ":P1D",
             ":99991231T235959Z",

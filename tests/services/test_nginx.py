@@ -1,6 +1,7 @@
 """ops/nginx.conf in a real nginx, in front of a real server."""
 
 import json
+import re
 import shutil
 import ssl
 import subprocess
@@ -35,7 +36,6 @@ MAIN = """
 daemon off; master_process off; pid {folder}/pid;
 events {{ worker_connections 1024; }}
 http {{
-    access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
@@ -51,6 +51,7 @@ class Proxied:
     api: Process
     port: int
     certificate: Path
+    access_log: Path
 
     def connect(self) -> HTTPSConnection:
         context = ssl.create_default_context(cafile=self.certificate)
@@ -75,6 +76,7 @@ def proxied(folder: Path, database_url: str, **settings: str) -> Iterator[Proxie
             "server 127.0.0.1:8000 ": f"server 127.0.0.1:{api.port} ",
             "/etc/nginx/tasks.crt": str(certificate),
             "/etc/nginx/tasks.key": str(certificate),
+            "/var/log/nginx/tasks.log": str(folder / "access"),
         }.items():
             assert ours.count(theirs) == 1
             ours = ours.replace(theirs, here)
@@ -84,7 +86,7 @@ def proxied(folder: Path, database_url: str, **settings: str) -> Iterator[Proxie
             [PROGRAM, "-c", file, "-e", log], preexec_fn=end_with_parent(SIGTERM)
         )
         try:
-            proxied = Proxied(api, port, certificate)
+            proxied = Proxied(api, port, certificate, folder / "access")
             wait_until(lambda: is_open(proxied) or nginx.poll() is not None)
             assert nginx.poll() is None, log.read_text()
             yield proxied
@@ -190,6 +192,12 @@ def test_requests_come_as_they_were_sent(proxy: Proxied):
     assert imported.status_code == 201
     exported = proxy.call("GET", "/api/carol/tasks/export", user="carol")
     assert len(exported.json) == 3000
+
+
+def test_access_log_has_the_requests_id_and_not_what_was_asked_for(proxy: Proxied):
+    asked = proxy.call("GET", "/api/erin/tasks?q=diagnosis", user="erin")
+    wait_until(lambda: asked.headers["X-Request-Id"] in proxy.access_log.read_text())
+    assert not re.search("erin|diagnosis", proxy.access_log.read_text())
 
 
 def test_link_of_the_longest_search_leads_to_the_next_page(proxy: Proxied):
