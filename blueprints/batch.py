@@ -81,6 +81,12 @@ class DeleteOperation(OperationOnTask):
     op = op_field("delete")
 
 
+class RestoreOperation(OperationOnTask):
+    """Takes a task out of the trash."""
+
+    op = op_field("restore")
+
+
 class Batch(StrictSchema):
     """Operations that are done together."""
 
@@ -92,6 +98,7 @@ class Batch(StrictSchema):
                 "patch": PatchOperation(),
                 "complete": CompleteOperation(),
                 "delete": DeleteOperation(),
+                "restore": RestoreOperation(),
             },
         ),
         required=True,
@@ -135,6 +142,7 @@ EXAMPLE = {
         {"op": "patch", "id": 12, "task": {"priority": "high"}, "version": 57},
         {"op": "complete", "id": 13},
         {"op": "delete", "id": 14},
+        {"op": "restore", "id": 15},
     ]
 }
 
@@ -164,6 +172,7 @@ def batch_tasks(body: dict[str, Any], user_id: str) -> Response:
             do_creations(db, user_id, operations)
             | do_changes(db, "update_tasks", user_id, operations, "patch", "complete")
             | do_changes(db, "delete_tasks", user_id, operations, "delete")
+            | do_changes(db, "restore_tasks", user_id, operations, "restore")
         )
         for number in range(len(operations)):
             if number not in results:
@@ -221,7 +230,8 @@ def find_error(db: Connection, user_id: str, operations: list[Operation], number
         most = current_app.config["MAX_TASKS_PER_USER"]
         return error_of(too_many_tasks(most), *numbers_of(operations, "create"))
     task_id: int = operation["id"]
-    if "version" in operation and db.fetch("select_task", user_id=user_id, task_id=task_id):
+    found_by = "select_trashed_task" if operation["op"] == "restore" else "select_task"
+    if "version" in operation and db.fetch(found_by, user_id=user_id, task_id=task_id):
         return error_of(ApiError(412), number)
     return error_of(missing_task(task_id), number)
 

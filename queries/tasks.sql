@@ -33,7 +33,7 @@ greatest(moment, tasks.updated_at + interval '1 microsecond')
 -- fragment: is_named_by_change
 -- A change's task, of the expected version (null: any). The ids are repeated beside the join:
 -- without them, the planner may read all of the user's tasks to find a hundred.
-user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[]) AND id = task_id AND deleted_at IS NULL
+user_id = %(user_id)s AND id = ANY (%(task_ids)s::bigint[]) AND id = task_id
     AND (expected IS NULL OR expected = version)
 
 -- fragment: given
@@ -172,7 +172,7 @@ updated AS (
             completed boolean, priority task_priority, due_at timestamptz, due_all_day boolean,
             tags text[]
         )
-    WHERE {is_named_by_change}
+    WHERE {is_named_by_change} AND deleted_at IS NULL
     RETURNING {task_columns}
 )
 SELECT id, row_to_json(task) FROM (SELECT {task_fields} FROM updated) AS task ORDER BY id;
@@ -223,7 +223,7 @@ deleted AS (
     FROM
         change,
         jsonb_to_recordset(%(changes)s) AS given (task_id bigint, expected bigint)
-    WHERE {is_named_by_change}
+    WHERE {is_named_by_change} AND deleted_at IS NULL
     RETURNING id
 )
 SELECT id, 'null' FROM deleted ORDER BY id;

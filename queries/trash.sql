@@ -44,6 +44,25 @@ restored AS (
 )
 SELECT version, row_to_json(task) FROM (SELECT {task_fields} FROM restored) AS task;
 
+-- name: restore_tasks
+-- Does to each task of a JSON array what restore_task does to one. Returns what update_tasks does.
+-- num_nulls keeps the planner from the trash's index, all of whose entries of the user it may read.
+WITH change AS (
+    {counted_change}
+),
+restored AS (
+    UPDATE tasks
+    SET deleted_at = NULL,
+        updated_at = {time_of_change},
+        version = new_version
+    FROM
+        change,
+        jsonb_to_recordset(%(changes)s) AS given (task_id bigint, expected bigint)
+    WHERE {is_named_by_change} AND num_nulls(deleted_at) = 0
+    RETURNING {task_columns}
+)
+SELECT id, row_to_json(task) FROM (SELECT {task_fields} FROM restored) AS task ORDER BY id;
+
 -- name: select_trash_chunks
 -- All of one user's trash, or what has been there for more than some days, in chunks to be deleted:
 -- for each, the tasks' ids as an array, and their newest version.

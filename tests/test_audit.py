@@ -64,11 +64,11 @@ def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connect
     create = {"op": "create", "task": {"title": "Buy milk"}}
     results = alice.call("POST", "batch", json={"operations": [create] * 2}).json["results"]
     ids = [task["id"] for task in results]
-    for op in ["complete", "delete"]:
+    for op in ["complete", "delete", "restore"]:
         operations = [{"op": op, "id": task_id} for task_id in reversed(ids)]
         assert alice.call("POST", "batch", json={"operations": operations}).status_code == 200
     found = [(action, task_ids) for _, action, task_ids, *_ in audit_entries(postgresql)]
-    assert found == [("create", ids), ("update", ids), ("delete", ids)]
+    assert found == [(action, ids) for action in ["create", "update", "delete", "restore"]]
 
 
 def test_statement_by_hand_is_one_entry_for_each_user_and_action(

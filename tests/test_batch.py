@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from support import User, assert_error
+from support import User, assert_error, trash_of
 from werkzeug.test import TestResponse
 
 from blueprints.batch import change_of
@@ -35,7 +35,8 @@ def done(user: User, *operations: Any) -> list[Any]:
 
 
 def test_every_kind_of_operation_is_done_and_answered_in_order(alice: User):
-    first, second, third, fourth, untouched = (alice.create(f"task {n}") for n in range(5))
+    first, second, third, fourth, fifth, untouched = (alice.create(f"task {n}") for n in range(6))
+    alice.call("DELETE", fifth["id"])
     results = done(
         alice,
         {"op": "delete", "id": first["id"]},
@@ -44,6 +45,7 @@ def test_every_kind_of_operation_is_done_and_answered_in_order(alice: User):
         {"op": "complete", "id": third["id"], "version": third["version"]},
         CREATE,
         {"op": "complete", "id": fourth["id"], "completed": False},
+        {"op": "restore", "id": fifth["id"]},
     )
     assert results[0] is None
     assert {name: results[1][name] for name in FIELDS} == FIELDS
@@ -51,6 +53,8 @@ def test_every_kind_of_operation_is_done_and_answered_in_order(alice: User):
     assert (results[3]["title"], results[3]["completed"]) == ("task 2", True)
     assert results[4]["title"] == "Buy milk"
     assert (results[5]["title"], results[5]["completed"]) == ("task 3", False)
+    moved = {"version": results[6]["version"], "updated_at": results[6]["updated_at"]}
+    assert results[6] == fifth | moved
     newest_first = sorted([*results[1:], untouched], key=lambda task: -task["id"])
     assert alice.all() == newest_first
     assert results[1]["id"] < results[4]["id"]
@@ -65,6 +69,8 @@ def test_tasks_that_one_batch_changes_get_one_time(alice: User):
     done(alice, *({"op": "delete", "id": task["id"]} for task in created))
     trashed = alice.call("GET", "/api/alice/trash").json
     assert len({task["deleted_at"] for task in trashed}) == 1
+    restored = done(alice, *({"op": "restore", "id": task["id"]} for task in created))
+    assert len({task["updated_at"] for task in restored}) == 1
 
 
 def test_patch_in_a_batch_changes_what_a_patch_changes(alice: User):
@@ -95,6 +101,8 @@ def test_hundred_operations_are_done(alice: User):
     assert [task["id"] for task in changed] == [task["id"] for task in reversed(created)]
     assert done(alice, *({"op": "delete", "id": task["id"]} for task in created)) == [None] * 100
     assert alice.all() == []
+    done(alice, *({"op": "restore", "id": task["id"]} for task in created))
+    assert {task["id"] for task in alice.all()} == {task["id"] for task in created}
 
 
 def test_largest_batch_is_done(alice: User):
@@ -147,6 +155,21 @@ def test_task_that_is_missing_is_404_and_nothing_is_done(alice: User, bob: User,
             message, _ = refused(alice, 404, "not_found", fault)
             assert message.endswith(f"Resource not found: task {task['id']}")
     assert bob.all() == [of_bob]
+
+
+def test_restoration_of_what_is_not_in_the_trash_is_404_and_of_another_version_412(
+    alice: User, bob: User
+):
+    trashed, of_bob = alice.create(), bob.create()
+    alice.call("DELETE", trashed["id"])
+    bob.call("DELETE", of_bob["id"])
+    for task_id in [alice.create()["id"], of_bob["id"], 2**63 - 1]:
+        refused(alice, 404, "not_found", {"op": "restore", "id": task_id, "version": 1})
+    stale = {"op": "restore", "id": trashed["id"], "version": trashed["version"]}
+    refused(alice, 412, "precondition_failed", stale)
+    [current] = trash_of(alice)
+    [restored] = done(alice, stale | {"version": current["version"]})
+    assert restored["id"] == trashed["id"]
 
 
 @pytest.mark.parametrize("op", ["patch", "complete", "delete"])

@@ -254,7 +254,7 @@ def test_version_of_a_list_is_one_row(planned: psycopg.Connection):
     assert "Seq Scan" not in ran
 
 
-@pytest.mark.parametrize("name", ["update_tasks", "delete_tasks"])
+@pytest.mark.parametrize("name", ["update_tasks", "delete_tasks", "restore_tasks"])
 def test_batch_reads_the_rows_that_it_names(copy: psycopg.Connection, name: str):
     query = "SELECT id FROM tasks WHERE user_id = 'heavy' AND id > %s ORDER BY id LIMIT 100"
     with planning(**copy.info.get_parameters()) as connection:

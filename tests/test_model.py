@@ -27,9 +27,8 @@ NEW = st.fixed_dictionaries(TITLE, optional=CREATED)
 PUT = st.fixed_dictionaries(TITLE, optional=WRITTEN)
 PATCH = st.fixed_dictionaries({}, optional=TITLE | WRITTEN)
 PLACE = st.integers(0, 3)
-CHANGES = st.lists(
-    st.tuples(st.sampled_from(["create", "patch", "complete", "delete"]), PUT), max_size=4
-)
+OPS = ["create", "patch", "complete", "delete", "restore"]
+CHANGES = st.lists(st.tuples(st.sampled_from(OPS), PUT), max_size=4)
 
 
 class Model(RuleBasedStateMachine):
@@ -119,13 +118,13 @@ class Model(RuleBasedStateMachine):
 
     @rule(changes=CHANGES, fails=st.booleans())
     def batch(self, changes: list[tuple[str, Fields]], *, fails: bool) -> None:
-        ids = iter(sorted(self.tasks))
+        ids, trashed = iter(sorted(self.tasks)), iter(sorted(self.trash))
         operations: list[Fields] = []
         for name, fields in changes:
             if name == "create":
                 task = {key: value for key, value in fields.items() if key != "completed"}
                 operations.append({"op": name, "task": task})
-            elif task_id := next(ids, None):
+            elif task_id := next(trashed if name == "restore" else ids, None):
                 operations.append({"op": name, "id": task_id})
                 if name == "patch":
                     operations[-1]["task"] = fields
@@ -136,8 +135,10 @@ class Model(RuleBasedStateMachine):
             return
         response = self.user.call("POST", "batch", json={"operations": operations})
         for operation, task in zip(operations, response.json["results"], strict=True):
-            if task is None:
+            if operation["op"] == "delete":
                 self.trash[operation["id"]] = self.tasks.pop(operation["id"])
+            elif operation["op"] == "restore":
+                self.keep(task, self.trash.pop(task["id"]))
             else:
                 old = self.tasks.get(task["id"], DEFAULTS)
                 self.keep(task, old | operation.get("task", {"completed": True}))
