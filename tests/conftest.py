@@ -30,7 +30,7 @@ from places import EMPTY, Place, place_on
 from pools import THREADS
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
-from support import API_ROLE, SET, Lines, User, app_for, listening, settings_for
+from support import API_ROLE, SET, Lines, NewApp, User, app_for, app_on, listening, settings_for
 
 from database import Database
 from development import embedded
@@ -197,6 +197,13 @@ def app(application: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
         yield application
         reports.remove(place.auditor.report)
     place.auditor.close(10)
+
+
+@pytest.fixture
+def new_app(database_url: str) -> Iterator[NewApp]:
+    """Yield a function that builds an application of its own on this test's database."""
+    with ExitStack() as made:
+        yield lambda **given: made.enter_context(app_on(**{"database_url": database_url} | given))
 
 
 @pytest.fixture

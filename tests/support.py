@@ -76,6 +76,17 @@ def app_for(**settings: Any) -> Flask:
     return without_audit(create_app(settings_for("postgresql://", **settings)))
 
 
+@contextmanager
+def app_on(database_url: str, **settings: Any) -> Iterator[Flask]:
+    """Build the application; at the end, await what its audit has to write, and close its pool."""
+    app = create_app(settings_for(database_url, **settings))
+    try:
+        yield app
+    finally:
+        app.extensions["auditor"].close(10)
+        app.extensions["database"].close()
+
+
 class User:
     """A person with a valid token who calls the API under their own path."""
 
@@ -170,6 +181,7 @@ def someone_waits_for(connection: psycopg.Connection) -> bool:
 
 
 Lines = Callable[[], list[Any]]
+NewApp = Callable[..., Flask]
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from issuer import Issuer, make_key
+from issuer import Issuer
 from processes import as_url, manage_here, wait_until
-from support import NoThread, User, assert_error, audit_entries, settings_for
+from support import NewApp, NoThread, User, assert_error, audit_entries, settings_for
 
 import events
 from app import create_app
@@ -145,8 +145,8 @@ def test_export_that_fails_is_not_entered(app: Flask, alice: User, postgresql: p
     assert audit_entries(postgresql) == []
 
 
-def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg.Connection):
-    limited = create_app(settings_for(app.extensions["auditor"].url, rate_limit="1/day"))
+def test_limit_hit_again_and_again_is_entered_once(new_app: NewApp, postgresql: psycopg.Connection):
+    limited = new_app(rate_limit="1/day")
     alice = User(limited.test_client(), "alice")
     statuses = [alice.call("GET", headers=ID).status_code for _ in range(5)]
     assert statuses == [200, 429, 429, 429, 429]
@@ -154,13 +154,12 @@ def test_limit_hit_again_and_again_is_entered_once(app: Any, postgresql: psycopg
     assert audit_entries(postgresql) == [
         ("alice", "limit", [], "/api/{user_id}/tasks", "the-request")
     ]
-    limited.extensions["database"].close()
 
 
 def test_entry_whose_thread_cannot_start_is_written_with_the_next_entry(
-    database_url: str, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    new_app: NewApp, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
-    app = create_app(settings_for(database_url))
+    app = new_app()
     with monkeypatch.context() as patch:
         patch.setattr("observability.audit.Thread", NoThread)
         assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
@@ -243,18 +242,18 @@ def test_application_without_a_database_starts_no_audit_thread(
     assert application.extensions["auditor"]._writer is None
 
 
-def test_token_that_could_not_be_verified_is_not_audited(app: Any, postgresql: psycopg.Connection):
-    issuer = Issuer(make_key())
+def test_token_that_could_not_be_verified_is_not_audited(
+    new_app: NewApp, issuer: Issuer, postgresql: psycopg.Connection
+):
     token = issuer.token()
     issuer.go_away()
-    waiting = create_app(settings_for(app.extensions["auditor"].url, better_auth_url=issuer.origin))
+    waiting = new_app(better_auth_url=issuer.origin)
     client = waiting.test_client()
     judged = {"Authorization": f"Bearer {token}"} | ID
     assert_error(client.get("/api/alice/tasks", headers=judged), 503, "unavailable")
     assert_error(client.get("/api/alice/tasks", headers=ID), 401, "unauthorized")
     waiting.extensions["auditor"].close(10)
     assert audit_entries(postgresql) == [("", "refuse", [], "missing", "the-request")]
-    waiting.extensions["database"].close()
 
 
 def test_entry_has_the_address_of_the_client(

@@ -9,9 +9,8 @@ from itertools import product
 import psycopg
 import pytest
 from flask import Flask
-from support import SET, User, assert_error, settings_for
+from support import SET, NewApp, User, assert_error
 
-from app import create_app
 from blueprints.tasks import NOT_SENT
 from field_types import DUE_PATTERN
 from schemas import TaskUpdate
@@ -261,7 +260,7 @@ def test_user_id_of_a_task_cannot_be_changed(task: dict, postgresql: psycopg.Con
 
 
 def test_responses_are_the_same_whatever_the_database_is_set_to(
-    database_url: str, postgresql: psycopg.Connection
+    new_app: NewApp, postgresql: psycopg.Connection
 ):
     name = postgresql.info.dbname
     settings = ["TimeZone = 'Asia/Kolkata'", "row_security = off"]
@@ -271,7 +270,7 @@ def test_responses_are_the_same_whatever_the_database_is_set_to(
     for setting in settings:
         postgresql.execute(f'ALTER DATABASE "{name}" SET {setting}')
     postgresql.commit()
-    app = create_app(settings_for(database_url))
+    app = new_app()
     alice = User(app.test_client(), "alice")
     task = alice.create(due_at="1970-01-01T00:00:00Z")
     assert task["due_at"] == "1970-01-01T00:00:00+00:00"
@@ -283,7 +282,6 @@ def test_responses_are_the_same_whatever_the_database_is_set_to(
         connection.fetch("select_version", user_id="alice")
         time.sleep(0.1)
         assert connection.fetch("select_version", user_id="alice")
-    app.extensions["database"].close()
 
 
 def test_quota_is_a_409_that_tells_the_limit(

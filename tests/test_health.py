@@ -2,15 +2,13 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 from flask import Flask
 from processes import wait_until
-from support import assert_error, settings_for
+from support import NewApp, assert_error
 
 import database
-from app import create_app
 from blueprints import health
 from connection import Connection
 from database import Database
@@ -73,12 +71,12 @@ def test_probe_that_fails_unexpectedly_is_500_for_all_who_wait(
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_busy_instance_is_ready_as_long_as_the_database_answers(
-    database_url: str, answers: bool, monkeypatch: pytest.MonkeyPatch
+    new_app: NewApp, answers: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(database, "POOL_TIMEOUT", 0.5)
-    app = create_app(settings_for(database_url, database_pool_size=1))
+    app = new_app(database_pool_size=1)
     db: Database = app.extensions["database"]
-    with closing(db), ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:
         wait_until(lambda: ask(app) == 200)
         with db.connection() as connection:  # as in an import, of many statements
             asked = pool.submit(ask, app)

@@ -4,9 +4,8 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 from listing import SLOW_WORD, ask, fill_with_long_texts, ids, listed, titles
-from support import User, assert_error, settings_for, without_audit
+from support import NewApp, User, assert_error
 
-from app import create_app
 from schemas import PRIORITIES
 
 # Filters
@@ -28,15 +27,12 @@ def test_priority_lists_tasks_of_that_priority(alice: User):
 
 
 def test_list_that_its_timeout_ends_is_503_where_no_words_are_to_blame(
-    database_url: str, postgresql: psycopg.Connection
+    new_app: NewApp, postgresql: psycopg.Connection
 ):
-    hasty = without_audit(create_app(settings_for(database_url, database_statement_timeout=50)))
+    hasty = User(new_app(database_statement_timeout=50).test_client(), "alice")
     postgresql.execute("LOCK TABLE tasks")
     for asked in [{}, {"sort": "title"}, {"tag": "home"}]:
-        response = ask(User(hasty.test_client(), "alice"), **asked)
-        assert_error(response, 503, "unavailable")
-    postgresql.rollback()
-    hasty.extensions["database"].close()
+        assert_error(ask(hasty, **asked), 503, "unavailable")
 
 
 def test_tags_must_all_match(alice: User):
@@ -153,12 +149,10 @@ def test_q_finds_a_sigma_in_any_of_its_forms(alice: User, title: str):
 # What is refused
 
 
-def test_q_that_takes_too_long_is_422_and_named(postgresql: psycopg.Connection, database_url: str):
+def test_q_that_takes_too_long_is_422_and_named(new_app: NewApp, postgresql: psycopg.Connection):
     fill_with_long_texts(postgresql, "alice")
-    hasty = without_audit(create_app(settings_for(database_url, database_statement_timeout=50)))
-    response = ask(User(hasty.test_client(), "alice"), q=SLOW_WORD)
-    assert "q" in assert_error(response, 422, "validation_error")
-    hasty.extensions["database"].close()
+    hasty = User(new_app(database_statement_timeout=50).test_client(), "alice")
+    assert "q" in assert_error(ask(hasty, q=SLOW_WORD), 422, "validation_error")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import psycopg
 import pytest
 from flask import Flask
 from issuer import Issuer, answer_with, ask
-from support import Lines, User, settings_for, token_for
+from support import Lines, NewApp, User, token_for
 
-from app import create_app
 from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE_AT_ONCE
 from observability.observe import cause_of
 
@@ -52,9 +51,9 @@ def test_token_that_cannot_be_verified_is_logged_with_the_reason(
 
 
 def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
-    lines: Lines, app: Flask, database_url: str, postgresql: psycopg.Connection
+    lines: Lines, new_app: NewApp, postgresql: psycopg.Connection
 ):
-    limited = create_app(settings_for(database_url, auth_failure_limit="1/day"))
+    limited = new_app(auth_failure_limit="1/day")
     client = limited.test_client()
     for headers in [{}, {}, {"Authorization": "Bearer x.y.z"}]:
         client.get("/api/alice/tasks", headers=headers)
@@ -66,7 +65,6 @@ def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
     ]
     audited = postgresql.execute("SELECT action FROM audit_log ORDER BY at").fetchall()
     assert audited == [("refuse",), ("limit",)]
-    limited.extensions["database"].close()
 
 
 def test_large_response_that_has_no_place_is_a_line_with_its_cause(
@@ -101,16 +99,15 @@ def test_import_that_has_no_place_is_a_line_with_its_cause(
 
 
 def test_reply_that_does_not_come_is_a_line_with_its_cause_and_the_process_that_owes_it(
-    database_url: str, postgresql: psycopg.Connection, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    new_app: NewApp, postgresql: psycopg.Connection, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
-    app = create_app(settings_for(database_url))
+    app = new_app()
     monkeypatch.setattr(app.extensions["database"], "_reply_timeout", 0.5)
     postgresql.execute("LOCK tasks")
     assert User(app.test_client(), "alice").call("GET").status_code == 503
     [line] = (line for line in lines() if line["event"] == "request")
     assert line["cause"] == "OperationalError: the server does not reply"
     assert line["pg_pid"] > 0
-    app.extensions["database"].close()
 
 
 def test_fault_of_ours_is_one_line_with_its_traceback(
@@ -145,18 +142,16 @@ def test_row_that_a_constraint_refuses_does_not_reach_the_log(
 
 
 def test_row_does_not_reach_the_log_where_the_role_is_the_tables_owner(
-    owner_url: str, postgresql: psycopg.Connection, lines: Lines
+    new_app: NewApp, owner_url: str, postgresql: psycopg.Connection, lines: Lines
 ):
     """PostgreSQL tells such a role the whole row, as row-level security does not hold it."""
     postgresql.execute("ALTER TABLE tasks ALTER COLUMN description SET NOT NULL")
     postgresql.commit()
-    app = create_app(settings_for(owner_url))
-    alice = User(app.test_client(), "alice")
+    alice = User(new_app(database_url=owner_url).test_client(), "alice")
     assert alice.call("POST", json={"title": "Buy bread"}).status_code == 500
     [line] = lines()
     assert line["sqlstate"] == "23502"
     assert "Buy" not in json.dumps(line)
-    app.extensions["database"].close()
 
 
 def test_value_that_postgresql_refuses_is_not_quoted_in_the_log():

@@ -13,11 +13,10 @@ import psycopg
 import pytest
 from migrating import DOWN, FILES, UP, NewDatabase, applied, schema_of, without_noise
 from pglast import parse_sql
-from support import API_ROLE, User, settings_for
+from support import API_ROLE, User, app_on, settings_for
 
 import migrate
 import roles
-from app import create_app
 from config import PROJECT, CommandError
 from connection import Connection
 from migrate import known_migrations
@@ -216,9 +215,8 @@ def test_options_of_the_address_hold_for_the_migrations_and_the_api(
     migrate.migrate(url)
     roles.grant(url, api_url)
     migrate.require_migrated(settings_for(api_url))
-    app = create_app(settings_for(api_url))
-    task = User(app.test_client(), "alice").create()
-    app.extensions["database"].close()
+    with app_on(api_url) as app:
+        task = User(app.test_client(), "alice").create()
     with psycopg.connect(plain) as connection:
         assert connection.execute("SELECT id FROM apart.tasks").fetchall() == [(task["id"],)]
 

@@ -1,8 +1,6 @@
 """Requests beyond what the pool can serve queue, and are refused where the queue is too long."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from itertools import cycle
 from queue import SimpleQueue
 from threading import Event, get_ident
@@ -10,20 +8,17 @@ from threading import Event, get_ident
 import pytest
 from flask import Flask
 from processes import wait_until
-from support import PREFLIGHT, Lines, User, assert_error, settings_for
+from support import PREFLIGHT, Lines, NewApp, User, assert_error
 
-from app import create_app
 from database import WAITING_PER_CONNECTION, Database
 
 REQUESTS = 3 * WAITING_PER_CONNECTION
 
 
 @pytest.fixture
-def narrow(database_url: str) -> Iterator[Flask]:
+def narrow(new_app: NewApp) -> Flask:
     """An application with one connection."""
-    app = create_app(settings_for(database_url, database_pool_size=1))
-    with closing(app.extensions["database"]):
-        yield app
+    return new_app(database_pool_size=1)
 
 
 def ask(app: Flask, number: int) -> int:

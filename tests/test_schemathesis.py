@@ -1,15 +1,13 @@
 """schemathesis: every response conforms to the API's description, and users see only their own."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from flask import Flask, request
-from support import EXPLORING, settings_for
+from support import EXPLORING, NewApp, settings_for
 
-from app import create_app
 from auth import TokenVerifier, bearer_token
 
 pytestmark = EXPLORING
@@ -24,12 +22,11 @@ def test_every_response_keeps_to_the_description(app: Flask, exploring: ModuleTy
 
 
 @pytest.fixture
-def leaky_app(database_url: str) -> Iterator[Flask]:
+def leaky_app(new_app: NewApp) -> Flask:
     """The application, except that any valid token may read any task."""
-    settings = settings_for(database_url)
-    app = create_app(settings)
+    app = new_app()
     check_owner = app.before_request_funcs[None].pop()
-    verify = TokenVerifier(settings)
+    verify = TokenVerifier(settings_for("postgresql://"))
 
     @app.before_request
     def check_owner_but_for_get() -> Any:
@@ -38,9 +35,7 @@ def leaky_app(database_url: str) -> Iterator[Flask]:
             return None
         return check_owner()
 
-    yield app
-    app.extensions["auditor"].close(10)
-    app.extensions["database"].close()
+    return app
 
 
 def test_a_leak_from_user_to_user_is_found(leaky_app: Flask, exploring: ModuleType, tmp_path: Path):

@@ -8,9 +8,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support import User, assert_error, settings_for
+from support import NewApp, User, assert_error
 
-from app import create_app
 from field_types import NOT_BLANK_PATTERN
 
 pytestmark = pytest.mark.no_cover  # examples by the hundred, of code that other tests cover
@@ -184,15 +183,13 @@ def test_any_user_id_finds_its_tasks(alice: User, user_id: str):
 
 
 def test_text_is_utf_8_whatever_encoding_the_role_is_set_to(
-    database_url: str, postgresql: psycopg.Connection
+    new_app: NewApp, postgresql: psycopg.Connection
 ):
     database = postgresql.info.dbname
     postgresql.execute(
         f"ALTER ROLE tasks_api IN DATABASE \"{database}\" SET client_encoding = 'LATIN1'"
     )
     postgresql.commit()
-    app = create_app(settings_for(database_url))
-    alice = User(app.test_client(), "alice")
+    alice = User(new_app().test_client(), "alice")
     assert alice.create("Grüße 🐄")["title"] == "Grüße 🐄"
     assert [task["title"] for task in alice.all()] == ["Grüße 🐄"]
-    app.extensions["database"].close()

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import CALLER, PARENT, TRACE, User, assert_error, settings_for
+from support import CALLER, PARENT, TRACE, NewApp, User, assert_error
 
-from app import create_app
 from errors import error_body
 from trail import trace_of
 
@@ -74,10 +73,8 @@ def test_trace_is_taken_from_a_valid_traceparent_alone(parent: str, found: str |
     assert trace_of(parent) == found
 
 
-def test_server_timing_is_told_where_it_is_on(database_url: str):
-    app = create_app(settings_for(database_url, server_timing=True))
-    response = User(app.test_client(), "alice").call("GET")
-    app.extensions["database"].close()
+def test_server_timing_is_told_where_it_is_on(new_app: NewApp):
+    response = User(new_app(server_timing=True).test_client(), "alice").call("GET")
     parts = re.fullmatch(r"db;dur=([\d.]+), total;dur=([\d.]+)", response.headers["Server-Timing"])
     assert parts
     assert 0 < float(parts[1]) < float(parts[2])

@@ -12,11 +12,10 @@ from threading import Event, Semaphore
 import pytest
 from flask import Flask
 from idempotent import KEY, assert_replayed
-from support import JSON, User, assert_error, settings_for
+from support import JSON, NewApp, User, assert_error
 from transfers import EACH_FORMAT, bring, export, send, store, written
 from werkzeug.test import TestResponse
 
-from app import create_app
 from blueprints.transfer import PART
 from capacity import turns
 from capacity.transfer_limits import (
@@ -30,12 +29,11 @@ from capacity.transfer_limits import (
 
 
 @pytest.fixture
-def narrow(database_url: str) -> Iterator[User]:
+def narrow(new_app: NewApp) -> User:
     """A user of an application with one connection, 700 tasks and small bodies."""
     settings = {"database_pool_size": 1, "max_tasks_per_user": 700, "max_content_length": 100}
-    app = create_app(settings_for(database_url, max_import_length=100_000, **settings))
-    yield User(app.test_client(), "alice")
-    app.extensions["database"].close()
+    app = new_app(max_import_length=100_000, **settings)
+    return User(app.test_client(), "alice")
 
 
 def test_client_that_reads_slowly_keeps_no_connection(narrow: User):

@@ -12,11 +12,10 @@ import psycopg
 import pytest
 from own_postgres import database_on
 from psycopg.conninfo import conninfo_to_dict
-from support import User, settings_for
+from support import User, app_on
 
 import migrate
 import roles
-from app import create_app
 from config import PROJECT
 from development import embedded
 
@@ -36,15 +35,6 @@ def databases(tmp_path: Path) -> Iterator[tuple[str, str]]:
         yield old, new
 
 
-def user_of(url: str, name: str) -> User:
-    app = create_app(settings_for(url))
-    return User(app.test_client(), name)
-
-
-def close(user: User) -> None:
-    user.client.application.extensions["database"].close()
-
-
 def raise_what_is_given_out(url: str) -> None:
     """Do what docs/operations.md says of ids and versions after a restore."""
     text = (PROJECT / "docs/operations.md").read_text()
@@ -58,13 +48,13 @@ def test_restored_database_serves_the_same_tasks_and_goes_on_with_new_ids(
     databases: tuple[str, str], tmp_path: Path
 ):
     old, new = databases
-    alice = user_of(old, "alice")
-    for title in ("Milch 🥛", "Brot", "gone"):
-        task = alice.create(title, tags=["home"], due_at="2027-01-01")
-    assert alice.call("DELETE", task["id"]).status_code == 204
-    tasks, trash = alice.all(), alice.call("GET", "/api/alice/trash").json
+    with app_on(old) as app:
+        alice = User(app.test_client(), "alice")
+        for title in ("Milch 🥛", "Brot", "gone"):
+            task = alice.create(title, tags=["home"], due_at="2027-01-01")
+        assert alice.call("DELETE", task["id"]).status_code == 204
+        tasks, trash = alice.all(), alice.call("GET", "/api/alice/trash").json
     assert [task["title"] for task in trash] == ["gone"]
-    close(alice)
 
     programs, dump = embedded.binaries(), f"{tmp_path}/tasks.dump"
     back_up = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={dump}", old]
@@ -76,9 +66,9 @@ def test_restored_database_serves_the_same_tasks_and_goes_on_with_new_ids(
     as_api = processes.as_url(new, user="tasks_api")
     roles.grant(new, as_api)  # as `make migrate` does
 
-    alice = user_of(as_api, "alice")
-    assert (alice.all(), alice.call("GET", "/api/alice/trash").json) == (tasks, trash)
-    new_task = alice.create("Käse")
+    with app_on(as_api) as app:
+        alice = User(app.test_client(), "alice")
+        assert (alice.all(), alice.call("GET", "/api/alice/trash").json) == (tasks, trash)
+        new_task = alice.create("Käse")
     assert new_task["id"] > task["id"] + 1_000_000
     assert new_task["version"] > task["version"] + 1_000_000
-    close(alice)

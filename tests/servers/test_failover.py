@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from own_postgres import OwnPostgres, either_of, migrated_on, standby_of
 from processes import wait_until
-from support import User, assert_error, settings_for
+from support import User, app_on, assert_error, settings_for
 
 import migrate
 from app import create_app
@@ -111,13 +111,9 @@ def test_process_that_only_reads_leaves_a_demoted_primary_too(pair: Pair):
     alice = User(pair.app.test_client(), "alice")
     alice.create()
     pair.change_places()
-    other = create_app(settings_for(pair.url))
-    wait_until(
-        lambda: (
-            User(other.test_client(), "alice").call("POST", json={"title": "x"}).status_code == 201
-        )
-    )
-    other.extensions["database"].close()
+    with app_on(pair.url) as other:
+        writer = User(other.test_client(), "alice")
+        wait_until(lambda: writer.call("POST", json={"title": "x"}).status_code == 201)
     wait_until(lambda: len(alice.all()) == 2)
 
 

@@ -17,10 +17,9 @@ from flask import Flask
 from own_postgres import OwnPostgres
 from pools import POOL_SIZE, THREADS, at_once, wait_until_all_are_free
 from processes import wait_until
-from support import User, assert_error, settings_for
+from support import User, app_on, assert_error
 
 import database
-from app import create_app
 
 STATEMENT_TIMEOUT = 1000  # milliseconds
 
@@ -51,12 +50,9 @@ def served(own: OwnPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def in_process(own: OwnPostgres) -> Iterator[Api]:
-    settings = settings_for(
-        own.url, database_pool_size=POOL_SIZE, database_statement_timeout=STATEMENT_TIMEOUT
-    )
-    app = create_app(settings)
-    yield InProcess(app)
-    app.extensions["database"].close()
+    settings = {"database_pool_size": POOL_SIZE, "database_statement_timeout": STATEMENT_TIMEOUT}
+    with app_on(own.url, **settings) as app:
+        yield InProcess(app)
 
 
 @pytest.fixture(params=["served", "in_process"])

@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -15,10 +15,9 @@ import pytest
 from flask import Flask
 from issuer import ALGORITHMS
 from processes import free_port, wait_until
-from support import SECRET, User, assert_error, settings_for
+from support import SECRET, User, app_on, assert_error
 
 import jwks
-from app import create_app
 
 FOLDER = Path(__file__).parent / "better_auth"
 PERSON = {"name": "Alice", "email": "alice@example.com", "password": "only for tests"}
@@ -77,12 +76,9 @@ def is_served(port: int) -> bool:
     return True
 
 
-@contextmanager
-def api_behind(port: int, database_url: str, **settings: Any) -> Iterator[Flask]:
+def api_behind(port: int, database_url: str, **settings: Any) -> AbstractContextManager[Flask]:
     given = {"better_auth_secret": "", "better_auth_url": f"http://localhost:{port}"} | settings
-    app = create_app(settings_for(database_url, **given))
-    yield app
-    app.extensions["database"].close()
+    return app_on(database_url, **given)
 
 
 def caller(app: Flask, user_id: str, token: str) -> User:

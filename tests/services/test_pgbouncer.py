@@ -12,10 +12,9 @@ from own_postgres import OwnPostgres
 from pgbouncer import PATIENCE, POOL_SIZE, TIMEOUTS, PgBouncer
 from processes import wait_until
 from psycopg.conninfo import make_conninfo
-from support import User, assert_error, settings_for
+from support import User, app_on, assert_error, settings_for
 
 import migrate
-from app import create_app
 from config import CommandError, ConfigError
 from connection import REPLY_TIMEOUT
 from database import Database
@@ -39,15 +38,9 @@ OURS = (b"300ms", b"3s", b"10s", b"force_generic_plan", b"off", b"UTC", b"off", 
 
 @pytest.fixture
 def app(pooler: PgBouncer) -> Iterator[Flask]:
-    settings = settings_for(
-        pooler.url,
-        database_prepare=False,
-        database_pool_size=CLIENTS,
-        database_statement_timeout=STATEMENT_TIMEOUT,
-    )
-    app = create_app(settings)
-    yield app
-    app.extensions["database"].close()
+    settings = {"database_prepare": False, "database_pool_size": CLIENTS}
+    with app_on(pooler.url, database_statement_timeout=STATEMENT_TIMEOUT, **settings) as app:
+        yield app
 
 
 def test_users_at_once_see_their_own_tasks_alone(app: Flask):
