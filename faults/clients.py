@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from threading import Event, Thread
 
-from processes import Response, ask, tasks_of
+from processes import Response, request_on, tasks_of
 from support import token_for
 
 PATIENCE = 15.0  # seconds for a response
@@ -83,7 +83,7 @@ class Client(Thread):
         try:
             if self.connection is None:
                 self.connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-            response = ask(self.connection, method, tasks_of(self.user, path), **options)
+            response = request_on(self.connection, method, tasks_of(self.user, path), **options)
             result = str(response.status_code)
         except (OSError, HTTPException) as error:
             result = type(error).__name__

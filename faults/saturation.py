@@ -51,7 +51,7 @@ def measure(api: Process, requests: list[bytes], connections: int, seconds: floa
         cpu.append(cpu_seconds(api))
         while not done.is_set():
             started = time.monotonic()
-            assert api.ask("GET", "/livez", timeout=30).status_code == 200
+            assert api.request("GET", "/livez", timeout=30).status_code == 200
             probes.append(time.monotonic() - started)
             done.wait(0.1)
 

@@ -268,17 +268,17 @@ def with_me(app: Flask) -> Flask:
     return app
 
 
-def ask(app: Flask, token: str, user_id: str = "alice") -> TestResponse:
+def get_me(app: Flask, token: str, user_id: str = "alice") -> TestResponse:
     headers = {"Authorization": f"Bearer {token}"}
     return app.test_client().get(f"/api/{user_id}/me", headers=headers)
 
 
-def ask_at_once(app: Flask, tokens: list[str]) -> tuple[list[Any], list[float]]:
+def send_at_once(app: Flask, tokens: list[str]) -> tuple[list[Any], list[float]]:
     """Send each token from a thread of its own; return the responses and how long each took."""
 
     def timed(token: str) -> tuple[Any, float]:
         started = time.monotonic()
-        return ask(app, token), time.monotonic() - started
+        return get_me(app, token), time.monotonic() - started
 
     with ThreadPoolExecutor(len(tokens)) as threads:
         responses, seconds = zip(*threads.map(timed, tokens), strict=True)

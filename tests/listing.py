@@ -8,12 +8,12 @@ from support import User
 from werkzeug.test import TestResponse
 
 
-def ask(user: User, **parameters: Any) -> TestResponse:
+def get_list(user: User, **parameters: Any) -> TestResponse:
     return user.client.get(user.tasks, query_string=parameters, headers=user.headers)
 
 
 def listed(user: User, **parameters: Any) -> list[dict[str, Any]]:
-    response = ask(user, **parameters)
+    response = get_list(user, **parameters)
     assert response.status_code == 200, response.text
     return response.json
 
@@ -46,7 +46,7 @@ def next_link(response: TestResponse) -> str | None:
 
 def pages(user: User, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
     """Follow the links, as a client does who knows nothing of cursors."""
-    response = ask(user, **parameters)
+    response = get_list(user, **parameters)
     while True:
         assert response.status_code == 200, response.text
         yield response.json
@@ -62,7 +62,7 @@ def flat(met: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def cursor_of(user: User, **parameters: Any) -> str:
-    link = next_link(ask(user, **parameters))
+    link = next_link(get_list(user, **parameters))
     assert link
     return link.rpartition("cursor=")[2]
 
@@ -80,7 +80,7 @@ class Copy:
         self.since: str | None = None
         self.tasks: dict[int, dict] = {}
 
-    def ask(self) -> dict[str, Any]:
+    def page(self) -> dict[str, Any]:
         query = {"limit": self.limit} | ({"since": self.since} if self.since else {})
         response = self.user.call("GET", "changes", query_string=query)
         assert response.status_code == 200, response.text
@@ -89,7 +89,7 @@ class Copy:
 
     def follow(self) -> list[dict]:
         """Apply one page of changes; return them."""
-        page = self.ask()
+        page = self.page()
         self.since = page["next"]
         for change in page["changes"]:
             if change["deleted"]:

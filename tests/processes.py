@@ -80,17 +80,17 @@ class Process:
     def connect(self, timeout: float = 10) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
-    def ask(self, method: str, path: str, timeout: float = 10, **options: Any) -> Response:
+    def request(self, method: str, path: str, timeout: float = 10, **options: Any) -> Response:
         """Send one request on a connection of its own."""
         connection = self.connect(timeout)
         try:
-            return ask(connection, method, path, **options)
+            return request_on(connection, method, path, **options)
         finally:
             connection.close()
 
     def call(self, method: str, path: Any = "", user: str = "alice", **options: Any) -> Response:
         """Send one request as a user, below this user's tasks."""
-        return self.ask(method, tasks_of(user, path), token=token_for(user), **options)
+        return self.request(method, tasks_of(user, path), token=token_for(user), **options)
 
     def create(self, user: str = "alice") -> int:
         response = self.call("POST", user=user, json={"title": "Buy milk"})
@@ -100,7 +100,7 @@ class Process:
 
     def is_live(self) -> bool:
         with suppress(OSError, HTTPException):
-            return self.ask("GET", "/livez", timeout=2).status_code == 200
+            return self.request("GET", "/livez", timeout=2).status_code == 200
         return False
 
     def wait_until_live(self) -> None:
@@ -123,7 +123,7 @@ def tasks_of(user: str, path: Any = "") -> str:
     return f"/api/{quote(user, safe='')}/tasks/{path}".removesuffix("/")
 
 
-def ask(
+def request_on(
     connection: HTTPConnection,
     method: str,
     path: str,

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from issuer import ask
+from issuer import get_me
 from support import User, assert_error, token_for
 from tokens import TOKEN
 
@@ -99,7 +99,9 @@ def test_options_of_every_route_is_left_to_flask(application: Flask):
     "other", ["bob", "Alice", "alice ", "alic", "alicee", "alice%2Fme", "%61lice%00"]
 )
 def test_path_of_another_user_is_refused(api: Flask, other: str):
-    assert_error(ask(api, TOKEN, other), 401, "unauthorized", "This path belongs to another user.")
+    assert_error(
+        get_me(api, TOKEN, other), 401, "unauthorized", "This path belongs to another user."
+    )
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {TOKEN}"}])

@@ -32,7 +32,7 @@ def purge(user: User, task: dict) -> None:
 
 def test_user_without_tasks_has_no_changes_and_a_cursor(copy: Copy):
     for _ in range(2):
-        page = copy.ask()
+        page = copy.page()
         assert (page["changes"], page["more"]) == ([], False)
         copy.since = page["next"]
     task = copy.user.create()
@@ -42,11 +42,11 @@ def test_user_without_tasks_has_no_changes_and_a_cursor(copy: Copy):
 def test_page_has_exactly_the_documented_fields(alice: User, copy: Copy):
     assert copy.follow() == []
     kept, trashed, gone = alice.create(), alice.create(), alice.create()
-    copy.since = copy.ask()["next"]
+    copy.since = copy.page()["next"]
     alice.call("PATCH", f"{kept['id']}/complete")
     trash(alice, trashed)
     purge(alice, trash(alice, gone))
-    page = copy.ask()
+    page = copy.page()
     assert Changes().validate(page) == {}
     assert page.keys() == Changes().fields.keys()
     changed, deleted, purged = page["changes"]
@@ -186,7 +186,7 @@ def test_more_tells_whether_there_is_more(alice: User, copy: Copy):
     copy.limit = 2
     seen = []
     for _ in range(3):
-        page = copy.ask()
+        page = copy.page()
         seen.append((len(page["changes"]), page["more"]))
         copy.since = page["next"]
     assert seen == [(2, True), (2, False), (0, False)]

@@ -15,7 +15,7 @@ from database import Database
 from migrate import pending_migrations
 
 
-def ask(app: Flask) -> int:
+def probe(app: Flask) -> int:
     return app.test_client().get("/readyz").status_code
 
 
@@ -27,7 +27,7 @@ def test_probes_at_once_share_the_questions_to_the_database(
 
     def begin(number: int) -> int:
         begun.append(number)
-        return ask(app)
+        return probe(app)
 
     def count(connection: Connection) -> list[str]:
         wait_until(lambda: len(begun) == 20)
@@ -48,12 +48,12 @@ def test_probe_that_comes_while_the_database_is_asked_gets_the_next_answer(
     def find_nothing() -> None:
         asked.append(None)
         if len(asked) == 1:
-            pool.submit(ask, app)
+            pool.submit(probe, app)
             time.sleep(0.1)
 
     monkeypatch.setattr(health, "find_fault", find_nothing)
     with ThreadPoolExecutor(1) as pool:
-        assert ask(app) == 200
+        assert probe(app) == 200
     assert len(asked) == 2
 
 
@@ -66,7 +66,7 @@ def test_probe_that_fails_unexpectedly_is_500_for_all_who_wait(
 
     monkeypatch.setattr(health, "find_fault", fail)
     with ThreadPoolExecutor(3) as pool:
-        assert set(pool.map(lambda _: ask(app), range(3))) == {500}
+        assert set(pool.map(lambda _: probe(app), range(3))) == {500}
 
 
 @pytest.mark.parametrize("answers", [True, False])
@@ -77,9 +77,9 @@ def test_busy_instance_is_ready_as_long_as_the_database_answers(
     app = new_app(database_pool_size=1)
     db: Database = app.extensions["database"]
     with ThreadPoolExecutor() as pool:
-        wait_until(lambda: ask(app) == 200)
+        wait_until(lambda: probe(app) == 200)
         with db.connection() as connection:  # as in an import, of many statements
-            asked = pool.submit(ask, app)
+            asked = pool.submit(probe, app)
             while not asked.done():
                 if answers:
                     connection.fetch("select_version", user_id="alice")

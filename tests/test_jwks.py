@@ -16,8 +16,8 @@ from issuer import (
     Issuer,
     Key,
     answer_with,
-    ask,
     base64url,
+    get_me,
     make_key,
     one_key,
 )
@@ -36,8 +36,10 @@ UNNAMED = "The token does not name its key."
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_token_of_each_algorithm_is_accepted(issuer: Issuer, gate: Flask, algorithm: str):
     issuer.keys = [make_key(), one_key(algorithm)]
-    assert ask(gate, issuer.token(one_key(algorithm))).json == {"user_id": "alice"}
-    assert_error(ask(gate, issuer.token(make_key(kid=one_key(algorithm).kid))), 401, "unauthorized")
+    assert get_me(gate, issuer.token(one_key(algorithm))).json == {"user_id": "alice"}
+    assert_error(
+        get_me(gate, issuer.token(make_key(kid=one_key(algorithm).kid))), 401, "unauthorized"
+    )
 
 
 @pytest.mark.parametrize("unnamed", [{}, {"alg": None}])
@@ -48,12 +50,12 @@ def test_key_without_alg_is_good_for_the_algorithms_of_its_kind(
     entries = [{n: v for n, v in key.entry().items() if n != "alg"} | unnamed for key in keys]
     issuer.behave = answer_with(json.dumps({"keys": entries}).encode())
     for key in keys:
-        assert ask(gate, issuer.token(key)).status_code == 200
+        assert get_me(gate, issuer.token(key)).status_code == 200
     either = one_key("RS256")
-    assert ask(gate, either.sign(issuer.claims(), "PS256")).status_code == 200
+    assert get_me(gate, either.sign(issuer.claims(), "PS256")).status_code == 200
     for algorithm in ["RS384", "RS512", "PS384"]:
         assert_error(
-            ask(gate, either.sign(issuer.claims(), algorithm)), 401, "unauthorized", NOT_ACCEPTED
+            get_me(gate, either.sign(issuer.claims(), algorithm)), 401, "unauthorized", NOT_ACCEPTED
         )
 
 
@@ -64,7 +66,7 @@ def test_key_is_good_for_its_own_algorithm_alone(issuer: Issuer, gate: Flask, de
         kinds = {declared, algorithm}
         signer = one_key(declared if kinds == {"PS256", "RS256"} else algorithm)
         token = signer.sign(issuer.claims(), algorithm, kid="its name")
-        assert_error(ask(gate, token), 401, "unauthorized", LACKS_KEY)
+        assert_error(get_me(gate, token), 401, "unauthorized", LACKS_KEY)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_kid_must_be_a_name_of_the_issuer(
     issuer: Issuer, gate: Flask, header: dict[str, Any], message: str
 ):
     assert_error(
-        ask(gate, issuer.keys[0].sign_raw(issuer.claims(), {"alg": "EdDSA"} | header)),
+        get_me(gate, issuer.keys[0].sign_raw(issuer.claims(), {"alg": "EdDSA"} | header)),
         401,
         "unauthorized",
         message,
@@ -91,7 +93,7 @@ def test_kid_must_be_a_name_of_the_issuer(
 
 def test_token_without_kid_is_refused_without_asking_the_issuer(issuer: Issuer, gate: Flask):
     assert_error(
-        ask(gate, issuer.keys[0].sign_raw(issuer.claims(), {"alg": "EdDSA"})),
+        get_me(gate, issuer.keys[0].sign_raw(issuer.claims(), {"alg": "EdDSA"})),
         401,
         "unauthorized",
         UNNAMED,
@@ -107,7 +109,7 @@ def test_keys_that_a_token_brings_along_are_ignored(issuer: Issuer, gate: Flask)
     try:
         for header in [{}, *headers, {"jku": url, "jwk": key.entry()}]:
             token = key.sign(issuer.claims(), **header)
-            assert_error(ask(gate, token), 401, "unauthorized", BAD_SIGNATURE)
+            assert_error(get_me(gate, token), 401, "unauthorized", BAD_SIGNATURE)
         assert attacker.requests == []
     finally:
         attacker.go_away()
@@ -175,22 +177,22 @@ def test_key_that_is_too_short_is_refused(issuer: Issuer, gate: Flask):
     issuer.keys = [short]
     with pytest.warns(jwt.InsecureKeyLengthWarning):
         token = issuer.token()
-    assert_error(ask(gate, token), 401, "unauthorized", "The token is not valid.")
+    assert_error(get_me(gate, token), 401, "unauthorized", "The token is not valid.")
 
 
 def test_other_members_of_a_key_set_are_ignored(issuer: Issuer, gate: Flask):
     entry = issuer.keys[0].entry() | {"use": "sig", "key_ops": ["verify"], "x5c": [], "new": {}}
     issuer.behave = answer_with(json.dumps({"version": 2, "keys": [entry]}).encode())
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
 
 
 def test_set_as_large_as_one_may_be_is_taken(issuer: Issuer, gate: Flask):
     entries = [issuer.keys[0].entry()] + [{}] * (MAX_KEYS - 1)
     issuer.behave = answer_with(json.dumps({"keys": entries}).encode().ljust(MAX_KEY_SET_SIZE))
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
 
 
 def test_key_set_with_too_many_keys_is_503(issuer: Issuer, gate: Flask, caplog: Any):
     issuer.behave = answer_with(json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode())
-    assert_error(ask(gate, issuer.token()), 503, "unavailable")
+    assert_error(get_me(gate, issuer.token()), 503, "unavailable")
     assert len([each for each in caplog.records if each.name == "jwks"]) == 1

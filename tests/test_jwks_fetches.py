@@ -15,11 +15,11 @@ from issuer import (
     Issuer,
     answer_keys,
     answer_with,
-    ask,
-    ask_at_once,
     gate_of,
+    get_me,
     hang,
     make_key,
+    send_at_once,
 )
 from processes import wait_until
 from support import NoThread, assert_error
@@ -50,7 +50,7 @@ def stale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fetch_is_one_plain_request(issuer: Issuer):
     app = gate_of(issuer, jwks_url=f"http://127.0.0.1:{issuer.port}/a/jwks?tenant=1&x=%20y#top")
-    assert ask(app, issuer.token()).status_code == 200
+    assert get_me(app, issuer.token()).status_code == 200
     assert issuer.requests[0].split("\r\n") == [
         "GET /a/jwks?tenant=1&x=%20y HTTP/1.1",
         f"Host: 127.0.0.1:{issuer.port}",
@@ -65,7 +65,7 @@ def test_fetch_is_one_plain_request(issuer: Issuer):
 
 def test_keys_are_fetched_once_for_many_requests(issuer: Issuer, gate: Flask):
     tokens = [issuer.token(jti=str(number)) for number in range(50)]
-    responses, _ = ask_at_once(gate, tokens)
+    responses, _ = send_at_once(gate, tokens)
     assert {response.status_code for response in responses} == {200}
     assert len(issuer.requests) == 1
     assert issuer.requests[0].startswith(f"GET {JWKS_PATH} HTTP/1.1\r\n")
@@ -82,12 +82,12 @@ def test_keys_are_logged_only_if_they_changed(issuer: Issuer, caplog: pytest.Log
 def test_50_unknown_kids_at_once_cost_one_fetch_at_most(
     issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch
 ):
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
     tokens = [issuer.token(make_key()) for _ in range(50)]
 
     def fetches() -> int:
         before = len(issuer.requests)
-        for response in ask_at_once(gate, tokens)[0]:
+        for response in send_at_once(gate, tokens)[0]:
             assert_error(response, 401, "unauthorized", LACKS_KEY)
         return len(issuer.requests) - before
 
@@ -99,11 +99,11 @@ def test_50_unknown_kids_at_once_cost_one_fetch_at_most(
 
 
 def test_new_key_is_picked_up_at_its_first_token(issuer: Issuer, gate: Flask, eager: None):
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
     old, new = issuer.keys[0], make_key("ES256")
     issuer.keys.append(new)
-    assert ask(gate, issuer.token(new)).status_code == 200
-    assert ask(gate, issuer.token(old)).status_code == 200
+    assert get_me(gate, issuer.token(new)).status_code == 200
+    assert get_me(gate, issuer.token(old)).status_code == 200
     assert len(issuer.requests) == 2
 
 
@@ -111,30 +111,30 @@ def test_removed_key_is_refused_even_for_a_remembered_token(
     issuer: Issuer, gate: Flask, eager: None, stale: None
 ):
     token = issuer.token()
-    assert ask(gate, token).status_code == 200
+    assert get_me(gate, token).status_code == 200
     issuer.keys = [make_key()]
-    wait_until(lambda: ask(gate, token).status_code == 401)
-    assert_error(ask(gate, token), 401, "unauthorized", LACKS_KEY)
+    wait_until(lambda: get_me(gate, token).status_code == 401)
+    assert_error(get_me(gate, token), 401, "unauthorized", LACKS_KEY)
 
 
 def test_key_replaced_under_its_name_is_refused_even_for_a_remembered_token(
     issuer: Issuer, gate: Flask, eager: None, stale: None
 ):
     token, kid = issuer.token(), issuer.keys[0].kid
-    assert ask(gate, token).status_code == 200
+    assert get_me(gate, token).status_code == 200
     issuer.keys = [make_key(kid=kid)]
-    wait_until(lambda: ask(gate, token).status_code == 401)
-    assert_error(ask(gate, token), 401, "unauthorized", BAD_SIGNATURE)
-    assert ask(gate, issuer.token()).status_code == 200
+    wait_until(lambda: get_me(gate, token).status_code == 401)
+    assert_error(get_me(gate, token), 401, "unauthorized", BAD_SIGNATURE)
+    assert get_me(gate, issuer.token()).status_code == 200
 
 
 def test_old_keys_are_refreshed_without_waiting(
     issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch, stale: None
 ):
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
     monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
     issuer.behave = hang
-    _, seconds = ask_at_once(gate, [issuer.token(jti="1")])
+    _, seconds = send_at_once(gate, [issuer.token(jti="1")])
     assert seconds[0] < jwks.FETCH_TIMEOUT / 2
     wait_until(lambda: len(issuer.requests) == 2)
 
@@ -142,13 +142,13 @@ def test_old_keys_are_refreshed_without_waiting(
 def test_system_without_threads_fails_no_request_whose_key_is_known(
     issuer: Issuer, gate: Flask, monkeypatch: pytest.MonkeyPatch, eager: None, stale: None
 ):
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
     with monkeypatch.context() as no_more:
         no_more.setattr(jwks, "Thread", NoThread)
-        assert ask(gate, issuer.token(jti="1")).status_code == 200
-        assert_error(ask(gate, issuer.token(make_key(kid="2"))), 401, "unauthorized", LACKS_KEY)
+        assert get_me(gate, issuer.token(jti="1")).status_code == 200
+        assert_error(get_me(gate, issuer.token(make_key(kid="2"))), 401, "unauthorized", LACKS_KEY)
     fetches = len(issuer.requests)
-    assert ask(gate, issuer.token(jti="3")).status_code == 200
+    assert get_me(gate, issuer.token(jti="3")).status_code == 200
     wait_until(lambda: len(issuer.requests) > fetches)
 
 
@@ -163,13 +163,13 @@ def test_failing_issuer_is_503_in_time_and_then_forgiven(
     issuer: Issuer, gate: Flask, impatient: None, behave: Behaviour
 ):
     issuer.behave = behave
-    responses, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    responses, seconds = send_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
     for response in responses:
         assert_error(response, 503, "unavailable")
     assert max(seconds) < 2.5
     assert not any("/elsewhere" in request for request in issuer.requests)
     issuer.behave = answer_keys
-    wait_until(lambda: ask(gate, issuer.token()).status_code == 200)
+    wait_until(lambda: get_me(gate, issuer.token()).status_code == 200)
 
 
 @pytest.mark.parametrize("behave", ALL_FAILURES.values(), ids=ALL_FAILURES)
@@ -177,13 +177,15 @@ def test_keys_stay_good_while_the_issuer_fails(
     issuer: Issuer, gate: Flask, impatient: None, stale: None, behave: Behaviour
 ):
     remembered = issuer.token()
-    wait_until(lambda: ask(gate, remembered).status_code == 200)
+    wait_until(lambda: get_me(gate, remembered).status_code == 200)
     issuer.behave = behave
     fetches = len(issuer.requests)
-    wait_until(lambda: ask(gate, remembered).status_code == 200 and len(issuer.requests) > fetches)
+    wait_until(
+        lambda: get_me(gate, remembered).status_code == 200 and len(issuer.requests) > fetches
+    )
     for token in [remembered, issuer.token(jti="new")]:
-        assert ask(gate, token).status_code == 200
-    assert_error(ask(gate, issuer.token(make_key())), 401, "unauthorized", LACKS_KEY)
+        assert get_me(gate, token).status_code == 200
+    assert_error(get_me(gate, issuer.token(make_key())), 401, "unauthorized", LACKS_KEY)
 
 
 def test_issuer_that_is_gone_is_503_until_it_comes_back(
@@ -191,20 +193,20 @@ def test_issuer_that_is_gone_is_503_until_it_comes_back(
 ):
     issuer.go_away()
     assert_error(
-        ask(gate, issuer.token()),
+        get_me(gate, issuer.token()),
         503,
         "unavailable",
         "The keys of the token's issuer are not available right now.",
     )
     assert f"could not be fetched from {issuer.origin}{JWKS_PATH}" in caplog.text
     issuer.come_back()
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
 
 
 def test_failed_fetch_is_not_repeated_within_the_pause(issuer: Issuer, gate: Flask):
     issuer.behave = answer_with(b"", "500 Internal Server Error")
     for _ in range(10):
-        assert_error(ask(gate, issuer.token()), 503, "unavailable")
+        assert_error(get_me(gate, issuer.token()), 503, "unavailable")
     assert len(issuer.requests) == 1
 
 
@@ -212,20 +214,20 @@ def test_keys_are_forgotten_after_a_day_without_the_issuer(
     issuer: Issuer, gate: Flask, eager: None, stale: None, monkeypatch: pytest.MonkeyPatch
 ):
     remembered = issuer.token()
-    assert ask(gate, remembered).status_code == 200
+    assert get_me(gate, remembered).status_code == 200
     issuer.go_away()
-    assert ask(gate, remembered).status_code == 200
+    assert get_me(gate, remembered).status_code == 200
     monkeypatch.setattr(jwks, "FORGET_AFTER", 0.0)
     for token in [remembered, issuer.token(jti="new")]:
-        assert_error(ask(gate, token), 503, "unavailable")
+        assert_error(get_me(gate, token), 503, "unavailable")
     issuer.come_back()
     monkeypatch.setattr(jwks, "FORGET_AFTER", 60.0)
-    wait_until(lambda: ask(gate, remembered).status_code == 200)
+    wait_until(lambda: get_me(gate, remembered).status_code == 200)
 
 
 def test_failed_fetch_is_told(issuer: Issuer, gate: Flask, heard: list[str]):
     issuer.behave = answer_with(b"", "500 Internal Server Error")
-    assert ask(gate, issuer.token()).status_code == 503
+    assert get_me(gate, issuer.token()).status_code == 503
     assert heard == ["jwks_failed"]
 
 
@@ -233,9 +235,9 @@ def test_after_a_failure_all_wait_for_the_next_fetch_again(
     issuer: Issuer, gate: Flask, eager: None
 ):
     issuer.behave = answer_with(b"", "500 Internal Server Error")
-    assert ask(gate, issuer.token()).status_code == 503
+    assert get_me(gate, issuer.token()).status_code == 503
     issuer.behave = answer_keys
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
 
     def answer_late(issuer: Issuer, connection: socket.socket) -> None:
         time.sleep(0.3)
@@ -243,5 +245,5 @@ def test_after_a_failure_all_wait_for_the_next_fetch_again(
 
     issuer.behave = answer_late
     issuer.keys.append(make_key())
-    responses, _ = ask_at_once(gate, [issuer.token(issuer.keys[1], jti=str(n)) for n in range(4)])
+    responses, _ = send_at_once(gate, [issuer.token(issuer.keys[1], jti=str(n)) for n in range(4)])
     assert [response.status_code for response in responses] == [200] * 4

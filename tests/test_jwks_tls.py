@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificate
-from issuer import SLOW_FAILURES, Issuer, ask, drip, gate_of, make_key
+from issuer import SLOW_FAILURES, Issuer, drip, gate_of, get_me, make_key
 from support import assert_error
 
 import jwks
@@ -37,7 +37,7 @@ def tls_issuer(certificate: Path) -> Iterator[Issuer]:
 
 def test_keys_come_over_tls(tls_issuer: Issuer, certificate: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert ask(gate_of(tls_issuer), tls_issuer.token()).status_code == 200
+    assert get_me(gate_of(tls_issuer), tls_issuer.token()).status_code == 200
 
 
 @pytest.mark.parametrize("failure", ["nothing", "a dripping body"])
@@ -91,7 +91,7 @@ def test_fetch_that_is_cut_off_does_not_go_on_in_plain_text(tls_issuer: Issuer, 
 
 
 def test_self_signed_certificate_is_refused(tls_issuer: Issuer, caplog: pytest.LogCaptureFixture):
-    assert_error(ask(gate_of(tls_issuer), tls_issuer.token()), 503, "unavailable")
+    assert_error(get_me(gate_of(tls_issuer), tls_issuer.token()), 503, "unavailable")
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
     assert tls_issuer.requests == []
 

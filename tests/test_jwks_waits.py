@@ -5,7 +5,7 @@ import time
 
 import pytest
 from flask import Flask
-from issuer import Issuer, ask, ask_at_once, drip, gate_for, hang
+from issuer import Issuer, drip, gate_for, get_me, hang, send_at_once
 from processes import wait_until
 from support import assert_error, token_for
 
@@ -15,7 +15,7 @@ import jwks
 def test_secret_keeps_working_while_the_issuer_hangs(issuer: Issuer):
     issuer.behave = hang
     app = gate_for(better_auth_url=issuer.origin)
-    assert ask(app, token_for("alice")).status_code == 200
+    assert get_me(app, token_for("alice")).status_code == 200
     assert issuer.requests == []
 
 
@@ -23,12 +23,12 @@ def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issue
     """With the real constants: four at once take as long as one, and then none waits."""
     issuer.behave = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
     started = time.monotonic()
-    responses, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    responses, seconds = send_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
     for response in responses:
         assert_error(response, 503, "unavailable")
     assert time.monotonic() - started < 2 * jwks.FETCH_TIMEOUT
     assert min(seconds) > 1.5
-    responses, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
+    responses, seconds = send_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
     assert max(seconds) < jwks.FETCH_TIMEOUT
     assert len(issuer.requests) == 1
 
@@ -41,7 +41,7 @@ def test_fetch_beyond_its_time_holds_no_request(
     monkeypatch.setattr(jwks, "fetch", lambda _: str(released.wait(10)).encode())
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 1.0)
     for longest in [5.0, 1.0]:  # the first waits out its time, the second comes after it
-        responses, seconds = ask_at_once(gate, [issuer.token()])
+        responses, seconds = send_at_once(gate, [issuer.token()])
         assert_error(responses[0], 503, "unavailable")
         assert seconds[0] < longest
     released.set()
@@ -52,8 +52,8 @@ def test_while_the_issuer_hangs_one_request_waits_for_it(
 ):
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.5)
     issuer.behave = hang
-    ask(gate, issuer.token())
+    get_me(gate, issuer.token())
     monkeypatch.setattr(jwks, "FETCH_PAUSE", 0.0)
     wait_until(lambda: all(thread.name != "jwks" for thread in threading.enumerate()))
-    _, seconds = ask_at_once(gate, [issuer.token(jti=str(number)) for number in range(8)])
+    _, seconds = send_at_once(gate, [issuer.token(jti=str(number)) for number in range(8)])
     assert len([each for each in seconds if each > 0.4]) <= 4

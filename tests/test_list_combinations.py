@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from listing import ask, flat, ids, listed, pages
+from listing import flat, get_list, ids, listed, pages
 from support import User
 
 from schemas import PRIORITIES
@@ -94,7 +94,7 @@ def test_any_combination_lists_what_matches_in_its_order(alice: User, many: list
         asked = {name: chosen.choice(values[name]) for name in names}
         expected = [task for task in many if matches(task, asked)]
         order = asked.get("sort", "created"), asked.get("order", "desc")
-        response = ask(alice, count="exact", **asked)
+        response = get_list(alice, count="exact", **asked)
         assert ids(response.json) == in_order(expected, *order), asked
         assert response.headers["X-Total-Count"] == str(len(expected)), asked
         met = flat(pages(alice, limit=7, **asked))
@@ -149,7 +149,7 @@ def test_long_list_with_common_and_rare_filters_has_what_matches_in_order(
         expected = [task for task in thousands if matches(task, with_lower_words(asked))]
         for order in ORDERS:
             met = in_order(expected, sort, order)
-            response = ask(alice, sort=sort, order=order, count="exact", **asked)
+            response = get_list(alice, sort=sort, order=order, count="exact", **asked)
             assert ids(response.json) == met[:1000], asked
             assert response.headers["X-Total-Count"] == str(len(met)), asked
             some = islice(pages(alice, sort=sort, order=order, limit=60, **asked), 4)

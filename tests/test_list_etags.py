@@ -1,7 +1,7 @@
 """ETags of lists: what changes them, and what If-None-Match spares."""
 
 import pytest
-from listing import ask
+from listing import get_list
 from support import User, assert_error
 
 from config import VERSION
@@ -22,12 +22,12 @@ def test_if_none_match_of_the_list_is_304_until_a_task_changes(alice: User, quer
 
 
 def test_if_none_match_of_an_empty_list_is_304(alice: User):
-    etag = ask(alice).headers["ETag"]
+    etag = get_list(alice).headers["ETag"]
     assert alice.call("GET", headers={"If-None-Match": etag}).status_code == 304
 
 
 def test_every_write_changes_the_etag_and_no_other_users(alice: User, bob: User):
-    before, bobs = ask(alice).headers["ETag"], ask(bob).headers["ETag"]
+    before, bobs = get_list(alice).headers["ETag"], get_list(bob).headers["ETag"]
     seen = {before}
     task = alice.create()
     for write in [
@@ -37,18 +37,18 @@ def test_every_write_changes_the_etag_and_no_other_users(alice: User, bob: User)
         lambda: alice.call("DELETE", task["id"]),
     ]:
         write()
-        etag = ask(alice).headers["ETag"]
+        etag = get_list(alice).headers["ETag"]
         assert etag not in seen
         seen.add(etag)
-    assert ask(bob).headers["ETag"] == bobs
+    assert get_list(bob).headers["ETag"] == bobs
     assert alice.call("GET", headers={"If-None-Match": before}).status_code == 200
 
 
 def test_etag_names_the_version_of_the_api(alice: User):
-    assert ask(alice).headers["ETag"].startswith(f'"{VERSION}-')
+    assert get_list(alice).headers["ETag"].startswith(f'"{VERSION}-')
 
 
 def test_bad_parameter_is_422_also_with_a_fresh_etag(alice: User):
-    headers = {"If-None-Match": ask(alice).headers["ETag"]}
+    headers = {"If-None-Match": get_list(alice).headers["ETag"]}
     response = alice.call("GET", f"{alice.tasks}?limit=0", headers=headers)
     assert_error(response, 422, "validation_error")

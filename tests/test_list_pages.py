@@ -5,7 +5,7 @@ from urllib.parse import urljoin
 import psycopg
 import pytest
 from flask import Flask
-from listing import ask, cursor_of, listed, next_link, pages
+from listing import cursor_of, get_list, listed, next_link, pages
 from support import User, assert_error
 from werkzeug.test import TestResponse
 
@@ -22,7 +22,7 @@ def test_without_limit_the_first_thousand_come_with_a_link(
     )
     postgresql.commit()
     assert len(alice.all()) == 1000
-    assert "Link" not in ask(alice).headers
+    assert "Link" not in get_list(alice).headers
     newest = alice.create()
     assert [len(page) for page in pages(alice)] == [1000, 1]
     assert [len(page) for page in pages(alice, sort="due")] == [1000, 1]
@@ -31,7 +31,7 @@ def test_without_limit_the_first_thousand_come_with_a_link(
 
 def test_plain_list_is_a_bare_array_newest_first(alice: User):
     first, second = alice.create("first"), alice.create("second")
-    response = ask(alice)
+    response = get_list(alice)
     assert response.json == [second, first]
     assert response.content_type == "application/json"
     assert {"Link", "X-Total-Count"}.isdisjoint(response.headers.keys())
@@ -42,7 +42,7 @@ def test_link_keeps_every_parameter(app: Flask):
     for _ in range(3):
         odd.create("100% <sure> & done", description='"+é;,=', tags=["<é> & +", "b"])
     asked = {"q": '100% <sure> "+é;,=', "tag": ["<é> & +", "b"], "count": "exact", "limit": 1}
-    response = ask(odd, sort="title", order="asc", status="pending", **asked)
+    response = get_list(odd, sort="title", order="asc", status="pending", **asked)
     link = next_link(response)
     assert link
     assert link.isascii()
@@ -55,7 +55,7 @@ def test_link_keeps_every_parameter(app: Flask):
 def test_link_fits_a_request_line_with_the_longest_title(alice: User):
     for _ in range(2):
         alice.create("\U0001f600" * 200)
-    link = next_link(ask(alice, sort="title", limit=1))
+    link = next_link(get_list(alice, sort="title", limit=1))
     assert link
     assert len(link) < 2000
     assert len(alice.call("GET", link).json) == 1
@@ -65,7 +65,7 @@ def test_link_of_a_user_id_with_dot_segments_is_resolved_to_its_own_path(app: Fl
     odd = User(app.test_client(), "a/../b")
     odd.create()
     odd.create()
-    link = next_link(ask(odd, limit=1))
+    link = next_link(get_list(odd, limit=1))
     assert link
     assert urljoin(f"http://localhost{odd.tasks}", link).startswith(f"http://localhost{odd.tasks}?")
 
@@ -109,10 +109,10 @@ def test_damaged_cursor_is_422(alice: User, cursor: str):
     for place in range(len(cursor)):
         other = "A" if cursor[place] != "A" else "B"
         damaged = cursor[:place] + other + cursor[place + 1 :]
-        assert_refused(ask(alice, sort="title", cursor=damaged))
+        assert_refused(get_list(alice, sort="title", cursor=damaged))
     for damaged in [cursor[:-1], cursor[1:], cursor + "A", cursor + "AAAA", cursor[:20]]:
-        assert_refused(ask(alice, sort="title", cursor=damaged))
-    assert_refused(ask(alice, sort="title", cursor=cursor + "="))
+        assert_refused(get_list(alice, sort="title", cursor=damaged))
+    assert_refused(get_list(alice, sort="title", cursor=cursor + "="))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_cursor_of_no_position_is_422_even_if_its_key_was_guessed(
 ):
     with app.app_context():
         forged = write_cursor("alice", {"sort": "title"}, position)
-    assert_refused(ask(alice, sort="title", cursor=forged))
+    assert_refused(get_list(alice, sort="title", cursor=forged))
 
 
 @pytest.mark.parametrize(
@@ -141,25 +141,25 @@ def test_cursor_of_no_position_is_422_even_if_its_key_was_guessed(
     ],
 )
 def test_cursor_of_other_parameters_is_422(alice: User, cursor: str, asked: dict[str, str]):
-    assert_refused(ask(alice, cursor=cursor, **asked))
+    assert_refused(get_list(alice, cursor=cursor, **asked))
 
 
 def test_cursor_of_another_user_is_422(alice: User, bob: User, cursor: str):
     bob.create()
-    assert_refused(ask(bob, sort="title", cursor=cursor))
+    assert_refused(get_list(bob, sort="title", cursor=cursor))
 
 
 def test_cursor_signed_with_another_key_is_422(
     app: Flask, alice: User, cursor: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(app.config, "CURSOR_KEY", b"another")
-    assert_refused(ask(alice, sort="title", cursor=cursor))
+    assert_refused(get_list(alice, sort="title", cursor=cursor))
 
 
 def test_list_cached_under_an_earlier_secret_is_sent_again_with_a_valid_link(
     app: Flask, alice: User, cursor: str, monkeypatch: pytest.MonkeyPatch
 ):
-    etag = ask(alice, limit=1).headers["ETag"]
+    etag = get_list(alice, limit=1).headers["ETag"]
     monkeypatch.setitem(app.config, "CURSOR_KEY", b"another")
     response = alice.call("GET", f"{alice.tasks}?limit=1", headers={"If-None-Match": etag})
     assert response.status_code == 200
@@ -171,5 +171,5 @@ def test_list_cached_under_an_earlier_secret_is_sent_again_with_a_valid_link(
 def test_page_that_only_the_trash_follows_is_the_last(alice: User):
     last, *_ = [alice.create() for _ in range(3)]
     alice.call("DELETE", last["id"])
-    response = ask(alice, limit=2)
+    response = get_list(alice, limit=2)
     assert (len(response.json), "Link" in response.headers) == (2, False)

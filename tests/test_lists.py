@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 from flask.testing import FlaskClient
-from listing import SLOW_WORD, ask, fill_with_long_texts, ids, listed, titles
+from listing import SLOW_WORD, fill_with_long_texts, get_list, ids, listed, titles
 from support import NewApp, User, assert_error
 
 from schemas import PRIORITIES
@@ -32,7 +32,7 @@ def test_list_that_its_timeout_ends_is_503_where_no_words_are_to_blame(
     hasty = User(new_app(database_statement_timeout=50).test_client(), "alice")
     postgresql.execute("LOCK TABLE tasks")
     for asked in [{}, {"sort": "title"}, {"tag": "home"}]:
-        assert_error(ask(hasty, **asked), 503, "unavailable")
+        assert_error(get_list(hasty, **asked), 503, "unavailable")
 
 
 def test_tags_must_all_match(alice: User):
@@ -67,7 +67,7 @@ def test_each_of_a_thousand_tags_is_found_by_itself(alice: User, postgresql: psy
     postgresql.commit()
     for number in range(1, 1000, 37):
         assert titles(alice, tag=f"tag {number}") == {str(number)}
-        assert ask(alice, tag=f"tag {number}", count="exact").headers["X-Total-Count"] == "1"
+        assert get_list(alice, tag=f"tag {number}", count="exact").headers["X-Total-Count"] == "1"
 
 
 def test_tag_sets_two_bits_unless_they_coincide(postgresql: psycopg.Connection):
@@ -152,7 +152,7 @@ def test_q_finds_a_sigma_in_any_of_its_forms(alice: User, title: str):
 def test_q_that_takes_too_long_is_422_and_named(new_app: NewApp, postgresql: psycopg.Connection):
     fill_with_long_texts(postgresql, "alice")
     hasty = User(new_app(database_statement_timeout=50).test_client(), "alice")
-    assert "q" in assert_error(ask(hasty, q=SLOW_WORD), 422, "validation_error")
+    assert "q" in assert_error(get_list(hasty, q=SLOW_WORD), 422, "validation_error")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_every_bad_parameter_is_named_at_once(client: FlaskClient):
 @pytest.mark.parametrize("asked", [{}, {"sort": "due"}, {"tag": "home"}, {"q": "mine"}])
 def test_no_list_shows_another_users_tasks(alice: User, bob: User, asked: dict[str, str]):
     alice.create("mine", tags=["home"])
-    response = ask(bob, count="exact", **asked)
+    response = get_list(bob, count="exact", **asked)
     assert (response.json, response.headers["X-Total-Count"]) == ([], "0")
     assert_error(
         bob.client.get(alice.tasks, query_string=asked, headers=bob.headers), 401, "unauthorized"
@@ -241,8 +241,8 @@ def test_no_list_shows_another_users_tasks(alice: User, bob: User, asked: dict[s
 def test_no_list_shows_what_is_in_the_trash(alice: User, asked: dict[str, str]):
     kept, gone = (alice.create("mine", tags=["home"]) for _ in range(2))
     alice.call("DELETE", gone["id"])
-    response = ask(alice, count="exact", limit=1, **asked)
+    response = get_list(alice, count="exact", limit=1, **asked)
     assert ids(response.json) == [kept["id"]]
     assert response.headers["X-Total-Count"] == "1"
     assert "Link" not in response.headers
-    assert "Link" not in ask(alice, limit=1, **asked).headers
+    assert "Link" not in get_list(alice, limit=1, **asked).headers

@@ -6,7 +6,7 @@ import re
 import psycopg
 import pytest
 from flask import Flask
-from issuer import Issuer, answer_with, ask
+from issuer import Issuer, answer_with, get_me
 from support import Lines, NewApp, User, token_for
 
 from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE_AT_ONCE
@@ -46,7 +46,7 @@ def test_token_that_cannot_be_verified_is_logged_with_the_reason(
     issuer: Issuer, gate: Flask, lines: Lines
 ):
     issuer.behave = answer_with(b"", "500 Internal Server Error")
-    assert ask(gate, issuer.token()).status_code == 503
+    assert get_me(gate, issuer.token()).status_code == 503
     assert lines()[-1]["refused"] == "keys_unavailable"
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import yaml
 from flask import Flask
-from issuer import Issuer, ask
+from issuer import Issuer, get_me
 from processes import free_port
 from support import SECRET, User, assert_error
 
@@ -106,7 +106,7 @@ def test_what_is_done_under_a_key_is_counted_once_it_is_committed(
 
 
 def test_fetch_of_the_issuers_keys_is_counted(issuer: Issuer, gate: Flask, heard: list[str]):
-    assert ask(gate, issuer.token()).status_code == 200
+    assert get_me(gate, issuer.token()).status_code == 200
     assert heard == ["jwks_fetched"]
 
 

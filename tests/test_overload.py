@@ -21,7 +21,7 @@ def narrow(new_app: NewApp) -> Flask:
     return new_app(database_pool_size=1)
 
 
-def ask(app: Flask, number: int) -> int:
+def status_for(app: Flask, number: int) -> int:
     response = User(app.test_client(), f"user {number}").call("GET")
     if response.status_code != 200:
         assert_error(response, 503, "unavailable")
@@ -29,7 +29,7 @@ def ask(app: Flask, number: int) -> int:
 
 
 def is_crowded_while_all_ask(app: Flask, pool: ThreadPoolExecutor) -> list:
-    responses = [pool.submit(ask, app, number) for number in range(REQUESTS)]
+    responses = [pool.submit(status_for, app, number) for number in range(REQUESTS)]
     database: Database = app.extensions["database"]
     wait_until(database.is_crowded)
     return responses
@@ -72,10 +72,10 @@ def test_queued_requests_are_let_in_in_the_order_of_arrival(
         "capacity.overload.has_gone", lambda environ: let_in.append(environ["PATH_INFO"])
     )
     with ThreadPoolExecutor(4) as pool:
-        responses = [pool.submit(ask, narrow, 0)]
+        responses = [pool.submit(status_for, narrow, 0)]
         wait_until(lambda: len(looks) > 1)
         for number in range(1, 4):
-            responses.append(pool.submit(ask, narrow, number))
+            responses.append(pool.submit(status_for, narrow, number))
             wait_until(lambda expected=number: len(waiting) == expected)
         is_crowded = False
         assert [response.result() for response in responses] == [200] * 4
@@ -94,9 +94,9 @@ def test_new_request_does_not_overtake_a_queued_one(
 
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", look)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(ask, narrow, 0)
+        first = pool.submit(status_for, narrow, 0)
         wait_until(lambda: len(looks) > 1)
-        second = pool.submit(ask, narrow, 1)
+        second = pool.submit(status_for, narrow, 1)
         wait_until(lambda: waiting or second.done())
         assert not second.done()
         has_room.set()
@@ -110,7 +110,7 @@ def test_requests_that_queue_for_too_long_get_503(narrow: Flask, monkeypatch: py
         preflight = narrow.test_client().options("/api/alice/tasks", headers=PREFLIGHT)
         assert preflight.status_code == 200  # a page whose preflight fails does not see the 503
         assert 503 in [response.result() for response in responses]
-    assert ask(narrow, 0) == 200
+    assert status_for(narrow, 0) == 200
 
 
 def test_refusal_is_a_line_with_its_cause(
@@ -118,7 +118,7 @@ def test_refusal_is_a_line_with_its_cause(
 ):
     monkeypatch.setattr("capacity.overload.PATIENCE", 0)
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
-    assert ask(narrow, 0) == 503
+    assert status_for(narrow, 0) == 503
     assert lines()[-1]["cause"] == "Overloaded: there was no room"
 
 
@@ -136,7 +136,7 @@ def test_one_in_four_requests_that_queued_for_too_long_is_refused(
     monkeypatch.setattr("capacity.overload.PATIENCE", 0)
     crowded = cycle([True, False])  # when a request comes, and when it is its turn
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", crowded.__next__)
-    assert [ask(narrow, number) for number in range(8)] == [503, 200, 200, 200] * 2
+    assert [status_for(narrow, number) for number in range(8)] == [503, 200, 200, 200] * 2
 
 
 def test_refusals_of_one_second_are_one_line_in_the_log(
@@ -144,8 +144,8 @@ def test_refusals_of_one_second_are_one_line_in_the_log(
 ):
     monkeypatch.setattr("capacity.overload.PATIENCE", 0)
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
-    assert [ask(narrow, number) for number in range(3)] == [503] * 3
+    assert [status_for(narrow, number) for number in range(3)] == [503] * 3
     monkeypatch.setattr("capacity.overload.LOG_PAUSE", 0)
-    assert [ask(narrow, number) for number in range(2)] == [503] * 2
+    assert [status_for(narrow, number) for number in range(2)] == [503] * 2
     told = [line for line in caplog.messages if "overloaded" in line]
     assert told == [f"overloaded: {refused} refused, 0 queued" for refused in (1, 3, 1)]

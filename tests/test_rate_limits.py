@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from issuer import Issuer, ask, gate_for, one_key
+from issuer import Issuer, gate_for, get_me, one_key
 from support import FRONT_END, User, app_for, assert_error, token_for
 from werkzeug.test import TestResponse
 
@@ -125,7 +125,7 @@ def test_what_needs_no_token_is_not_limited():
 
 def test_limits_that_are_off_count_and_tell_nothing():
     app = limited_gate()
-    for response in [ask(app, token_for("alice")), guess(app.test_client())]:
+    for response in [get_me(app, token_for("alice")), guess(app.test_client())]:
         assert not [name for name, _ in response.headers if name.startswith("RateLimit")]
 
 
@@ -156,7 +156,7 @@ def test_token_that_has_expired_since_it_was_verified_counts_for_its_user(
 ):
     app = limited_gate(auth_failure_limit="1/day")
     token = token_for("alice")
-    assert ask(app, token).status_code == 200
+    assert get_me(app, token).status_code == 200
     monkeypatch.setattr("auth.LEEWAY", -(10**6))
     assert guess(app.test_client(), token=token).status_code == 401
     assert guess(app.test_client()).status_code == 401
@@ -167,13 +167,13 @@ def test_good_token_stays_good_where_a_neighbour_fails():
     app = limited_gate(auth_failure_limit="1/day")
     for _ in range(3):
         guess(app.test_client(), "127.0.0.1")
-    assert ask(app, token_for("alice")).status_code == 200
+    assert get_me(app, token_for("alice")).status_code == 200
 
 
 def test_good_tokens_are_no_failures():
     app = limited_gate(auth_failure_limit="1/day")
     for user in ["alice", "bob", "carol"]:
-        assert ask(app, token_for(user), user).status_code == 200
+        assert get_me(app, token_for(user), user).status_code == 200
 
 
 def test_issuer_that_is_away_is_no_failure_of_the_client():
@@ -182,7 +182,7 @@ def test_issuer_that_is_away_is_no_failure_of_the_client():
     issuer.go_away()
     app = limited_gate(auth_failure_limit="1/day", better_auth_url=issuer.origin)
     for _ in range(3):
-        assert_error(ask(app, token), 503, "unavailable")
+        assert_error(get_me(app, token), 503, "unavailable")
 
 
 @pytest.mark.parametrize(

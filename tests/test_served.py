@@ -20,11 +20,11 @@ from own_postgres import OwnPostgres
 from processes import (
     GREENLETS,
     Process,
-    ask,
     free_port,
     gunicorn,
     manage_here,
     manage_run,
+    request_on,
     tasks_of,
     wait_until,
     wait_until_gone,
@@ -45,9 +45,9 @@ def test_fresh_copy_serves_what_its_curl_line_sends(tmp_path: Path):
         _, _, url, _, content_type, _, body, _, authorization = shlex.split(line)
         headers = dict(header.split(": ") for header in (content_type, authorization))
         assert url == f"http://127.0.0.1:{process.port}/api/demo/tasks"
-        created = process.ask("POST", "/api/demo/tasks", body=body, headers=headers)
+        created = process.request("POST", "/api/demo/tasks", body=body, headers=headers)
         assert (created.status_code, created.json["title"]) == (201, json.loads(body)["title"])
-        assert process.ask("GET", "/readyz").status_code == 200
+        assert process.request("GET", "/readyz").status_code == 200
         assert process.stop() == 0
         assert "Traceback" not in process.output()
 
@@ -113,19 +113,19 @@ def is_worker(process: psutil.Process) -> bool:
 
 def test_six_operations_work_on_one_connection_that_is_kept(api: Process):
     connection, token, path = api.connect(), token_for("carol"), tasks_of("carol")
-    created = ask(connection, "POST", path, token=token, json={"title": "Buy milk"})
+    created = request_on(connection, "POST", path, token=token, json={"title": "Buy milk"})
     assert (kept := connection.sock)
     one = f"{path}/{created.json['id']}"
     assert (created.status_code, created.headers["Location"]) == (201, one)
-    assert ask(connection, "GET", path, token=token).json == [created.json]
-    assert ask(connection, "GET", one, token=token).json == created.json
-    updated = ask(connection, "PUT", one, token=token, json={"title": "Buy bread"})
+    assert request_on(connection, "GET", path, token=token).json == [created.json]
+    assert request_on(connection, "GET", one, token=token).json == created.json
+    updated = request_on(connection, "PUT", one, token=token, json={"title": "Buy bread"})
     assert (updated.status_code, updated.json["title"]) == (200, "Buy bread")
-    toggled = ask(connection, "PATCH", f"{one}/complete", token=token, headers=JSON)
+    toggled = request_on(connection, "PATCH", f"{one}/complete", token=token, headers=JSON)
     assert (toggled.status_code, toggled.json["completed"]) == (200, True)
-    deleted = ask(connection, "DELETE", one, token=token, headers=JSON)
+    deleted = request_on(connection, "DELETE", one, token=token, headers=JSON)
     assert (deleted.status_code, deleted.data) == (204, b"")
-    assert_error(ask(connection, "GET", one, token=token), 404, "not_found")
+    assert_error(request_on(connection, "GET", one, token=token), 404, "not_found")
     assert connection.sock is kept
     connection.close()
 
@@ -149,11 +149,11 @@ def test_body_left_unread_is_read_to_its_end_or_the_connection_is_said_to_end(
 
 
 def test_request_without_a_token_is_401(api: Process):
-    assert_error(api.ask("GET", tasks_of("alice")), 401, "unauthorized")
+    assert_error(api.request("GET", tasks_of("alice")), 401, "unauthorized")
 
 
 def test_request_that_is_no_http_has_an_error_of_the_one_shape(api: Process):
-    assert_error(api.ask("GET", "/", headers={"bad header": "x"}), 400, "bad_request")
+    assert_error(api.request("GET", "/", headers={"bad header": "x"}), 400, "bad_request")
 
 
 def test_request_and_its_statement_are_spans_at_the_collector(api: Process, collector: Collector):
@@ -168,7 +168,7 @@ def test_token_of_the_command_is_accepted(
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
     code, [token] = manage_here(monkeypatch, tmp_path, "token", "auth0|1", **given)
     assert code == 0
-    assert api.ask("GET", tasks_of("auth0|1"), token=token).json == []
+    assert api.request("GET", tasks_of("auth0|1"), token=token).json == []
 
 
 def test_database_away_is_503_and_the_first_request_after_its_return_succeeds(
@@ -178,10 +178,10 @@ def test_database_away_is_503_and_the_first_request_after_its_return_succeeds(
     with own.away():
         api.call("GET")
         assert_error(api.call("GET"), 503, "unavailable")
-        assert api.ask("GET", "/livez").status_code == 200
-        assert_error(api.ask("GET", "/readyz"), 503, "unavailable")
+        assert api.request("GET", "/livez").status_code == 200
+        assert_error(api.request("GET", "/readyz"), 503, "unavailable")
     assert api.call("GET", task_id).status_code == 200
-    assert api.ask("GET", "/readyz").status_code == 200
+    assert api.request("GET", "/readyz").status_code == 200
 
 
 def test_large_lists_one_after_another_are_all_answered(api: Process, own: OwnPostgres):

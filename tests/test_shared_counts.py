@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from issuer import ask, gate_for
+from issuer import gate_for, get_me
 from processes import wait_until
 from support import NoThread, assert_error, token_for
 
@@ -60,13 +60,13 @@ def redis() -> Iterator[Speaker]:
 
 
 def calls(app: Any, number: int) -> list[int]:
-    return [ask(app, token_for("alice")).status_code for _ in range(number)]
+    return [get_me(app, token_for("alice")).status_code for _ in range(number)]
 
 
 def test_two_processes_share_a_users_quota(redis: Speaker):
     here, there = (gate_for(redis_url=redis.url, rate_limit="4/day") for _ in range(2))
     assert calls(here, 3) + calls(there, 2) == [200] * 4 + [429]
-    assert_error(ask(here, token_for("alice")), 429, "rate_limited")
+    assert_error(get_me(here, token_for("alice")), 429, "rate_limited")
 
 
 def test_while_redis_is_away_each_process_counts_for_itself(

@@ -9,7 +9,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
-from issuer import BAD_SIGNATURE, NOT_ACCEPTED, Issuer, ask, gate_for, one_key
+from issuer import BAD_SIGNATURE, NOT_ACCEPTED, Issuer, gate_for, get_me, one_key
 from support import SECRET, settings_for
 from tokens import (
     DEEP_HEADER,
@@ -34,7 +34,7 @@ def issuer() -> Iterator[Issuer]:
 
 
 def test_a_token_of_sub_and_exp_is_enough(api: Flask):
-    response = ask(api, TOKEN)
+    response = get_me(api, TOKEN)
     assert (response.status_code, response.json) == (200, {"user_id": "alice"})
 
 
@@ -56,7 +56,7 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("token", ACCEPTED.values(), ids=ACCEPTED)
 def test_token_is_accepted(api: Flask, token: str):
-    assert ask(api, token).status_code == 200
+    assert get_me(api, token).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_refusal_says_what_is_wrong(api: Flask, claims: dict[str, Any], message:
 @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
 def test_clocks_may_differ_by_seconds(api: Flask, name: str):
     now, sign = int(time.time()), -1 if name == "exp" else 1
-    assert ask(api, token_of(GOOD | {name: now + sign * (LEEWAY - 5)})).status_code == 200
+    assert get_me(api, token_of(GOOD | {name: now + sign * (LEEWAY - 5)})).status_code == 200
     assert_refused(api, token_of(GOOD | {name: now + sign * (LEEWAY + 30)}))
     assert LEEWAY <= 30
 
@@ -89,7 +89,7 @@ def test_remembered_token_is_refused_once_expired(api: Flask, monkeypatch: pytes
     token = token_of(GOOD | {"exp": int(now) + 100})
     for later, status in [(0, 200), (99, 200), (100 + LEEWAY - 2, 200), (100 + LEEWAY + 1, 401)]:
         monkeypatch.setattr("auth.time.time", lambda then=now + later: then)
-        assert ask(api, token).status_code == status, later
+        assert get_me(api, token).status_code == status, later
     assert_refused(api, token, "The token has expired.")
 
 
@@ -113,7 +113,7 @@ def test_kinds_of_tokens_follow_the_settings(issuer: Issuer):
     issuer_only = gate_for(better_auth_secret="", better_auth_url=issuer.origin)
     both = gate_for(better_auth_url=issuer.origin)
     accepted = [
-        [ask(app, token).status_code for token in (own, theirs)]
+        [get_me(app, token).status_code for token in (own, theirs)]
         for app in (secret_only, issuer_only, both)
     ]
     assert accepted == [[200, 401], [401, 200], [200, 200]]
@@ -124,7 +124,7 @@ def test_kinds_of_tokens_follow_the_settings(issuer: Issuer):
 
 
 def test_deep_header_is_no_500():
-    assert ask(gate_for(), DEEP_HEADER).status_code in {401, 200}  # Python 3.14 can read it
+    assert get_me(gate_for(), DEEP_HEADER).status_code in {401, 200}  # Python 3.14 can read it
 
 
 NEW_SECRET = "the secret after it, of 32 bytes or more"
@@ -136,7 +136,7 @@ def test_while_a_secret_is_changed_tokens_of_both_are_taken():
     changing = gate_for(better_auth_secret=NEW_SECRET, better_auth_secret_previous=SECRET)
     after = gate_for(better_auth_secret=NEW_SECRET)
     accepted = [
-        [ask(app, token).status_code for token in (old, new)]
+        [get_me(app, token).status_code for token in (old, new)]
         for app in (before, changing, changing, after)
     ]
     assert accepted == [[200, 401], [200, 200], [200, 200], [401, 200]]
@@ -158,7 +158,7 @@ def test_previous_secret_accepts_no_token_that_the_current_one_refuses(token: st
 @pytest.mark.parametrize("digest", ["sha384", "sha512"])
 def test_hs256_is_the_one_algorithm_of_the_secret_however_long_it_is(digest: str):
     app, secret = gate_for(better_auth_secret="s" * 64), "s" * 64
-    assert ask(app, token_of(GOOD, secret=secret)).status_code == 200
+    assert get_me(app, token_of(GOOD, secret=secret)).status_code == 200
     header = HS256 | {"alg": digest.replace("sha", "HS")}
     assert_refused(app, token_of(GOOD, header, secret=secret, digest=digest), NOT_ACCEPTED)
 
@@ -250,7 +250,7 @@ def test_iss_and_aud_are_demanded(
     header = {"alg": "EdDSA", "kid": key.kid}
 
     def accepted(tokens: dict[str, str]) -> set[str]:
-        return {name for name, token in tokens.items() if ask(app, token).status_code == 200}
+        return {name for name, token in tokens.items() if get_me(app, token).status_code == 200}
 
     assert accepted({name: token_of(each) for name, each in claims.items()}) == own
     assert accepted({name: key.sign_raw(each, header) for name, each in claims.items()}) == theirs

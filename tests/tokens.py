@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from flask import Flask
-from issuer import ask, base64url, part
+from issuer import base64url, get_me, part
 from support import SECRET, assert_error
 
 IN_AN_HOUR = int(time.time()) + 3600
@@ -155,7 +155,7 @@ REFUSED = WRONG_SIGNATURES | WRONG_FORMS | WRONG_CLAIMS | OTHER_PURPOSES
 
 def assert_refused(app: Flask, token: str, message: str | None = None) -> None:
     """Require that the token itself is refused, not the path that it was sent to."""
-    response = ask(app, token)
+    response = get_me(app, token)
     assert_error(response, 401, "unauthorized", message)
     assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
     assert response.json

@@ -17,9 +17,9 @@ def test_entries_that_wait_at_a_stop_are_written(
     )
     with gunicorn(copy_of_project(tmp_path), as_url(database_url)) as process:
         postgresql.execute("LOCK TABLE audit_log IN EXCLUSIVE MODE")
-        assert process.ask("GET", "/api/alice/tasks").status_code == 401
+        assert process.request("GET", "/api/alice/tasks").status_code == 401
         wait_until(lambda: postgresql.execute(waiting).fetchall())
-        assert process.ask("GET", "/api/alice/tasks").status_code == 401
+        assert process.request("GET", "/api/alice/tasks").status_code == 401
         process.popen.terminate()
         time.sleep(0.3)
         postgresql.rollback()

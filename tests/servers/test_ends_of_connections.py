@@ -9,7 +9,7 @@ from pathlib import Path
 
 import processes
 from own_postgres import Postgres
-from processes import GREENLETS, Process, ask, gunicorn, tasks_of, wait_until
+from processes import GREENLETS, Process, gunicorn, request_on, tasks_of, wait_until
 from raw_http import head, read_to_end, statuses
 from support import token_for
 
@@ -73,14 +73,14 @@ def test_request_on_a_connection_long_idle_is_answered_while_the_server_stops(
     with gunicorn(folder, url) as process, ThreadPoolExecutor() as pool:
         task_id = process.create()
         kept = process.connect()
-        assert ask(kept, "GET", "/livez").status_code == 200
+        assert request_on(kept, "GET", "/livez").status_code == 200
         time.sleep(KEPT_AT_LEAST)
         with database.locked(task_id):
             toggle = pool.submit(process.call, "PATCH", f"{task_id}/complete")
             wait_until(database.waiting)
             process.popen.terminate()
             wait_until(lambda: not process.is_live())  # to those who connect
-            response = ask(kept, "GET", "/livez")
+            response = request_on(kept, "GET", "/livez")
             assert (response.status_code, response.headers["Connection"]) == (200, "close")
             assert process.popen.poll() is None
         assert toggle.result().status_code == 200

@@ -39,9 +39,9 @@ def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
     folder = processes.copy_of_project(tmp_path)
     with processes.gunicorn(folder, url, measure=processes.GREENLETS) as api:
         api.create()
-        response = api.ask("GET", "/nope", headers={"X-Request-Id": "mine"})
+        response = api.request("GET", "/nope", headers={"X-Request-Id": "mine"})
         assert response.json["details"] == {"request_id": "mine"}
-        api.ask("GET", "/bad", headers={"bad header": "eyJ"})
+        api.request("GET", "/bad", headers={"bad header": "eyJ"})
         wait_until(lambda: '"status": 400' in api.output())
         assert api.stop() == 0
         lines = [json.loads(line) for line in api.lines()]

@@ -140,7 +140,7 @@ def test_refused_tokens_are_counted_by_reason_and_every_reason_begins_at_zero(ap
     found = {labels["reason"] for labels, _ in api.scrape()["tasks_jwt_refused_total"]}
     assert found == MESSAGE_OF_REFUSAL.keys()
     before = api.total("tasks_jwt_refused_total", reason="expired")
-    api.ask("GET", "/api/alice/tasks", token=token_for("alice", exp=1))
+    api.request("GET", "/api/alice/tasks", token=token_for("alice", exp=1))
     assert api.total("tasks_jwt_refused_total", reason="expired") == before + 1
     limits = {labels["limit"] for labels, _ in api.scrape()["tasks_rate_limited_total"]}
     source = (PROJECT / "capacity/rate_limits.py").read_text()
@@ -149,7 +149,7 @@ def test_refused_tokens_are_counted_by_reason_and_every_reason_begins_at_zero(ap
 
 def test_paths_and_methods_that_clients_make_up_are_no_labels(api: Metered):
     for number in range(3):
-        api.ask(f"MADE{number}", f"/made-up-{number}")
+        api.request(f"MADE{number}", f"/made-up-{number}")
     assert api.total(f"{DURATION}_count", route="none", method="other") >= 3
     assert "made-up" not in str(api.scrape())
 
@@ -157,12 +157,12 @@ def test_paths_and_methods_that_clients_make_up_are_no_labels(api: Metered):
 def test_request_that_gunicorn_refuses_itself_is_counted(api: Metered):
     unread = {"route": "none", "method": "other", "status": "4xx"}
     before = api.total(f"{DURATION}_count", **unread)
-    assert api.ask("GET", "/", headers={"bad header": "x"}).status_code == 400
+    assert api.request("GET", "/", headers={"bad header": "x"}).status_code == 400
     assert api.total(f"{DURATION}_count", **unread) - before == 1
 
 
 def test_metrics_are_not_on_the_public_port(api: Metered):
-    assert api.ask("GET", "/metrics").status_code == 404
+    assert api.request("GET", "/metrics").status_code == 404
 
 
 def test_second_start_on_the_port_is_refused_and_leaves_the_first_ones_numbers(api: Metered):

@@ -36,14 +36,14 @@ def test_start_is_refused_where_the_server_cannot_do_the_tls_that_is_asked_for(o
     ],
 )
 def test_start_without_what_the_server_asks_for_is_refused(reply: bytes, options: str, told: str):
-    def ask() -> None:
+    def answer() -> None:
         with listener.accept()[0] as client:
             client.recv(1024)
             client.sendall(reply)
             client.recv(1024)
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
-        thread.submit(ask)
+        thread.submit(answer)
         url = f"postgresql://me@127.0.0.1:{listener.getsockname()[1]}/tasks?{options}"
         with pytest.raises(ConfigError, match=f"^DATABASE_URL is wrong: {told}"):
             require_migrated(settings_for(url))

@@ -33,7 +33,7 @@ class InProcess:
     def call(self, method: str, path: Any = "", **options: Any) -> Any:
         return User(self.app.test_client(), "alice").call(method, path, **options)
 
-    def ask(self, method: str, path: str) -> Any:
+    def request(self, method: str, path: str) -> Any:
         return self.app.test_client().open(path, method=method)
 
 
@@ -130,11 +130,11 @@ def test_server_away_is_503_at_once_and_the_first_request_after_its_return_succe
             ]
             assert statistics.median(refused) < 0.5  # those who ask the server wait longer
             assert statuses(at_once(8, lambda: api.call("GET"))) == [503] * 8
-            assert api.ask("GET", "/livez").status_code == 200
-            assert api.ask("GET", "/health").json == {"status": "healthy"}
-            assert_error(api.ask("GET", "/readyz"), 503, "unavailable")
+            assert api.request("GET", "/livez").status_code == 200
+            assert api.request("GET", "/health").json == {"status": "healthy"}
+            assert_error(api.request("GET", "/readyz"), 503, "unavailable")
         assert api.call("GET").status_code == 200
-        assert api.ask("GET", "/readyz").status_code == 200
+        assert api.request("GET", "/readyz").status_code == 200
 
 
 def test_request_in_flight_when_the_server_dies_is_503(api: Api, own: OwnPostgres):
@@ -160,7 +160,7 @@ def test_server_that_hangs_is_503_and_keeps_no_thread_for_ever(api: Api, own: Ow
             assert known <= time.monotonic() - started < known + 5
             prober = pool.submit(api.call, "GET")
             time.sleep(0.2)
-            assert api.ask("GET", "/livez").status_code == 200
+            assert api.request("GET", "/livez").status_code == 200
             assert_error(api.call("GET"), 503, "unavailable")
             assert not prober.done()
         assert prober.result().status_code == 200

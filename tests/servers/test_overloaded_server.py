@@ -67,7 +67,7 @@ def test_requests_past_the_line_get_503_that_a_page_can_read_and_the_others_are_
 def test_probes_do_not_stand_in_line(api: Process, url: str):
     def seconds() -> float:
         started = time.monotonic()
-        assert api.ask("GET", "/livez").status_code == 200
+        assert api.request("GET", "/livez").status_code == 200
         return time.monotonic() - started
 
     with stuck(api, url, 5 * WAITING_PER_CONNECTION):
@@ -80,7 +80,7 @@ def test_line_longer_than_the_pool_is_served_in_turn(api: Process):
         responses = [pool.submit(api.call, "POST", user=f"user {n}", **sent) for n in range(30)]
         statuses = [each.result().status_code for each in responses]
     assert statuses == [201] * 30
-    assert api.ask("GET", "/api/alice/tasks", token=token_for("alice")).status_code == 200
+    assert api.request("GET", "/api/alice/tasks", token=token_for("alice")).status_code == 200
 
 
 def test_clients_that_left_the_line_are_not_served(api: Process, url: str):
@@ -92,7 +92,7 @@ def test_clients_that_left_the_line_are_not_served(api: Process, url: str):
             leaving.connect()
             leaving.sock.sendall(request)
             leaving.close()
-        assert api.ask("GET", "/livez").status_code == 200  # it came after them
+        assert api.request("GET", "/livez").status_code == 200  # it came after them
     # Those that had passed the queue when they left are no longer noticed.
     assert len(api.call("GET", user="bob").json) <= WAITING_PER_CONNECTION
 

@@ -26,4 +26,4 @@ def test_purge_that_fails_is_told_in_one_line_and_the_api_starts(tmp_path: Path)
     with manage_run(folder) as process:
         assert "Warning: Not all was deleted: not today." in process.lines()
         assert "Traceback" not in process.output()
-        assert process.ask("GET", "/readyz").status_code == 200
+        assert process.request("GET", "/readyz").status_code == 200

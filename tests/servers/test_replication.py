@@ -193,7 +193,7 @@ def test_read_in_the_way_of_replay_is_served_by_the_primary_and_the_replica_stay
     away, cancelled = api.output().count(AWAY), conflicts(replica)
 
     def is_cancelled_on_the_replica() -> bool:
-        found = pool.submit(api.ask, "GET", search, token=token_for("erin"))
+        found = pool.submit(api.request, "GET", search, token=token_for("erin"))
         while not found.done():
             primary.execute("UPDATE tasks SET tags = '{}' WHERE user_id = 'frank'", "VACUUM tasks")
         assert found.result().status_code == 200

@@ -79,7 +79,7 @@ def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path):
         assert f"http://127.0.0.1:{process.port}/docs" in process.output()
         status, body = paste(curl_line(process))
         assert (status, json.loads(body)["user_id"]) == (201, "demo")
-        assert process.ask("GET", "/readyz").status_code == 200
+        assert process.request("GET", "/readyz").status_code == 200
         with psycopg.connect(database_of(fresh)) as owner:
             roles = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'tasks'"
             assert owner.execute(roles).fetchall() == [(manage.API_ROLE,)]
@@ -103,7 +103,7 @@ def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path):
         code, [token] = processes.manage(fresh, "token", "auth0|1")
         assert code == 0
         path = processes.tasks_of("auth0|1")
-        assert process.ask("GET", path, token=token).json == []
+        assert process.request("GET", path, token=token).json == []
 
 
 # The end
@@ -214,14 +214,14 @@ def test_curl_line_has_what_a_configured_issuer_asks_for(given: tuple[Process, P
 
 
 def test_database_ahead_of_the_code_serves(given: tuple[Process, Path, str]):
-    assert given[0].ask("GET", "/readyz").status_code == 200
+    assert given[0].request("GET", "/readyz").status_code == 200
 
 
 def test_env_file_is_read_and_the_environment_outranks_it(
     given: tuple[Process, Path, str],
 ):
     headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "GET"}
-    response = given[0].ask("OPTIONS", "/api/alice/tasks", headers=headers)
+    response = given[0].request("OPTIONS", "/api/alice/tasks", headers=headers)
     assert response.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
     assert given[0].call("GET").status_code == 200  # with the environment's secret and port
 

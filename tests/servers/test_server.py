@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import processes
 import pytest
-from processes import Process, ask, free_port, gunicorn, tasks_of, wait_until
+from processes import Process, free_port, gunicorn, request_on, tasks_of, wait_until
 from raw_http import parse, send_raw
 from support import JSON, assert_error, token_for
 
@@ -35,10 +35,10 @@ def connection(api: Process) -> Iterator[HTTPConnection]:
 
 def test_connection_is_kept_after_an_error(connection: HTTPConnection):
     others, body = tasks_of("bob"), {"title": "x" * 60_000}
-    response = ask(connection, "POST", others, token=token_for("alice"), json=body)
+    response = request_on(connection, "POST", others, token=token_for("alice"), json=body)
     assert response.status_code == 401
     assert (kept := connection.sock)
-    assert ask(connection, "GET", "/livez").status_code == 200
+    assert request_on(connection, "GET", "/livez").status_code == 200
     assert connection.sock is kept
 
 
@@ -50,7 +50,7 @@ def test_connection_is_kept_after_an_error(connection: HTTPConnection):
 def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
     connection: HTTPConnection, body: dict[str, Any]
 ):
-    response = ask(connection, "POST", tasks_of("bob"), token=token_for("alice"), **body)
+    response = request_on(connection, "POST", tasks_of("bob"), token=token_for("alice"), **body)
     assert response.status_code == 401
     assert response.headers["Connection"] == "close"
     assert connection.sock is None
@@ -123,7 +123,7 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
 
 def test_token_of_many_kilobytes_is_read(api: Process):
     headers = {"Authorization": f"Bearer {'z' * 20_000}", "Origin": "http://localhost:3000"}
-    response = api.ask("GET", "/api/alice/tasks", headers=headers)
+    response = api.request("GET", "/api/alice/tasks", headers=headers)
     assert_error(response, 401, "unauthorized")
     assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
 
@@ -142,7 +142,7 @@ def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path
     observe = folder / "observability/observe.py"
     observe.write_text(observe.read_text().replace(asked, fault))
     with gunicorn(folder, url) as broken:
-        response = broken.ask("GET", "/", headers={"X-Request-Id": "mine"})
+        response = broken.request("GET", "/", headers={"X-Request-Id": "mine"})
         assert_error(response, 500, "internal_error")
         assert response.headers["X-Request-Id"] == "mine"
         broken.wait_for_output("Traceback")
@@ -177,7 +177,7 @@ def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
 
 def test_search_by_as_many_tags_as_there_may_be_is_no_address_too_long(api: Process):
     tags = urlencode([("tag", 50 * letter) for letter in "абвгдежзийклмнопрсту"])
-    response = api.ask("GET", f"{tasks_of('alice')}?{tags}", token=token_for("alice"))
+    response = api.request("GET", f"{tasks_of('alice')}?{tags}", token=token_for("alice"))
     assert response.status_code == 200
 
 
@@ -277,5 +277,5 @@ def test_unix_socket_is_served_as_a_port_is(trusting: Process, folder: Path):
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(folder / "api.sock"))
     for _ in range(2):  # on one connection
-        assert ask(connection, "GET", tasks_of("alice"), token=token).status_code == 200
+        assert request_on(connection, "GET", tasks_of("alice"), token=token).status_code == 200
     connection.close()

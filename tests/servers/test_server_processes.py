@@ -13,7 +13,7 @@ from threading import Event
 
 import processes
 import psutil
-from processes import Process, ask, gunicorn, tasks_of, wait_until
+from processes import Process, gunicorn, request_on, tasks_of, wait_until
 from raw_http import head, send_raw
 from support import SECRET, token_for
 
@@ -104,7 +104,7 @@ def test_reload_under_load_loses_no_request(api: Process):
         connection = api.connect()
         count = 0
         while not done.is_set():
-            assert ask(connection, "GET", path, token=token).status_code == 200
+            assert request_on(connection, "GET", path, token=token).status_code == 200
             count += 1
             if not kept:
                 connection.close()
@@ -139,8 +139,8 @@ def test_worker_that_has_answered_its_share_is_replaced_and_no_request_fails(
         [before] = psutil.Process(process.pid).children()
         wait_until(
             lambda: (
-                process.ask("GET", "/livez").status_code != 200
+                process.request("GET", "/livez").status_code != 200
                 or before not in psutil.Process(process.pid).children()
             )
         )
-        assert process.ask("GET", "/livez").status_code == 200
+        assert process.request("GET", "/livez").status_code == 200

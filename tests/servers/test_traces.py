@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from collector import attributes, collecting
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from processes import GREENLETS, Process, as_url, ask, free_port, gunicorn, wait_until
+from processes import GREENLETS, Process, as_url, free_port, gunicorn, request_on, wait_until
 from support import CALLER, PARENT, TRACE, assert_error
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
@@ -69,7 +69,7 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             assert span.status.code == 2
             assert attributes(span)["error.type"] == "UndefinedColumn"
 
-            unread = api.ask("GET", "/", headers={"bad header": "x"})
+            unread = api.request("GET", "/", headers={"bad header": "x"})
             span, _ = collector.of_request(unread.headers["X-Request-Id"])
             assert attributes(span)["http.request.method"] == "_OTHER"
             assert "zoe" not in str(collector.spans)
@@ -82,7 +82,7 @@ def test_collector_that_hangs_delays_no_stop(fresh: Path, database_url: str):
     ):
         connection = api.connect()
         for _ in range(1100):  # more than two batches of spans
-            assert ask(connection, "GET", "/livez").status_code == 200
+            assert request_on(connection, "GET", "/livez").status_code == 200
         connection.close()
         stopped = time.monotonic()
         assert api.stop() == 0

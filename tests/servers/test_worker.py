@@ -55,7 +55,7 @@ def assert_live(api: Process) -> None:
 
 def seconds_until_live(api: Process) -> float:
     started = time.monotonic()
-    assert api.ask("GET", "/livez").status_code == 200
+    assert api.request("GET", "/livez").status_code == 200
     return time.monotonic() - started
 
 
@@ -228,10 +228,10 @@ def test_user_who_waits_for_more_than_a_share_gets_503_and_keeps_nobody_else_wai
 def test_idle_clients_make_room_for_others_once_no_more_fit(folder: Path, url: str):
     with gunicorn(folder, url, WEB_CONNECTIONS=3) as process, ExitStack() as stack:
         kept = stack.enter_context(closing(process.connect()))
-        assert processes.ask(kept, "GET", "/livez").status_code == 200
+        assert processes.request_on(kept, "GET", "/livez").status_code == 200
         for begun in [b"", b"GET /livez HT"]:
             stack.enter_context(connect(process)).sendall(begun)
-        assert process.ask("GET", "/livez", timeout=5).status_code == 200
+        assert process.request("GET", "/livez", timeout=5).status_code == 200
         assert CRASH not in process.output()
 
 
@@ -252,7 +252,7 @@ def test_issuer_that_hangs_keeps_no_other_request_waiting(
     settings = {"BETTER_AUTH_URL": issuer.origin, "BETTER_AUTH_SECRET": SECRET}
     with gunicorn(folder, url, **settings) as process, ThreadPoolExecutor() as pool:
         token = issuer.token()
-        waiting = pool.submit(process.ask, "GET", tasks_of("alice"), token=token)
+        waiting = pool.submit(process.request, "GET", tasks_of("alice"), token=token)
         wait_until(lambda: issuer.requests)
         assert_live(process)
         assert behave is flood or not waiting.done()  # Python 3.14.8 ends a flood itself

@@ -29,9 +29,9 @@ class Session:
     def __init__(self, port: int) -> None:
         self.port = port
         self.cookies: dict[str, str] = {}
-        self.user_id: str = self.ask("POST", "/sign-up/email", PERSON)["user"]["id"]
+        self.user_id: str = self.request("POST", "/sign-up/email", PERSON)["user"]["id"]
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
+    def request(self, method: str, path: str, body: Any = None) -> Any:
         connection = HTTPConnection("localhost", self.port, timeout=10)
         headers = {
             "Content-Type": "application/json",
@@ -48,7 +48,7 @@ class Session:
         return json.loads(text)
 
     def token(self) -> str:
-        token: str = self.ask("GET", "/token")["token"]
+        token: str = self.request("GET", "/token")["token"]
         return token
 
 

@@ -20,7 +20,15 @@ from urllib.parse import urlencode
 import pytest
 from certificates import write_certificate
 from own_postgres import OwnPostgres
-from processes import Process, Response, ask, copy_of_project, free_port, gunicorn, wait_until
+from processes import (
+    Process,
+    Response,
+    copy_of_project,
+    free_port,
+    gunicorn,
+    request_on,
+    wait_until,
+)
 from support import JSON, assert_error, token_for
 
 from blueprints.lists import MAX_SEARCH_LENGTH
@@ -60,7 +68,7 @@ class Proxied:
     def call(self, method: str, path: str, user: str = "alice", **options: Any) -> Response:
         connection = self.connect()
         try:
-            return ask(connection, method, path, **{"token": token_for(user)} | options)
+            return request_on(connection, method, path, **{"token": token_for(user)} | options)
         finally:
             connection.close()
 
@@ -233,7 +241,8 @@ def test_reload_of_the_api_costs_no_request(proxy: Proxied):
         statuses: Counter[int] = Counter()
         while time.monotonic() < ends:
             sent = {"token": token, "json": {"title": "x"}}
-            statuses[ask(connection, "POST", f"/api/user-{number}/tasks", **sent).status_code] += 1
+            response = request_on(connection, "POST", f"/api/user-{number}/tasks", **sent)
+            statuses[response.status_code] += 1
             time.sleep(number / CLIENTS / 5)
         connection.close()
         return statuses

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import processes
 import pytest
 from flask import Flask
-from issuer import api_for, ask
+from issuer import api_for, get_me
 from own_postgres import database_on
 from processes import gunicorn, wait_until
 from redis import Redis
@@ -30,7 +30,7 @@ def limited(redis: RedisServer, **settings: str) -> Flask:
 
 def rest_of(app: Flask, user: str = "alice") -> int:
     """Call as a user; return how many calls are left."""
-    response = ask(app, token_for(user), user)
+    response = get_me(app, token_for(user), user)
     assert response.status_code == 200
     return int(response.headers["RateLimit"].split(";")[1].removeprefix("r="))
 
@@ -39,15 +39,15 @@ def test_two_machines_share_a_users_quota(redis: RedisServer):
     here, there = (limited(redis, rate_limit="4/day") for _ in range(2))
     assert [rest_of(app) for app in (here, there, here, there)] == [3, 2, 1, 0]
     for app in (here, there):
-        assert_error(ask(app, token_for("alice")), 429, "rate_limited")
+        assert_error(get_me(app, token_for("alice")), 429, "rate_limited")
     assert rest_of(here, "bob") == 3
 
 
 def test_two_machines_share_an_addresss_failures(redis: RedisServer):
     here, there = (limited(redis, auth_failure_limit="2/day") for _ in range(2))
-    statuses = [ask(app, "x.y.z").status_code for app in (here, there, here, there)]
+    statuses = [get_me(app, "x.y.z").status_code for app in (here, there, here, there)]
     assert statuses == [401, 401, 429, 429]
-    assert ask(there, token_for("alice")).status_code == 200
+    assert get_me(there, token_for("alice")).status_code == 200
 
 
 def test_counters_end_with_their_window(redis: RedisServer):
@@ -93,7 +93,7 @@ class Load:
     def _call(self, user: str) -> None:
         token = token_for(user)
         while not self._stopping.is_set():
-            self.statuses.append(ask(self.app, token, user).status_code)
+            self.statuses.append(get_me(self.app, token, user).status_code)
 
     def more(self, requests: int = 200) -> None:
         """Wait for as many more responses."""
@@ -172,7 +172,7 @@ def test_limits_hold_while_redis_is_away(redis: RedisServer):
     app = limited(redis, rate_limit="3/day")
     redis.kill()
     assert [rest_of(app) for _ in range(3)] == [2, 1, 0]
-    assert_error(ask(app, token_for("alice")), 429, "rate_limited")
+    assert_error(get_me(app, token_for("alice")), 429, "rate_limited")
 
 
 def test_a_restart_between_two_requests_is_no_outage(redis: RedisServer):
