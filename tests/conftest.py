@@ -14,9 +14,10 @@ from types import ModuleType, SimpleNamespace
 
 import psycopg
 import pytest
+from certificates import write_certificate
 from flask import Flask
 from flask.testing import FlaskClient
-from issuer import Issuer, api_for, gate_of, make_key
+from issuer import Issuer, gate_of, make_key, with_me
 from migrating import NewDatabase
 from own_postgres import (
     OwnPostgres,
@@ -144,7 +145,13 @@ def empty_url(new_database: NewDatabase) -> str:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
+def own_database(url: str) -> Postgres:
+    """This module's own database, for tests to lock its rows and to end its connections."""
+    return Postgres(url)
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
     """A server of this module's own, for what cannot be done to one that others use."""
     with migrated_on(tmp_path_factory.mktemp("own") / "postgres") as server:
         yield server
@@ -246,9 +253,9 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def db(own: Postgres) -> Iterator[Database]:
+def db(own_database: Postgres) -> Iterator[Database]:
     """A pool on the module's own database, for tests that use it directly."""
-    with closing(Database(settings_for(own.url, database_pool_size=THREADS))) as db:
+    with closing(Database(settings_for(own_database.url, database_pool_size=THREADS))) as db:
         yield db
 
 
@@ -262,9 +269,14 @@ def exploring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def api() -> Flask:
+def whole_app() -> Flask:
     """The whole application without a database, and a route that tells who calls."""
-    return api_for()
+    return with_me(app_for())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from flask import Flask
-from support import app_for, settings_for, without_audit
+from support import bearer, settings_for, without_audit
 from werkzeug.test import TestResponse
 
 from auth import require_owner
@@ -241,11 +241,6 @@ FAILURES: dict[str, Behaviour] = {
 }
 
 
-def api_for(**settings: Any) -> Flask:
-    """Build the API without a database, with one more route: /me responds with the caller's id."""
-    return with_me(app_for(**settings))
-
-
 def gate_for(**settings: Any) -> Flask:
     """Build only the hooks that run before a view, and that route: a tenth of the work."""
     given = settings_for("postgresql://", **settings)
@@ -264,12 +259,13 @@ def gate_of(issuer: Issuer, **settings: Any) -> Flask:
 
 
 def with_me(app: Flask) -> Flask:
+    """Add a route that responds with the caller's id."""
     app.add_url_rule("/api/<user_id:user_id>/me", "me", lambda user_id: {"user_id": user_id})
     return app
 
 
 def get_me(app: Flask, token: str, user_id: str = "alice") -> TestResponse:
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = bearer(token)
     return app.test_client().get(f"/api/{user_id}/me", headers=headers)
 
 

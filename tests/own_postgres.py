@@ -117,6 +117,10 @@ class OwnPostgres(Postgres):
     def stop(self) -> None:
         self.running.close()
 
+    def alter(self, setting: str) -> None:
+        """SET or RESET a setting of the server, which takes it over as it runs."""
+        self.execute(f"ALTER SYSTEM {setting}", "SELECT pg_reload_conf()")
+
     @contextmanager
     def away(self) -> Iterator[None]:
         self.stop()

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict
-from support import GENEROUS, JSON, SECRET, token_for
+from support import GENEROUS, JSON, SECRET, bearer, token_for
 
 from children import end_with_parent
 from config import PROJECT, SETTINGS
@@ -134,7 +134,7 @@ def request_on(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """Send one request on an open connection; `json` stands for a body and its type."""
-    sent = {"Authorization": f"Bearer {token}"} if token else {}
+    sent = bearer(token) if token else {}
     if json is not None:
         body = to_json(json)
         sent |= JSON

@@ -62,6 +62,10 @@ def token_for(user_id: str, **claims: Any) -> str:
     return jwt.encode({k: v for k, v in payload.items() if v is not None}, SECRET)
 
 
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
 def without_audit(app: Flask) -> Flask:
     """Keep an application that has no database from writing an audit.
 
@@ -94,7 +98,7 @@ class User:
         self.client = client
         self.id = user_id
         self.tasks = f"/api/{quote(user_id, safe='')}/tasks"
-        self.headers = {"Authorization": f"Bearer {token_for(user_id)}"}
+        self.headers = bearer(token_for(user_id))
 
     def call(self, method: str, path: Any = "", **options: Any) -> TestResponse:
         """Call a path below the user's tasks; an absolute one is taken as it is."""

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer
 from processes import as_url, manage_here, wait_until
-from support import NewApp, NoThread, User, assert_error, audit_entries, settings_for
+from support import NewApp, NoThread, User, assert_error, audit_entries, bearer, settings_for
 
 import events
 from app import create_app
@@ -249,7 +249,7 @@ def test_token_that_could_not_be_verified_is_not_audited(
     issuer.go_away()
     waiting = new_app(better_auth_url=issuer.origin)
     client = waiting.test_client()
-    judged = {"Authorization": f"Bearer {token}"} | ID
+    judged = bearer(token) | ID
     assert_error(client.get("/api/alice/tasks", headers=judged), 503, "unavailable")
     assert_error(client.get("/api/alice/tasks", headers=ID), 401, "unauthorized")
     waiting.extensions["auditor"].close(10)

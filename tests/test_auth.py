@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask
 from issuer import get_me
-from support import User, assert_error, token_for
+from support import User, assert_error, bearer, token_for
 from tokens import TOKEN
 
 from database import DatabaseUnavailable
@@ -36,20 +36,24 @@ NO_TOKENS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("headers", NO_TOKENS.values(), ids=NO_TOKENS)
-def test_challenge_names_no_error_where_no_token_was_sent(api: Flask, headers: dict[str, str]):
-    response = api.test_client().get("/api/alice/me", headers=headers)
+def test_challenge_names_no_error_where_no_token_was_sent(
+    whole_app: Flask, headers: dict[str, str]
+):
+    response = whole_app.test_client().get("/api/alice/me", headers=headers)
     assert_error(response, 401, "unauthorized", "Send a token in the header Authorization: Bearer.")
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("start", ["Bearer ", "bearer ", "BEARER ", "bEaReR ", "Bearer   "])
-def test_scheme_is_taken_in_any_case_and_with_any_spaces(api: Flask, start: str):
-    response = api.test_client().get("/api/alice/me", headers={"Authorization": f"{start}{TOKEN}"})
+def test_scheme_is_taken_in_any_case_and_with_any_spaces(whole_app: Flask, start: str):
+    response = whole_app.test_client().get(
+        "/api/alice/me", headers={"Authorization": f"{start}{TOKEN}"}
+    )
     assert response.status_code == 200
 
 
-def test_token_in_a_cookie_or_query_is_ignored(api: Flask):
-    client = api.test_client()
+def test_token_in_a_cookie_or_query_is_ignored(whole_app: Flask):
+    client = whole_app.test_client()
     client.set_cookie("Authorization", f"Bearer {TOKEN}")
     response = client.get("/api/alice/me", query_string={"access_token": TOKEN})
     assert_error(response, 401, "unauthorized")
@@ -72,7 +76,7 @@ def test_refused_request_never_reaches_the_database(
 ):
     monkeypatch.setitem(application.extensions, "database", NoDatabase())
     client = application.test_client()
-    alice = {"Authorization": f"Bearer {TOKEN}"}
+    alice = bearer(TOKEN)
     assert_error(
         client.open(path, method=method, headers=alice, json={"title": "x"}), 503, "unavailable"
     )
@@ -80,8 +84,8 @@ def test_refused_request_never_reaches_the_database(
     others = {
         "no token": ({}, "Bearer"),
         "a bad token": ({"Authorization": "Bearer x"}, invalid),
-        "an expired token": ({"Authorization": f"Bearer {token_for('alice', exp=1)}"}, invalid),
-        "another user's token": ({"Authorization": f"Bearer {token_for('bob')}"}, "Bearer"),
+        "an expired token": (bearer(token_for("alice", exp=1)), invalid),
+        "another user's token": (bearer(token_for("bob")), "Bearer"),
     }
     for name, (headers, challenge) in others.items():
         for body in [{"json": {"title": "x"}}, {"data": b"no JSON"}, {}]:
@@ -98,17 +102,17 @@ def test_options_of_every_route_is_left_to_flask(application: Flask):
 @pytest.mark.parametrize(
     "other", ["bob", "Alice", "alice ", "alic", "alicee", "alice%2Fme", "%61lice%00"]
 )
-def test_path_of_another_user_is_refused(api: Flask, other: str):
+def test_path_of_another_user_is_refused(whole_app: Flask, other: str):
     assert_error(
-        get_me(api, TOKEN, other), 401, "unauthorized", "This path belongs to another user."
+        get_me(whole_app, TOKEN, other), 401, "unauthorized", "This path belongs to another user."
     )
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {TOKEN}"}])
+@pytest.mark.parametrize("headers", [{}, bearer(TOKEN)])
 def test_404_405_and_options_are_the_same_with_and_without_a_token(
-    api: Flask, headers: dict[str, str]
+    whole_app: Flask, headers: dict[str, str]
 ):
-    client = api.test_client()
+    client = whole_app.test_client()
     for path in [
         "/",
         "/api",
@@ -130,13 +134,10 @@ def test_404_405_and_options_are_the_same_with_and_without_a_token(
     assert client.get("/health", headers=headers).status_code == 200
 
 
-def test_head_needs_a_token_as_get_does(api: Flask):
-    client = api.test_client()
+def test_head_needs_a_token_as_get_does(whole_app: Flask):
+    client = whole_app.test_client()
     assert client.head("/api/alice/me").status_code == 401
-    assert (
-        client.head("/api/alice/me", headers={"Authorization": f"Bearer {TOKEN}"}).status_code
-        == 200
-    )
+    assert client.head("/api/alice/me", headers=bearer(TOKEN)).status_code == 200
 
 
 USER_IDS = [

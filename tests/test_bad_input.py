@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import JSON, User, assert_error
+from support import JSON, User, assert_error, trash_of
 
 BROKEN_TITLES: list[Any] = ["", "   ", "\u2003\n", "x" * 201, "a\0b", "\ud800", "\udc00x"]
 BROKEN_TITLES += [None, 5, 1.5, True, [], ["x"], {}, {"a": 1}]
@@ -78,7 +78,7 @@ def test_broken_body_is_refused_also_where_no_body_is_expected(
     ]:
         assert_error(alice.call(method, path, **sent), status, error)
     assert alice.all() == [task]
-    assert [each["id"] for each in alice.call("GET", "/api/alice/trash").json] == [gone]
+    assert [each["id"] for each in trash_of(alice)] == [gone]
 
 
 def test_unknown_field_is_422_by_name(alice: User):

@@ -67,7 +67,7 @@ def test_tasks_that_one_batch_changes_get_one_time(alice: User):
     patched = done(alice, *patches)
     assert len({task[name] for task in patched for name in ("updated_at", "completed_at")}) == 1
     done(alice, *({"op": "delete", "id": task["id"]} for task in created))
-    trashed = alice.call("GET", "/api/alice/trash").json
+    trashed = trash_of(alice)
     assert len({task["deleted_at"] for task in trashed}) == 1
     restored = done(alice, *({"op": "restore", "id": task["id"]} for task in created))
     assert len({task["updated_at"] for task in restored}) == 1

@@ -12,8 +12,7 @@ import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
 from flask_compress.compat import compression as codecs
-from issuer import api_for
-from support import User, assert_error, token_for
+from support import User, app_for, assert_error, bearer, token_for
 from werkzeug.test import TestResponse
 
 from content_encoding import ALGORITHMS, MIN_SIZE, PIECE, STREAMING_ALGORITHMS
@@ -153,14 +152,14 @@ def test_a_suffix_that_none_of_our_tags_has_matches_nothing(alice: User, task: d
 def test_large_documents_are_compressed_and_none_is_sent_again(
     alice: User, path: str, is_large: bool
 ):
-    plain = alice.call("GET", path, buffered=True)
-    first = alice.call("GET", path, headers=accepting("gzip"), buffered=True)
+    plain = alice.call("GET", path)
+    first = alice.call("GET", path, headers=accepting("gzip"))
     assert ("Content-Encoding" in first.headers) is is_large
     if is_large:
         assert gzip.decompress(first.data) == plain.data
         assert first.headers["ETag"] == plain.headers["ETag"][:-1] + ':gzip"'
     headers = accepting("gzip") | {"If-None-Match": first.headers["ETag"]}
-    again = alice.call("GET", path, headers=headers, buffered=True)
+    again = alice.call("GET", path, headers=headers)
     assert (again.status_code, again.data) == (304, b"")
     assert again.headers["ETag"] == first.headers["ETag"]
 
@@ -192,10 +191,10 @@ def test_clients_of_an_asset_share_its_bytes_however_slowly_they_read(client: Fl
 
 def test_range_of_a_file_is_sent_uncompressed(alice: User):
     path, headers = "/docs/assets/swagger-ui.css", BROWSER | {"Range": "bytes=0-1999"}
-    part = alice.call("GET", path, headers=headers, buffered=True)
+    part = alice.call("GET", path, headers=headers)
     assert part.status_code == 206
     assert "Content-Encoding" not in part.headers
-    assert part.data == alice.call("GET", path, buffered=True).data[:2000]
+    assert part.data == alice.call("GET", path).data[:2000]
 
 
 class Export:
@@ -215,7 +214,7 @@ class Export:
 
 
 def streaming(export: Export) -> Flask:
-    app = api_for()
+    app = app_for()
     app.add_url_rule(
         "/api/<user_id:user_id>/export",
         "export",
@@ -227,7 +226,7 @@ def streaming(export: Export) -> Flask:
 @pytest.mark.parametrize("algorithm", STREAMING_ALGORITHMS)
 def test_stream_is_compressed_as_it_comes(algorithm: str):
     export = Export()
-    headers = accepting(algorithm) | {"Authorization": f"Bearer {token_for('alice')}"}
+    headers = accepting(algorithm) | bearer(token_for("alice"))
     client = streaming(export).test_client()
     response: TestResponse = client.get("/api/alice/export", headers=headers)
     chunks = response.iter_encoded()
@@ -262,7 +261,7 @@ def test_long_list_is_compressed_in_turns(
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_stream_that_nobody_reads_to_its_end_is_closed(method: str):
     export = Export()
-    headers = BROWSER | {"Authorization": f"Bearer {token_for('alice')}"}
+    headers = BROWSER | bearer(token_for("alice"))
     client = streaming(export).test_client()
     response = client.open("/api/alice/export", method=method, headers=headers)
     response.close()
@@ -272,6 +271,6 @@ def test_stream_that_nobody_reads_to_its_end_is_closed(method: str):
 
 def test_range_of_the_last_bytes_of_a_file_is_sent(alice: User):
     path = "/docs/assets/swagger-ui.css"
-    part = alice.call("GET", path, headers={"Range": "bytes=-100"}, buffered=True)
-    whole = alice.call("GET", path, buffered=True).data
+    part = alice.call("GET", path, headers={"Range": "bytes=-100"})
+    whole = alice.call("GET", path).data
     assert (part.status_code, part.data) == (206, whole[-100:])

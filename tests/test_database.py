@@ -22,11 +22,6 @@ from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
 
 
-@pytest.fixture(scope="module")
-def own(url: str) -> Postgres:
-    return Postgres(url)
-
-
 def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch):
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     show = ", ".join(f"current_setting('{name}')" for name in names)
@@ -58,13 +53,13 @@ def test_exhausted_pool_is_busy_and_not_down_if_a_connection_was_answered_meanwh
 
 
 def test_requests_wait_for_the_one_that_probes_a_suspect_server(
-    db: Database, own: Postgres, monkeypatch: pytest.MonkeyPatch
+    db: Database, own_database: Postgres, monkeypatch: pytest.MonkeyPatch
 ):
     insert(db)
     timeouts, connect = [], Connection.connect
 
     def connect_slowly(url: str, **options: Any) -> Connection:
-        if url == own.url:  # not of another test's thread
+        if url == own_database.url:  # not of another test's thread
             timeouts.append(options["connect_timeout"])
             time.sleep(0.3)
         return connect(url, **options)
@@ -91,15 +86,15 @@ def test_silent_server_is_asked_by_a_thread_and_by_no_request(
     db.close()
 
 
-def test_lost_connections_are_replaced_without_a_storm(db: Database, own: Postgres):
+def test_lost_connections_are_replaced_without_a_storm(db: Database, own_database: Postgres):
     task_id = insert(db)
     with ThreadPoolExecutor(THREADS) as pool:
-        with own.locked(task_id):
+        with own_database.locked(task_id):
             toggles = [pool.submit(toggle, db, task_id) for _ in range(THREADS)]
             wait_until(lambda: db._pool.get_stats()["pool_size"] == THREADS)
         assert all(toggle.result() for toggle in toggles)
         db._pool.pop_stats()
-        own.end_connections()
+        own_database.end_connections()
         for insertion in [pool.submit(insert, db) for _ in range(50)]:
             assert insertion.result()
     assert db._pool.get_stats()["connections_num"] <= 2 * THREADS
@@ -119,8 +114,10 @@ def test_connection_comes_back_after_every_kind_of_failure(db: Database):
 
 
 @pytest.mark.parametrize(("title", "is_answer"), [("", True), ("NUL \0", False)])
-def test_error_is_an_answer_where_the_server_sent_it(own: Postgres, title: str, is_answer: bool):
-    db = Database(settings_for(own.url, database_pool_size=1))
+def test_error_is_an_answer_where_the_server_sent_it(
+    own_database: Postgres, title: str, is_answer: bool
+):
+    db = Database(settings_for(own_database.url, database_pool_size=1))
     insert(db)
     db._answered_at = -inf
     with pytest.raises(psycopg.Error):
@@ -157,31 +154,33 @@ def test_connections_that_are_lost_together_drain_the_pool_once(
     assert len(drains) == 1
 
 
-def test_lock_that_is_not_had_in_time_is_503(own: Postgres, monkeypatch: pytest.MonkeyPatch):
+def test_lock_that_is_not_had_in_time_is_503(
+    own_database: Postgres, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 100)
-    db = Database(settings_for(own.url))
+    db = Database(settings_for(own_database.url))
     task_id = insert(db)
-    with own.locked(task_id), pytest.raises(psycopg.errors.LockNotAvailable) as error:
+    with own_database.locked(task_id), pytest.raises(psycopg.errors.LockNotAvailable) as error:
         toggle(db, task_id)
     db.close()
     assert status_of(error.value) == 503
 
 
-def test_more_threads_than_connections_wait_their_turn(own: Postgres):
-    db = Database(settings_for(own.url, database_pool_size=1))
+def test_more_threads_than_connections_wait_their_turn(own_database: Postgres):
+    db = Database(settings_for(own_database.url, database_pool_size=1))
     assert len({*at_once(8, lambda: insert(db))}) == 8
     db.close()
 
 
 def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
-    own: Postgres, monkeypatch: pytest.MonkeyPatch
+    own_database: Postgres, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(database, "POOL_TIMEOUT", 0.5)
-    db = Database(settings_for(own.url, database_pool_size=1))
+    db = Database(settings_for(own_database.url, database_pool_size=1))
     task_id = insert(db)
-    with ThreadPoolExecutor(1) as pool, own.locked(task_id):
+    with ThreadPoolExecutor(1) as pool, own_database.locked(task_id):
         waiting = pool.submit(toggle, db, task_id)
-        wait_until(own.waiting)
+        wait_until(own_database.waiting)
         with pytest.raises(DatabaseUnavailable):
             insert(db)
     assert waiting.result()
@@ -191,11 +190,11 @@ def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
 
 @pytest.mark.parametrize("prepare", [True, False])
 def test_error_with_a_code_that_nobody_knows_is_500(
-    own: Postgres, prepare: bool, monkeypatch: pytest.MonkeyPatch
+    own_database: Postgres, prepare: bool, monkeypatch: pytest.MonkeyPatch
 ):
     text = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZZ123'; END $$"
     monkeypatch.setitem(QUERIES, "fail", Query("fail", text, ()))
-    db = Database(settings_for(own.url, database_prepare=prepare))
+    db = Database(settings_for(own_database.url, database_prepare=prepare))
     with pytest.raises(psycopg.Error) as error:
         db.fetch("fail")
     assert insert(db)
@@ -226,9 +225,9 @@ def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame():
 
 
 def test_connection_that_was_closed_silently_is_replaced_and_counted(
-    own: Postgres, heard: list[str]
+    own_database: Postgres, heard: list[str]
 ):
-    db = Database(settings_for(own.url, database_pool_size=1))
+    db = Database(settings_for(own_database.url, database_pool_size=1))
     with (
         db.connection() as connection,
         socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
@@ -243,22 +242,22 @@ def test_connection_that_was_closed_silently_is_replaced_and_counted(
     ("wanted", "is_stale"), [("read-write", True), ("primary", True), ("any", False)]
 )
 def test_connection_to_a_server_that_became_read_only_is_stale_if_writes_are_wanted(
-    own: Postgres, wanted: str, is_stale: bool
+    own_database: Postgres, wanted: str, is_stale: bool
 ):
     options = CONNECTION_OPTIONS | {"target_session_attrs": wanted}
-    with Connection.connect(own.url, **options) as connection:
+    with Connection.connect(own_database.url, **options) as connection:
         assert not connection.is_stale()
         connection.execute("SET default_transaction_read_only = on")
         assert connection.is_stale() is is_stale
 
 
 def test_text_is_utf_8_whatever_the_environment_says(
-    own: Postgres, monkeypatch: pytest.MonkeyPatch
+    own_database: Postgres, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
-    db = Database(settings_for(own.url))
+    db = Database(settings_for(own_database.url))
     task_id = insert(db, "Grüße 🐄")
     db.close()
-    with own.connect() as connection:
+    with own_database.connect() as connection:
         length = connection.execute("SELECT length(title) FROM tasks WHERE id = %s", [task_id])
         assert length.fetchone() == (len("Grüße 🐄"),)

@@ -9,7 +9,7 @@ from itertools import product
 import psycopg
 import pytest
 from flask import Flask
-from support import SET, NewApp, User, assert_error
+from support import SET, NewApp, User, assert_error, trash_of
 
 from blueprints.tasks import NOT_SENT
 from field_types import DUE_PATTERN
@@ -212,7 +212,7 @@ def test_completed_at_is_set_by_completion_kept_by_updates_and_cleared_by_reopen
     toggled = alice.call("PATCH", f"{task['id']}/complete").json
     assert toggled["completed_at"] == toggled["updated_at"]
     alice.call("DELETE", task["id"])
-    [trashed] = alice.call("GET", "/api/alice/trash").json
+    [trashed] = trash_of(alice)
     assert trashed["deleted_at"] == trashed["updated_at"]
 
 

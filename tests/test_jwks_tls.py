@@ -13,17 +13,11 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from certificates import write_certificate
 from issuer import SLOW_FAILURES, Issuer, drip, gate_of, get_me, make_key
 from support import assert_error
 
 import jwks
 from config import PROJECT
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem")
 
 
 @pytest.fixture

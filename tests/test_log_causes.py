@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from flask import Flask
 from issuer import Issuer, answer_with, get_me
-from support import Lines, NewApp, User, token_for
+from support import Lines, NewApp, User, bearer, token_for
 
 from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE_AT_ONCE
 from observability.observe import cause_of
@@ -34,7 +34,7 @@ def test_probe_that_postgresql_refuses_is_a_line_with_what_it_said(
 
 
 def test_token_that_is_refused_is_logged_with_the_reason(alice: User, lines: Lines):
-    old = {"Authorization": f"Bearer {token_for('alice', exp=1)}"}
+    old = bearer(token_for("alice", exp=1))
     for headers in [{"Authorization": ""}, old]:
         alice.call("GET", headers=headers)
     alice.call("GET", "/api/bob/tasks")

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer, gate_for, get_me, one_key
-from support import FRONT_END, User, app_for, assert_error, token_for
+from support import FRONT_END, User, app_for, assert_error, bearer, token_for
 from werkzeug.test import TestResponse
 
 from capacity import rate_limits
@@ -47,7 +47,7 @@ def rest_of(response: TestResponse) -> tuple[str, int, int]:
 
 
 def guess(client: FlaskClient, address: str = "192.0.2.1", token: str = GUESS) -> TestResponse:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = bearer(token) if token else {}
     environ = {"REMOTE_ADDR": address}
     return client.get("/api/alice/me", headers=headers, environ_base=environ)
 

@@ -65,7 +65,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def api(
-    own: OwnPostgres,
+    own_server: OwnPostgres,
     collector: Collector,
     metrics_port: int,
     tmp_path_factory: pytest.TempPathFactory,
@@ -77,7 +77,7 @@ def api(
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server.server_port}",
         "OTEL_BSP_SCHEDULE_DELAY": 100,
     }
-    with gunicorn(folder, own.url, measure=GREENLETS, **settings) as process:
+    with gunicorn(folder, own_server.url, measure=GREENLETS, **settings) as process:
         yield process
         family = process.family()
         assert process.stop() == 0
@@ -172,10 +172,10 @@ def test_token_of_the_command_is_accepted(
 
 
 def test_database_away_is_503_and_the_first_request_after_its_return_succeeds(
-    api: Process, own: OwnPostgres
+    api: Process, own_server: OwnPostgres
 ):
     task_id = api.create()
-    with own.away():
+    with own_server.away():
         api.call("GET")
         assert_error(api.call("GET"), 503, "unavailable")
         assert api.request("GET", "/livez").status_code == 200
@@ -184,8 +184,8 @@ def test_database_away_is_503_and_the_first_request_after_its_return_succeeds(
     assert api.request("GET", "/readyz").status_code == 200
 
 
-def test_large_lists_one_after_another_are_all_answered(api: Process, own: OwnPostgres):
-    own.execute(
+def test_large_lists_one_after_another_are_all_answered(api: Process, own_server: OwnPostgres):
+    own_server.execute(
         "INSERT INTO tasks (user_id, title, description, version)"
         " SELECT 'reader', 'x', repeat('x', 5000), 2 FROM generate_series(1, 300)"
     )

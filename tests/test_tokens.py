@@ -2,14 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
-from issuer import BAD_SIGNATURE, NOT_ACCEPTED, Issuer, gate_for, get_me, one_key
+from issuer import BAD_SIGNATURE, NOT_ACCEPTED, Issuer, gate_for, get_me
 from support import SECRET, settings_for
 from tokens import (
     DEEP_HEADER,
@@ -26,21 +25,14 @@ from tokens import (
 from auth import LEEWAY, REMEMBERED_TOKENS, TokenRefused, TokenVerifier
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    issuer = Issuer(one_key("EdDSA"))
-    yield issuer
-    issuer.go_away()
-
-
-def test_a_token_of_sub_and_exp_is_enough(api: Flask):
-    response = get_me(api, TOKEN)
+def test_a_token_of_sub_and_exp_is_enough(whole_app: Flask):
+    response = get_me(whole_app, TOKEN)
     assert (response.status_code, response.json) == (200, {"user_id": "alice"})
 
 
 @pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED)
-def test_token_is_refused(api: Flask, token: str):
-    assert_refused(api, token)
+def test_token_is_refused(whole_app: Flask, token: str):
+    assert_refused(whole_app, token)
 
 
 ACCEPTED = {
@@ -55,8 +47,8 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("token", ACCEPTED.values(), ids=ACCEPTED)
-def test_token_is_accepted(api: Flask, token: str):
-    assert get_me(api, token).status_code == 200
+def test_token_is_accepted(whole_app: Flask, token: str):
+    assert get_me(whole_app, token).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -72,25 +64,27 @@ def test_token_is_accepted(api: Flask, token: str):
         ({"exp": IN_AN_HOUR + 0.5}, "The token has no valid expiry."),
     ],
 )
-def test_refusal_says_what_is_wrong(api: Flask, claims: dict[str, Any], message: str):
-    assert_refused(api, token_of(GOOD | claims), message)
+def test_refusal_says_what_is_wrong(whole_app: Flask, claims: dict[str, Any], message: str):
+    assert_refused(whole_app, token_of(GOOD | claims), message)
 
 
 @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
-def test_clocks_may_differ_by_seconds(api: Flask, name: str):
+def test_clocks_may_differ_by_seconds(whole_app: Flask, name: str):
     now, sign = int(time.time()), -1 if name == "exp" else 1
-    assert get_me(api, token_of(GOOD | {name: now + sign * (LEEWAY - 5)})).status_code == 200
-    assert_refused(api, token_of(GOOD | {name: now + sign * (LEEWAY + 30)}))
+    assert get_me(whole_app, token_of(GOOD | {name: now + sign * (LEEWAY - 5)})).status_code == 200
+    assert_refused(whole_app, token_of(GOOD | {name: now + sign * (LEEWAY + 30)}))
     assert LEEWAY <= 30
 
 
-def test_remembered_token_is_refused_once_expired(api: Flask, monkeypatch: pytest.MonkeyPatch):
+def test_remembered_token_is_refused_once_expired(
+    whole_app: Flask, monkeypatch: pytest.MonkeyPatch
+):
     now = time.time()
     token = token_of(GOOD | {"exp": int(now) + 100})
     for later, status in [(0, 200), (99, 200), (100 + LEEWAY - 2, 200), (100 + LEEWAY + 1, 401)]:
         monkeypatch.setattr("auth.time.time", lambda then=now + later: then)
-        assert get_me(api, token).status_code == status, later
-    assert_refused(api, token, "The token has expired.")
+        assert get_me(whole_app, token).status_code == status, later
+    assert_refused(whole_app, token, "The token has expired.")
 
 
 def test_token_is_verified_once_and_refused_ones_are_not_kept(monkeypatch: pytest.MonkeyPatch):

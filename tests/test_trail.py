@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import CALLER, PARENT, TRACE, NewApp, User, assert_error
+from support import CALLER, FRONT_END, PARENT, TRACE, NewApp, User, assert_error
 
 from errors import error_body
 from trail import trace_of
@@ -36,7 +36,7 @@ def test_every_request_without_an_id_gets_one_of_its_own(client: FlaskClient):
 
 
 def test_front_end_may_read_the_id(client: FlaskClient):
-    response = client.get("/health", headers={"Origin": "http://localhost:3000"})
+    response = client.get("/health", headers=FRONT_END)
     assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
 
 

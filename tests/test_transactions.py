@@ -15,11 +15,6 @@ from statements import QUERIES, Query
 from trail import CURRENT, Trail
 
 
-@pytest.fixture(scope="module")
-def own(url: str) -> Postgres:
-    return Postgres(url)
-
-
 def test_transaction_with_a_failed_statement_is_never_taken_for_committed(db: Database):
     def insert_and_pass_over_an_error() -> None:
         with db.transaction() as connection:
@@ -32,10 +27,10 @@ def test_transaction_with_a_failed_statement_is_never_taken_for_committed(db: Da
 
 
 def test_timeout_that_passes_while_rows_are_sent_fails_the_statement_within_a_transaction(
-    own: Postgres,
+    own_database: Postgres,
 ):
     """The server notices behind the last row: the error is a second result."""
-    db = Database(settings_for(own.url, database_statement_timeout=300))
+    db = Database(settings_for(own_database.url, database_statement_timeout=300))
     tasks = json.dumps([{"title": "x", "description": "x" * 5000}] * 500)
 
     def insert_and_read_late() -> None:
@@ -54,24 +49,24 @@ def test_timeout_that_passes_while_rows_are_sent_fails_the_statement_within_a_tr
 
 
 def test_commit_that_fails_fails_its_statement(
-    db: Database, own: Postgres, monkeypatch: pytest.MonkeyPatch
+    db: Database, own_database: Postgres, monkeypatch: pytest.MonkeyPatch
 ):
-    own.execute("CREATE TABLE late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)")
+    own_database.execute("CREATE TABLE late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)")
     twice = Query("late", "INSERT INTO late VALUES (1), (1) RETURNING id", ())
     monkeypatch.setitem(QUERIES, "late", twice)
     with pytest.raises(psycopg.errors.UniqueViolation):
         db.fetch("late")
-    own.execute("DROP TABLE late")
+    own_database.execute("DROP TABLE late")
 
 
-def test_connection_that_ends_in_a_transaction_is_told_by_its_cause(own: Postgres):
+def test_connection_that_ends_in_a_transaction_is_told_by_its_cause(own_database: Postgres):
     def lose_the_connection() -> None:
         with db.transaction() as connection:
             connection.fetch("select_version", user_id="alice")
-            own.end_connections()
+            own_database.end_connections()
             connection.fetch("select_version", user_id="alice")
 
-    db = Database(settings_for(own.url))
+    db = Database(settings_for(own_database.url))
     with pytest.raises(psycopg.OperationalError, match="terminating connection"):
         lose_the_connection()
     db.close()

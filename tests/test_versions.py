@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from flask import Flask
-from support import User, assert_error
+from support import User, assert_error, trash_of
 
 WRITES = {
     "PUT": ("{}", {"title": "Mine"}),
@@ -80,7 +80,7 @@ def test_if_match_where_there_is_no_version_is_412_and_nothing_is_written(
     response = alice.call(method, path, json=body, headers={"If-Match": '"7"'})
     assert_error(response, 412, "precondition_failed")
     assert alice.all() == [task]
-    assert len(alice.call("GET", "/api/alice/trash").json) == 1
+    assert len(trash_of(alice)) == 1
     assert alice.call(method, path, json=body, headers={"If-Match": "*"}).status_code < 300
 
 

@@ -49,7 +49,7 @@ def front_end() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def api(front_end: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def api_url(front_end: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the API, on a database of its own."""
     folder = tmp_path_factory.mktemp("api")
     with embedded.running(folder / "postgres", ["fsync=off"]) as url:
@@ -59,8 +59,8 @@ def api(front_end: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 @pytest.fixture
-def page(browser: Browser, api: str) -> Iterator[Page]:
-    with browser.new_context(base_url=api) as context:
+def page(browser: Browser, api_url: str) -> Iterator[Page]:
+    with browser.new_context(base_url=api_url) as context:
         yield context.new_page()
 
 

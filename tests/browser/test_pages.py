@@ -61,8 +61,8 @@ def execute(page: Page, name: str, body: dict[str, Any], **path: str) -> Locator
     return operation.locator(".live-responses-table")
 
 
-def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(page: Page, api: str):
-    faults = watch(page, api)
+def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(page: Page, api_url: str):
+    faults = watch(page, api_url)
     authorise(page)
     for number, title in enumerate(("Buy milk", "Buy tea"), 1):
         response = execute(page, "createTask", {"title": title}, user_id="demo")
@@ -75,8 +75,8 @@ def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(page: P
     assert faults == []
 
 
-def test_swagger_ui_remembers_the_token_over_a_reload(page: Page, api: str):
-    faults = watch(page, api)
+def test_swagger_ui_remembers_the_token_over_a_reload(page: Page, api_url: str):
+    faults = watch(page, api_url)
     page.goto("/docs")
     page.get_by_role("button", name="Authorize").click()
     page.locator(".auth-container input").fill(token_for("demo"))
@@ -86,8 +86,8 @@ def test_swagger_ui_remembers_the_token_over_a_reload(page: Page, api: str):
     assert faults == []
 
 
-def test_redoc_shows_and_finds_the_operations(page: Page, api: str):
-    faults = watch(page, api)
+def test_redoc_shows_and_finds_the_operations(page: Page, api_url: str):
+    faults = watch(page, api_url)
     page.goto("/redoc")
     expect(page.get_by_role("heading", level=1).first).to_contain_text("Tasks")
     expect(page.get_by_role("heading", name="Create a task")).to_be_visible()
@@ -97,9 +97,9 @@ def test_redoc_shows_and_finds_the_operations(page: Page, api: str):
     assert faults == []
 
 
-def test_front_end_of_an_allowed_origin_works_with_tasks(page: Page, api: str, front_end: str):
+def test_front_end_of_an_allowed_origin_works_with_tasks(page: Page, api_url: str, front_end: str):
     page.goto(front_end)
-    tasks = f"{api}/api/carol/tasks"
+    tasks = f"{api_url}/api/carol/tasks"
     assert call(page, "GET", tasks, "carol") == {"status": 200, "location": None, "body": []}
     created = call(page, "POST", tasks, "carol", {"title": "Buy milk", "description": ""})
     task = created["body"]
@@ -113,18 +113,18 @@ def test_front_end_of_an_allowed_origin_works_with_tasks(page: Page, api: str, f
 
 
 def test_front_end_of_an_allowed_origin_reads_why_it_was_refused(
-    page: Page, api: str, front_end: str
+    page: Page, api_url: str, front_end: str
 ):
     page.goto(front_end)
-    other = call(page, "GET", f"{api}/api/carol/tasks", "dave")
+    other = call(page, "GET", f"{api_url}/api/carol/tasks", "dave")
     assert (other["status"], other["body"]["error"]) == (401, "unauthorized")
     assert other["body"]["message"]
-    missing = call(page, "DELETE", f"{api}/api/carol/tasks/999", "carol")
+    missing = call(page, "DELETE", f"{api_url}/api/carol/tasks/999", "carol")
     assert missing["status"] == 404
     assert missing["body"]["message"] == "Resource not found: task 999"
 
 
-def test_page_of_any_other_origin_reads_nothing(page: Page, api: str, front_end: str):
+def test_page_of_any_other_origin_reads_nothing(page: Page, api_url: str, front_end: str):
     page.goto(front_end.replace("localhost", "127.0.0.1"))
     with pytest.raises(Error, match="Failed to fetch"):
-        call(page, "GET", f"{api}/api/carol/tasks", "carol")
+        call(page, "GET", f"{api_url}/api/carol/tasks", "carol")

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from own_postgres import database_on
 from psycopg.conninfo import conninfo_to_dict
-from support import User, app_on
+from support import User, app_on, trash_of
 
 import migrate
 import roles
@@ -53,7 +53,7 @@ def test_restored_database_serves_the_same_tasks_and_goes_on_with_new_ids(
         for title in ("Milch 🥛", "Brot", "gone"):
             task = alice.create(title, tags=["home"], due_at="2027-01-01")
         assert alice.call("DELETE", task["id"]).status_code == 204
-        tasks, trash = alice.all(), alice.call("GET", "/api/alice/trash").json
+        tasks, trash = alice.all(), trash_of(alice)
     assert [task["title"] for task in trash] == ["gone"]
 
     programs, dump = embedded.binaries(), f"{tmp_path}/tasks.dump"
@@ -68,7 +68,7 @@ def test_restored_database_serves_the_same_tasks_and_goes_on_with_new_ids(
 
     with app_on(as_api) as app:
         alice = User(app.test_client(), "alice")
-        assert (alice.all(), alice.call("GET", "/api/alice/trash").json) == (tasks, trash)
+        assert (alice.all(), trash_of(alice)) == (tasks, trash)
         new_task = alice.create("Käse")
     assert new_task["id"] > task["id"] + 1_000_000
     assert new_task["version"] > task["version"] + 1_000_000

@@ -11,7 +11,7 @@ import processes
 import psycopg
 import pytest
 from processes import Process, wait_until
-from support import assert_error, token_for
+from support import assert_error, bearer, token_for
 from transfers import store
 
 EACH_VERSION = pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def api(database_url: str, owner_url: str, tmp_path: Path) -> Iterator[Process]:
 def begun_export(api: Process, version: tuple[int, str]) -> Iterator[HTTPResponse]:
     connection: HTTPConnection = api.connect()
     connection._http_vsn, connection._http_vsn_str = version
-    headers = {"Authorization": f"Bearer {token_for('alice')}"}
+    headers = bearer(token_for("alice"))
     connection.request("GET", processes.tasks_of("alice", "export"), headers=headers)
     response = connection.getresponse()
     assert response.status == 200

@@ -35,15 +35,11 @@ class Pair:
     def change_places(self) -> None:
         """Promote the standby, and keep the primary running without taking writes."""
         self.standby.execute("SELECT pg_promote()")
-        self.primary.execute(
-            "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
-        )
+        self.primary.alter("SET default_transaction_read_only = on")
 
     def wait_for_standby(self) -> None:
         """From now on, have no write acknowledged that the standby lacks."""
-        self.primary.execute(
-            "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
-        )
+        self.primary.alter("SET synchronous_standby_names = '*'")
 
         def is_synchronous() -> bool:
             with self.primary.connect() as connection:

@@ -22,8 +22,13 @@ BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP T
 SASL_FAILED = b"E\0\0\0\x2fSFATAL\0C28P01\0MSASL authentication failed\0\0"  # PgBouncer's
 
 
-def test_start_is_refused_where_the_server_cannot_do_the_tls_that_is_asked_for(own: OwnPostgres):
-    with in_front_of(own.url) as (_, url), pytest.raises(ConfigError, match="not support SSL"):
+def test_start_is_refused_where_the_server_cannot_do_the_tls_that_is_asked_for(
+    own_server: OwnPostgres,
+):
+    with (
+        in_front_of(own_server.url) as (_, url),
+        pytest.raises(ConfigError, match="not support SSL"),
+    ):
         require_migrated(settings_for(url.replace("sslmode=disable", "sslmode=require")))
 
 

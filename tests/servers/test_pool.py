@@ -4,52 +4,60 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
 from own_postgres import OwnPostgres
-from pools import insert, toggle
+from pools import THREADS, insert, toggle
 from processes import wait_until
+from support import settings_for
 
 from connection import CONNECTION_OPTIONS
 from database import Database, DatabaseUnavailable
 
 
+@pytest.fixture
+def db(own_server: OwnPostgres) -> Iterator[Database]:
+    """A pool on a server that tests fill and freeze."""
+    with closing(Database(settings_for(own_server.url, database_pool_size=THREADS))) as db:
+        yield db
+
+
 def test_connections_at_hand_are_used_while_the_server_has_no_others(
-    db: Database, own: OwnPostgres
+    db: Database, own_server: OwnPostgres
 ):
     task_id = insert(db)
-    with ThreadPoolExecutor(1) as pool, own.locked(task_id):
+    with ThreadPoolExecutor(1) as pool, own_server.locked(task_id):
         lost = pool.submit(toggle, db, task_id)
-        wait_until(own.waiting)
+        wait_until(own_server.waiting)
         db.fetch("select_version", user_id="alice")  # with a second connection
-        own.end_connections("wait_event_type = 'Lock'")
+        own_server.end_connections("wait_event_type = 'Lock'")
         with pytest.raises(psycopg.OperationalError):
             lost.result()
-    with own.all_connections_taken():
+    with own_server.all_connections_taken():
         assert insert(db)
         assert insert(db)
 
 
 @contextmanager
-def silent(own: OwnPostgres, db: Database, patch: pytest.MonkeyPatch) -> Iterator[None]:
+def silent(own_server: OwnPostgres, db: Database, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Freeze the server, and have one request find that out."""
     patch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     insert(db)
     db._suspect = True
-    with own.frozen():
+    with own_server.frozen():
         with pytest.raises(DatabaseUnavailable, match="timeout"):
             insert(db)
         yield
 
 
 def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_succeeds(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+    db: Database, own_server: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ):
     attempts = []
     monkeypatch.setattr("database.emit", attempts.append)
-    with silent(own, db, monkeypatch):
+    with silent(own_server, db, monkeypatch):
         while len(attempts) < 3:  # the thread's, as no request waits for one
             with pytest.raises(DatabaseUnavailable, match="is being asked"):
                 insert(db)
@@ -64,15 +72,15 @@ def probers() -> list[threading.Thread]:
 
 
 def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+    db: Database, own_server: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ):
-    with silent(own, db, monkeypatch):
+    with silent(own_server, db, monkeypatch):
         db.close()
         wait_until(lambda: not probers(), 10)
 
 
 def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
-    db: Database, own: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+    db: Database, own_server: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -80,7 +88,7 @@ def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     insert(db)
     db._suspect = True
-    with own.frozen(), monkeypatch.context() as patched:
+    with own_server.frozen(), monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         with pytest.raises(DatabaseUnavailable, match="timeout"):
             insert(db)

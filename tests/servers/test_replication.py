@@ -16,7 +16,6 @@ from support import token_for
 
 AWAY = "the replica is away"
 BACK = "the replica is back"
-RELOAD = "SELECT pg_reload_conf()"
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +103,11 @@ def told_apart(primary: OwnPostgres, replica: OwnPostgres, user: str) -> Iterato
 @contextmanager
 def no_patience(replica: OwnPostgres) -> Iterator[None]:
     """Have the standby cancel at once whatever is in the way of replay."""
-    replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0", RELOAD)
+    replica.alter("SET max_standby_streaming_delay = 0")
     try:
         yield
     finally:
-        replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay", RELOAD)
+        replica.alter("RESET max_standby_streaming_delay")
 
 
 def conflicts(replica: OwnPostgres) -> int:

@@ -15,7 +15,7 @@ import processes
 import pytest
 from processes import Process, free_port, gunicorn, request_on, tasks_of, wait_until
 from raw_http import parse, send_raw
-from support import JSON, assert_error, token_for
+from support import FRONT_END, JSON, assert_error, bearer, token_for
 
 from headers import ERROR_HEADERS
 
@@ -122,7 +122,7 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
 
 
 def test_token_of_many_kilobytes_is_read(api: Process):
-    headers = {"Authorization": f"Bearer {'z' * 20_000}", "Origin": "http://localhost:3000"}
+    headers = bearer("z" * 20_000) | FRONT_END
     response = api.request("GET", "/api/alice/tasks", headers=headers)
     assert_error(response, 401, "unauthorized")
     assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"

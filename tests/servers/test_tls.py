@@ -10,18 +10,12 @@ from pathlib import Path
 
 import processes
 import pytest
-from certificates import write_certificate
 from processes import Process, running, wait_until
 from raw_http import head, read_to_end, statuses
 from support import SECRET
 
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
 CHUNK = 8192  # bytes that gunicorn reads at once
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 from issuer import ALGORITHMS
 from processes import free_port, wait_until
-from support import SECRET, User, app_on, assert_error
+from support import SECRET, User, app_on, assert_error, bearer
 
 import jwks
 
@@ -83,7 +83,7 @@ def api_behind(port: int, database_url: str, **settings: Any) -> AbstractContext
 
 def caller(app: Flask, user_id: str, token: str) -> User:
     user = User(app.test_client(), user_id)
-    user.headers = {"Authorization": f"Bearer {token}"}
+    user.headers = bearer(token)
     return user
 
 

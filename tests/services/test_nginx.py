@@ -29,7 +29,7 @@ from processes import (
     request_on,
     wait_until,
 )
-from support import JSON, assert_error, token_for
+from support import JSON, assert_error, bearer, token_for
 
 from blueprints.lists import MAX_SEARCH_LENGTH
 from children import end_with_parent
@@ -143,7 +143,7 @@ def assert_refused_by_nginx(response: HTTPResponse, status: int, error: str) -> 
 def test_what_nginx_refuses_has_the_apis_shape(pooled: OwnPostgres, tmp_path: Path):
     def announce(length: int) -> HTTPSConnection:
         connection = held.enter_context(closing(proxy.connect()))
-        headers = {"Authorization": f"Bearer {token_for('alice')}", "Content-Length": str(length)}
+        headers = bearer(token_for("alice")) | {"Content-Length": str(length)}
         connection.request("POST", "/api/alice/tasks", headers=JSON | headers)
         return connection
 

@@ -13,19 +13,19 @@ from types import SimpleNamespace
 import processes
 import pytest
 from flask import Flask
-from issuer import api_for, get_me
+from issuer import get_me, with_me
 from own_postgres import database_on
 from processes import gunicorn, wait_until
 from redis import Redis
 from redis_server import PASSWORD, RedisServer
-from support import GENEROUS, assert_error, token_for
+from support import GENEROUS, app_for, assert_error, token_for
 
 import migrate
 from capacity.shared_counts import TIMEOUT, SharedCounts
 
 
 def limited(redis: RedisServer, **settings: str) -> Flask:
-    return api_for(**{"redis_url": redis.url} | settings)
+    return with_me(app_for(**{"redis_url": redis.url} | settings))
 
 
 def rest_of(app: Flask, user: str = "alice") -> int:
@@ -199,7 +199,7 @@ def test_redis_that_lets_nobody_in_is_told_once_and_done_without(
     redis: RedisServer, caplog: pytest.LogCaptureFixture, url: str
 ):
     with caplog.at_level(logging.WARNING):
-        app = api_for(redis_url=url.format(port=redis.port), rate_limit="9/day")
+        app = with_me(app_for(redis_url=url.format(port=redis.port), rate_limit="9/day"))
         assert [rest_of(app) for _ in range(3)] == [8, 7, 6]
     assert lines_of(caplog) == ["Redis is away"]
 
