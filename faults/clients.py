@@ -44,7 +44,7 @@ class Client(Thread):
     stopping: Event
     outcomes: list[Outcome] = field(default_factory=list)
     acknowledged: dict[str, int] = field(default_factory=dict)  # title: task
-    lost: int = 0
+    missed: set[object] = field(default_factory=set)  # tasks that were not there to be read back
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True)
@@ -69,7 +69,7 @@ class Client(Thread):
             if response and 200 <= response.status_code < 300:
                 return response
             if response and response.status_code == 404 and method == "GET":
-                self.lost += 1  # it was acknowledged a moment ago
+                self.missed.add(path)
                 return None
             self.stopping.wait(RETRY_PAUSE)
         return None
@@ -141,6 +141,7 @@ class Crowd:
             if response is None or response.status_code != 200:
                 raise RuntimeError(f"{client.user} cannot read the list: {client.outcomes[-1]}")
             stored = Counter(task["title"] for task in response.json)
-            lost += client.lost + sum(not stored[title] for title in client.acknowledged)
+            gone = {task for title, task in client.acknowledged.items() if not stored[title]}
+            lost += len(gone | client.missed)
             twice += sum(count > 1 for count in stored.values())
         return lost, twice
