@@ -5,19 +5,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from support import User, assert_error, trash_of
+from listing import ids
+from support import SET, User, assert_error, trash_of
 from werkzeug.test import TestResponse
 
 from blueprints.batch import change_of
 
 CREATE = {"op": "create", "task": {"title": "Buy milk"}}
-FIELDS = {
-    "title": "Buy bread",
-    "description": "Rye",
-    "priority": "high",
-    "due_at": "2026-11-21",
-    "tags": ["home", "shop"],
-}
+FIELDS = {"title": "Buy bread", **SET}
+CHANGES = [{"op": "patch", "task": {"title": "Mine"}}, {"op": "complete"}, {"op": "delete"}]
+EACH_CHANGE = pytest.mark.parametrize("change", CHANGES, ids=lambda change: change["op"])
 
 
 def batch(user: User, *operations: Any) -> TestResponse:
@@ -29,6 +26,10 @@ def done(user: User, *operations: Any) -> list[Any]:
     assert response.status_code == 200, response.text
     results: list[Any] = response.json["results"]
     return results
+
+
+def each(op: str, tasks: list[Any], **fields: Any) -> list[dict[str, Any]]:
+    return [{"op": op, "id": task["id"]} | fields for task in tasks]
 
 
 # What is done
@@ -63,14 +64,11 @@ def test_every_kind_of_operation_is_done_and_answered_in_order(alice: User):
 def test_tasks_that_one_batch_changes_get_one_time(alice: User):
     created = done(alice, *[CREATE] * 5)
     assert len({task["created_at"] for task in created}) == 1
-    patches = [{"op": "patch", "id": task["id"], "task": {"completed": True}} for task in created]
-    patched = done(alice, *patches)
+    patched = done(alice, *each("patch", created, task={"completed": True}))
     assert len({task[name] for task in patched for name in ("updated_at", "completed_at")}) == 1
-    done(alice, *({"op": "delete", "id": task["id"]} for task in created))
-    trashed = trash_of(alice)
-    assert len({task["deleted_at"] for task in trashed}) == 1
-    restored = done(alice, *({"op": "restore", "id": task["id"]} for task in created))
-    assert len({task["updated_at"] for task in restored}) == 1
+    done(alice, *each("delete", created))
+    assert len({task["deleted_at"] for task in trash_of(alice)}) == 1
+    assert len({task["updated_at"] for task in done(alice, *each("restore", created))}) == 1
 
 
 def test_patch_in_a_batch_changes_what_a_patch_changes(alice: User):
@@ -96,22 +94,21 @@ def test_far_too_many_operations_are_one_fault(alice: User):
 
 def test_hundred_operations_are_done(alice: User):
     created = done(alice, *[CREATE] * 100)
-    assert [task["id"] for task in created] == sorted(task["id"] for task in created)
-    changed = done(alice, *({"op": "complete", "id": task["id"]} for task in reversed(created)))
-    assert [task["id"] for task in changed] == [task["id"] for task in reversed(created)]
-    assert done(alice, *({"op": "delete", "id": task["id"]} for task in created)) == [None] * 100
+    assert ids(created) == sorted(ids(created))
+    changed = done(alice, *each("complete", created[::-1]))
+    assert ids(changed) == ids(created)[::-1]
+    assert done(alice, *each("delete", created)) == [None] * 100
     assert alice.all() == []
-    done(alice, *({"op": "restore", "id": task["id"]} for task in created))
-    assert {task["id"] for task in alice.all()} == {task["id"] for task in created}
+    assert ids(done(alice, *each("restore", created))) == ids(created)
+    assert ids(alice.all()) == ids(created)[::-1]
 
 
 def test_largest_batch_is_done(alice: User):
     """Its statement is larger than what a socket takes at once."""
     task = {"title": "x", "description": "x" * 5000}
     created = done(alice, *[{"op": "create", "task": task}] * 100)
-    assert {each["description"] for each in created} == {task["description"]}
-    patches = [{"op": "patch", "id": each["id"], "task": task} for each in created]
-    assert len(done(alice, *patches)) == 100
+    assert {new["description"] for new in created} == {task["description"]}
+    assert len(done(alice, *each("patch", created, task=task))) == 100
 
 
 def test_completion_that_is_so_already_keeps_its_moment(alice: User):
@@ -119,6 +116,10 @@ def test_completion_that_is_so_already_keeps_its_moment(alice: User):
     [first] = done(alice, operation)
     [second] = done(alice, operation)
     assert second["completed_at"] == first["completed_at"]
+
+
+def test_operation_sends_only_what_it_changes():
+    assert change_of({"op": "delete", "id": 3}) == {"task_id": 3, "expected": None, "sent": []}
 
 
 # What is refused, as a whole
@@ -144,14 +145,13 @@ def refused(user: User, status: int, error: str, fault: Any, *before: Any) -> tu
     return message, details[str(number)]
 
 
-@pytest.mark.parametrize("op", ["patch", "complete", "delete"])
-def test_task_that_is_missing_is_404_and_nothing_is_done(alice: User, bob: User, op: str):
+@EACH_CHANGE
+def test_task_that_is_missing_is_404_and_nothing_is_done(alice: User, bob: User, change: dict):
     trashed, of_bob = alice.create(), bob.create()
     alice.call("DELETE", trashed["id"])
-    body = {"task": {"title": "Mine"}} if op == "patch" else {}
     for task in [{"id": 2**63 - 1}, of_bob, trashed]:
         for version in [{}, {"version": task.get("version", 1)}]:
-            fault = {"op": op, "id": task["id"]} | body | version
+            fault = change | version | {"id": task["id"]}
             message, _ = refused(alice, 404, "not_found", fault)
             assert message.endswith(f"Resource not found: task {task['id']}")
     assert bob.all() == [of_bob]
@@ -172,11 +172,10 @@ def test_restoration_of_what_is_not_in_the_trash_is_404_and_of_another_version_4
     assert restored["id"] == trashed["id"]
 
 
-@pytest.mark.parametrize("op", ["patch", "complete", "delete"])
-def test_version_that_the_task_no_longer_has_is_412_and_nothing_is_done(alice: User, op: str):
+@EACH_CHANGE
+def test_version_that_the_task_no_longer_has_is_412_and_nothing_is_done(alice: User, change: dict):
     task = alice.create()
-    body = {"task": {"title": "Mine"}} if op == "patch" else {}
-    fault = {"op": op, "id": task["id"], "version": task["version"] + 1} | body
+    fault = change | {"id": task["id"], "version": task["version"] + 1}
     refused(alice, 412, "precondition_failed", fault)
 
 
@@ -214,6 +213,14 @@ def test_operation_that_breaks_a_rule_is_422_and_nothing_is_done(
 @pytest.mark.parametrize("fault", [None, 1, "create", []])
 def test_operation_that_is_no_object_is_422(alice: User, fault: Any):
     refused(alice, 422, "validation_error", fault)
+
+
+def test_id_is_a_whole_number_as_json_has_them(alice: User):
+    task = alice.create()
+    for no_number in (True, str(task["id"]), task["id"] + 0.5):
+        assert_error(batch(alice, {"op": "delete", "id": no_number}), 422, "validation_error")
+    assert alice.all() == [task]
+    assert done(alice, {"op": "delete", "id": float(task["id"])}) == [None]
 
 
 @pytest.mark.parametrize("operations", [[], [CREATE] * 101, None, {}, "create"])
@@ -257,6 +264,14 @@ def test_tasks_past_the_quota_are_409_and_nothing_is_done(
     assert_error(batch(alice, CREATE), 409, "conflict")
 
 
+def test_first_batch_of_a_user_past_the_quota_is_409_and_nothing_is_done(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(alice.client.application.config, "MAX_TASKS_PER_USER", 1)
+    assert_error(batch(alice, CREATE, CREATE), 409, "conflict")
+    assert alice.all() == []
+
+
 def test_operation_before_those_past_the_quota_decides_the_error(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ):
@@ -276,14 +291,13 @@ def test_operation_before_those_past_the_quota_decides_the_error(
 
 
 def test_batches_on_the_same_tasks_in_opposite_orders_are_all_done(app: Flask, alice: User):
-    ids = [task["id"] for task in done(alice, *[CREATE] * 20)]
+    tasks = done(alice, *[CREATE] * 20)
 
     def change(number: int) -> int:
         user = User(app.test_client(), "alice")
-        some = ids if number % 2 else ids[::-1]
-        title = {"title": f"by {number}"}
-        half = [{"op": "patch", "id": task_id, "task": title} for task_id in some[:10]]
-        rest = [{"op": "complete", "id": task_id, "completed": True} for task_id in some[10:]]
+        some = tasks if number % 2 else tasks[::-1]
+        half = each("patch", some[:10], task={"title": f"by {number}"})
+        rest = each("complete", some[10:], completed=True)
         return batch(user, *(half + rest if number % 3 else rest + half)).status_code
 
     with ThreadPoolExecutor(8) as threads:
@@ -292,37 +306,15 @@ def test_batches_on_the_same_tasks_in_opposite_orders_are_all_done(app: Flask, a
 
 
 def test_batch_and_single_writes_at_once_lose_nothing(app: Flask, alice: User):
-    ids = [task["id"] for task in done(alice, *[CREATE] * 5)]
+    tasks = done(alice, *[CREATE] * 5)
 
     def write(number: int) -> int:
         user = User(app.test_client(), "alice")
         if number % 2:
-            return user.call("PATCH", f"{ids[number % 5]}/complete").status_code
-        return batch(
-            user, *({"op": "patch", "id": i, "task": {"title": "x"}} for i in ids)
-        ).status_code
+            return user.call("PATCH", f"{tasks[number % 5]['id']}/complete").status_code
+        return batch(user, *each("patch", tasks, task={"title": "x"})).status_code
 
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(write, range(50))) == {200}
     assert all(task["completed"] for task in alice.all())
     assert {task["title"] for task in alice.all()} == {"x"}
-
-
-def test_id_is_a_whole_number_as_json_has_them(alice: User):
-    task = alice.create()
-    for no_number in (True, str(task["id"]), task["id"] + 0.5):
-        assert_error(batch(alice, {"op": "delete", "id": no_number}), 422, "validation_error")
-    assert alice.all() == [task]
-    assert done(alice, {"op": "delete", "id": float(task["id"])}) == [None]
-
-
-def test_first_batch_of_a_user_past_the_quota_is_409_and_nothing_is_done(
-    alice: User, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(alice.client.application.config, "MAX_TASKS_PER_USER", 1)
-    assert_error(batch(alice, CREATE, CREATE), 409, "conflict")
-    assert alice.all() == []
-
-
-def test_operation_sends_only_what_it_changes():
-    assert change_of({"op": "delete", "id": 3}) == {"task_id": 3, "expected": None, "sent": []}
