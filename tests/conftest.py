@@ -29,6 +29,7 @@ from own_postgres import (
 )
 from places import EMPTY, Place, place_on
 from pools import THREADS
+from processes import RunHere, manage_here
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from support import API_ROLE, SET, Lines, NewApp, User, app_for, app_on, listening, settings_for
@@ -250,6 +251,12 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     heard: list[str] = []
     monkeypatch.setattr("events.LISTENERS", [lambda event, *_: heard.append(event)])
     return heard
+
+
+@pytest.fixture
+def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunHere:
+    """Run a command of manage.py in this process."""
+    return lambda *command, **given: manage_here(monkeypatch, tmp_path, *command, **given)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from config import PROJECT, SETTINGS
 from manage import commands
 
 PATIENCE = 30.0  # seconds that a slow machine gets for what takes one
+RunHere = Callable[..., tuple[int, list[str]]]  # as manage_here returns it
 NO_PART_OF_THE_PRODUCT = shutil.ignore_patterns(".*", "bench", "docs", "tests")
 
 

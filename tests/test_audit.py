@@ -2,7 +2,6 @@
 
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer
-from processes import as_url, manage_here, wait_until
+from processes import RunHere, as_url, wait_until
 from support import NewApp, NoThread, User, assert_error, audit_entries, bearer, settings_for
 
 import events
@@ -218,19 +217,14 @@ def test_api_role_can_neither_read_nor_change_the_audit(database_url: str, state
 
 
 def test_purge_deletes_what_is_older_than_audit_days(
-    alice: User,
-    postgresql: psycopg.Connection,
-    owner_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    alice: User, postgresql: psycopg.Connection, owner_url: str, run_here: RunHere
 ):
     old, new = alice.create()["id"], alice.create()["id"]
     postgresql.execute(
         "UPDATE audit_log SET at = now() - interval '11 days' WHERE %s = ANY (task_ids)", (old,)
     )
     postgresql.commit()
-    environ = {"DATABASE_URL": as_url(owner_url), "AUDIT_DAYS": 10}
-    code, lines = manage_here(monkeypatch, tmp_path, "purge", **environ)
+    code, lines = run_here("purge", DATABASE_URL=as_url(owner_url), AUDIT_DAYS=10)
     assert code == 0, lines
     assert [task_ids for _, _, task_ids, _, _ in audit_entries(postgresql)] == [[new]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jwt
 import pytest
-from processes import free_port, manage_here
+from processes import RunHere, free_port
 from support import SECRET
 
 import config
@@ -17,53 +17,53 @@ from development import generated
 
 @pytest.mark.parametrize("command", ["run", "migrate", "purge"])
 def test_command_in_the_image_without_an_address_asks_for_database_url(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_here: RunHere, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("manage.DEVELOPMENT_FOLDER", tmp_path / "none")  # as in the image
-    code, [line] = manage_here(monkeypatch, tmp_path, command, API_PORT=free_port())
+    code, [line] = run_here(command, API_PORT=free_port())
     assert code == 1
     assert line.startswith("Error: Set DATABASE_URL: ")
 
 
-def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(run_here: RunHere):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
     given |= {"JWT_ISSUER": "https://issuer", "JWT_AUDIENCE": "https://audience"}
-    code, [token] = manage_here(monkeypatch, tmp_path, "token", **given)
+    code, [token] = run_here("token", **given)
     assert code == 0
     claims = jwt.decode(token, SECRET, ["HS256"], audience="https://audience")
     assert (claims["iss"], claims["sub"]) == ("https://issuer", "demo")
 
 
-def test_command_token_without_a_secret_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_command_token_without_a_secret_is_refused(run_here: RunHere):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_URL": "http://localhost:3000"}
-    code, [line] = manage_here(monkeypatch, tmp_path, "token", **given)
+    code, [line] = run_here("token", **given)
     assert code == 1
     assert line.startswith("Error: Set BETTER_AUTH_SECRET: ")
 
 
-def test_command_token_for_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_command_token_for_nobody_is_refused(run_here: RunHere):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
-    code, [line] = manage_here(monkeypatch, tmp_path, "token", "", **given)
+    code, [line] = run_here("token", "", **given)
     assert code == 1
     assert line.startswith("Error: ")
 
 
 def test_command_docs_says_that_the_image_has_no_files_to_generate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("manage.DEVELOPMENT_FOLDER", tmp_path / "none")
-    code, [line] = manage_here(monkeypatch, tmp_path, "docs")
+    code, [line] = run_here("docs")
     assert code == 1
     assert line.startswith("Error: ")
 
 
-def test_command_docs_writes_the_generated_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_command_docs_writes_the_generated_files(
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     written = {tmp_path / file.name: text for file, text in generated.files().items()}
     assert len(written) == 3
     monkeypatch.setattr("development.generated.files", lambda: written)
-    assert manage_here(monkeypatch, tmp_path, "docs") == (0, [])
+    assert run_here("docs") == (0, [])
     assert all(file.read_text() == text for file, text in written.items())
 
 
@@ -71,10 +71,8 @@ CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is 
 
 
 @pytest.mark.parametrize("name", CHECKED)
-def test_wrong_value_is_refused_with_the_name_of_its_setting(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    code, [line] = manage_here(monkeypatch, tmp_path, "run", **{name.upper(): "~"})
+def test_wrong_value_is_refused_with_the_name_of_its_setting(run_here: RunHere, name: str):
+    code, [line] = run_here("run", **{name.upper(): "~"})
     assert code == 1
     assert line.startswith(f"Error: {name.upper()} must be ")
 
@@ -99,10 +97,10 @@ def test_make_token_passes_any_user_id_on_as_it_is(tmp_path: Path, given: list[s
     assert done.stdout.strip() == passed
 
 
-def test_run_on_a_port_that_is_taken_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_run_on_a_port_that_is_taken_says_so(run_here: RunHere):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         given["API_PORT"] = taken.getsockname()[1]
-        code, lines = manage_here(monkeypatch, tmp_path, "run", **given)
+        code, lines = run_here("run", **given)
     assert code == 1
     assert [line.partition(" 127")[0] for line in lines] == ["Error: Cannot listen on"]

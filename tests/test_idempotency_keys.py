@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
 from flask import Flask
 from idempotent import KEY, MILK, assert_replayed, post
-from processes import as_url, manage_here, wait_until
+from processes import RunHere, as_url, wait_until
 from support import User, assert_error, settings_for, someone_waits_for
 
 import idempotency
@@ -189,14 +188,10 @@ def test_key_in_use_by_one_user_is_free_for_another(app: Flask, bob: User):
 
 
 def test_command_purge_deletes_expired_keys(
-    alice: User,
-    postgresql: psycopg.Connection,
-    owner_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    alice: User, postgresql: psycopg.Connection, owner_url: str, run_here: RunHere
 ):
     post(alice)
     expire(postgresql)
-    code, lines = manage_here(monkeypatch, tmp_path, "purge", DATABASE_URL=as_url(owner_url))
+    code, lines = run_here("purge", DATABASE_URL=as_url(owner_url))
     assert code == 0, lines
     assert postgresql.execute("SELECT count(*) FROM idempotency_keys").fetchone() == (0,)

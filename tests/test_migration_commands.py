@@ -3,9 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +13,7 @@ import processes
 import psycopg
 import pytest
 from migrating import DOWN, UP, NewDatabase, applied
+from processes import RunHere
 from support import API_ROLE, settings_for
 
 import migrate
@@ -25,22 +25,22 @@ from migrate import known_migrations, require_migrated
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[str]]]:
+def run(run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunHere:
     """Run a command of manage.py, with a copy of the migrations."""
     folder = Path(shutil.copytree(migrate.MIGRATIONS_FOLDER, tmp_path / "migrations"))
     monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", folder)
     monkeypatch.setattr("manage.PROJECT", tmp_path)
-    return partial(processes.manage_here, monkeypatch, tmp_path)
+    return run_here
 
 
-def test_command_rollback_undoes_the_newest_migration(empty_url: str, run: Callable):
+def test_command_rollback_undoes_the_newest_migration(empty_url: str, run: RunHere):
     assert run("migrate", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url) == known_migrations()
     assert run("rollback", DATABASE_URL=empty_url)[0] == 0
     assert applied(empty_url) == known_migrations()[:-1]
 
 
-def test_rollback_by_code_older_than_the_database_is_refused(empty_url: str, run: Callable):
+def test_rollback_by_code_older_than_the_database_is_refused(empty_url: str, run: RunHere):
     assert run("migrate", DATABASE_URL=empty_url)[0] == 0
     with psycopg.connect(empty_url) as connection:
         connection.execute("INSERT INTO schema_migrations VALUES ('9001'), ('9002')")
@@ -51,7 +51,7 @@ def test_rollback_by_code_older_than_the_database_is_refused(empty_url: str, run
 
 
 def test_role_that_does_not_own_the_schema_is_told_which_setting_to_set(
-    new_database: NewDatabase, run: Callable
+    new_database: NewDatabase, run: RunHere
 ):
     url = new_database()
     api = processes.as_url(psycopg.conninfo.make_conninfo(url, **API_ROLE))
@@ -64,7 +64,7 @@ def test_role_that_does_not_own_the_schema_is_told_which_setting_to_set(
         assert line.endswith("set MIGRATION_DATABASE_URL.")
 
 
-def test_role_without_any_rights_is_told_which_setting_to_set(empty_url: str, run: Callable):
+def test_role_without_any_rights_is_told_which_setting_to_set(empty_url: str, run: RunHere):
     api = processes.as_url(psycopg.conninfo.make_conninfo(empty_url, **API_ROLE))
     assert run("migrate", DATABASE_URL=empty_url)[0] == 0  # which gives the API's role none
     for command in ("migrate", "rollback"):
@@ -74,20 +74,20 @@ def test_role_without_any_rights_is_told_which_setting_to_set(empty_url: str, ru
 
 
 def test_rollback_without_a_migration_ends_with_dbmates_message(
-    empty_url: str, run: Callable, capfd: pytest.CaptureFixture[str]
+    empty_url: str, run: RunHere, capfd: pytest.CaptureFixture[str]
 ):
     code, [line] = run("rollback", DATABASE_URL=empty_url)
     assert (code, line) == (1, "Error: dbmate rollback failed.")
     assert "no migrations have been applied" in capfd.readouterr().err
 
 
-def test_unreachable_database_is_told_in_one_line(run: Callable):
+def test_unreachable_database_is_told_in_one_line(run: RunHere):
     code, [line] = run("migrate", DATABASE_URL="postgresql://localhost:1/nowhere")
     assert code == 1
     assert line.startswith("Error: The database of MIGRATION_DATABASE_URL, or else of DATABASE_URL")
 
 
-def test_wrong_address_is_refused_under_the_name_of_its_setting(run: Callable):
+def test_wrong_address_is_refused_under_the_name_of_its_setting(run: RunHere):
     code, [line] = run("migrate", MIGRATION_DATABASE_URL="mysql://db/tasks")
     assert code == 1
     assert line.startswith("Error: MIGRATION_DATABASE_URL must be ")
@@ -104,7 +104,7 @@ def database_in_c(url: str, encoding: str) -> Iterator[str]:
         connection.execute(f'DROP DATABASE "{name}"')
 
 
-def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run: Callable):
+def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run: RunHere):
     with database_in_c(empty_url, "LATIN1") as other:
         code, [line] = run("migrate", DATABASE_URL=other)
         with pytest.raises(ConfigError, match="The database holds text as LATIN1: "):
@@ -114,7 +114,7 @@ def test_database_of_another_encoding_is_refused_in_one_line(empty_url: str, run
 
 
 def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
-    empty_url: str, run: Callable, caplog: pytest.LogCaptureFixture
+    empty_url: str, run: RunHere, caplog: pytest.LogCaptureFixture
 ):
     with database_in_c(empty_url, "UTF8") as other:
         assert run("migrate", DATABASE_URL=other)[0] == 0
@@ -126,7 +126,7 @@ def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
     [("nowhere", "search_path"), ("information_schema", "grant it CREATE there")],
 )
 def test_schema_that_tables_cannot_be_made_in_is_told(
-    new_database: NewDatabase, run: Callable, path: str, told: str
+    new_database: NewDatabase, run: RunHere, path: str, told: str
 ):
     url = psycopg.conninfo.make_conninfo(new_database(), **API_ROLE)
     given = processes.as_url(url, options=f"-csearch_path={path}")
@@ -136,7 +136,7 @@ def test_schema_that_tables_cannot_be_made_in_is_told(
 
 
 def test_role_that_does_not_see_the_tables_is_told_where_they_are(
-    new_database: NewDatabase, run: Callable
+    new_database: NewDatabase, run: RunHere
 ):
     url = new_database()
     assert run("migrate", DATABASE_URL=url)[0] == 0
@@ -153,7 +153,7 @@ def test_runner_keeps_its_lock_although_the_server_ends_idle_sessions(empty_url:
 
 
 def test_new_migration_gets_the_next_number_and_both_parts(
-    empty_url: str, run: Callable, tmp_path: Path
+    empty_url: str, run: RunHere, tmp_path: Path
 ):
     number = int(known_migrations()[-1]) + 1
     code, [line] = run("migration", "Add x, and y!")
@@ -167,7 +167,7 @@ def test_new_migration_gets_the_next_number_and_both_parts(
     assert applied(empty_url)[-1] == f"{number:04d}"
 
 
-def test_migration_without_a_name_is_refused(run: Callable):
+def test_migration_without_a_name_is_refused(run: RunHere):
     code, [line] = run("migration", "!")
     assert (code, line) == (1, "Error: A migration's name needs a letter or a digit.")
 

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
@@ -12,7 +11,7 @@ import psycopg
 import pytest
 from listing import listed
 from own_postgres import database_on
-from processes import manage_here, wait_until
+from processes import RunHere, wait_until
 from support import User, settings_for, someone_waits_for
 
 import migrate
@@ -209,13 +208,13 @@ def new_role(server: SimpleNamespace, request: pytest.FixtureRequest) -> Iterato
 
 @pytest.mark.parametrize("new_role", [0, 70], ids=["short", "cut short"], indirect=True)
 def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
-    new_role: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_role: tuple[str, str], run_here: RunHere
 ):
     owner_url, api_url = new_role
     environ = {"MIGRATION_DATABASE_URL": owner_url, "DATABASE_URL": api_url}
     for timeout in ["1234", "4321"]:  # the second one no longer matters to the role
         environ["DATABASE_STATEMENT_TIMEOUT"] = timeout
-        code, lines = manage_here(monkeypatch, tmp_path, "migrate", **environ)
+        code, lines = run_here("migrate", **environ)
         assert code == 0, lines
     with psycopg.connect(api_url) as connection:
         assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)

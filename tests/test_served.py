@@ -20,9 +20,9 @@ from own_postgres import OwnPostgres
 from processes import (
     GREENLETS,
     Process,
+    RunHere,
     free_port,
     gunicorn,
-    manage_here,
     manage_run,
     request_on,
     tasks_of,
@@ -162,11 +162,9 @@ def test_request_and_its_statement_are_spans_at_the_collector(api: Process, coll
     assert (span.name, statement.name) == ("GET /api/{user_id}/tasks", "select_tasks")
 
 
-def test_token_of_the_command_is_accepted(
-    api: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_token_of_the_command_is_accepted(api: Process, run_here: RunHere):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
-    code, [token] = manage_here(monkeypatch, tmp_path, "token", "auth0|1", **given)
+    code, [token] = run_here("token", "auth0|1", **given)
     assert code == 0
     assert api.request("GET", tasks_of("auth0|1"), token=token).json == []
 

@@ -1,13 +1,14 @@
 """Tasks deleted for good: one, the whole trash, and what `manage.py purge` finds too old."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import processes
 import psycopg
 import pytest
 from flask import Flask
+from processes import RunHere
 from psycopg.conninfo import make_conninfo
 from support import User, someone_waits_for, trash_of
 
@@ -122,14 +123,8 @@ def test_many_purges_restores_and_emptyings_at_once_count_each_task_once(
 
 
 @pytest.fixture
-def purge(
-    owner_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, list[str]]]:
-    def run(**environment: object) -> tuple[int, list[str]]:
-        given = {"DATABASE_URL": processes.as_url(owner_url)} | environment
-        return processes.manage_here(monkeypatch, tmp_path, "purge", **given)
-
-    return run
+def purge(owner_url: str, run_here: RunHere) -> RunHere:
+    return partial(run_here, "purge", DATABASE_URL=processes.as_url(owner_url))
 
 
 def deleted(tasks: int, days: int = 30) -> str:
@@ -138,7 +133,7 @@ def deleted(tasks: int, days: int = 30) -> str:
 
 
 def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
-    alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: Callable
+    alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: RunHere
 ):
     task = bob.create()
     fill(postgresql, ["alice"], 2500, days=31)
@@ -157,7 +152,7 @@ def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
 
 
 def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
-    trashed: dict, postgresql: psycopg.Connection, purge: Callable
+    trashed: dict, postgresql: psycopg.Connection, purge: RunHere
 ):
     postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '31 days'")
     postgresql.execute("INSERT INTO audit_log VALUES (now() - interval '366 days', 'x', 'x')")
@@ -173,7 +168,7 @@ def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
 
 
 def test_purge_goes_on_with_others_where_one_user_is_busy(
-    postgresql: psycopg.Connection, owner_url: str, purge: Callable
+    postgresql: psycopg.Connection, owner_url: str, purge: RunHere
 ):
     fill(postgresql, ["a", "b", "c"], 1, days=31)
     with psycopg.connect(owner_url) as other:
@@ -186,7 +181,7 @@ def test_purge_goes_on_with_others_where_one_user_is_busy(
 
 
 def test_purge_gives_tombstones_a_version_of_their_own(
-    trashed: dict, postgresql: psycopg.Connection, purge: Callable
+    trashed: dict, postgresql: psycopg.Connection, purge: RunHere
 ):
     postgresql.execute("ALTER TABLE tasks DISABLE TRIGGER tasks_count_update")
     postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '31 days'")
@@ -196,7 +191,7 @@ def test_purge_gives_tombstones_a_version_of_their_own(
     assert rows == [(trashed["id"], 5)]
 
 
-def test_purge_without_a_database_ends_in_one_line(purge: Callable):
+def test_purge_without_a_database_ends_in_one_line(purge: RunHere):
     code, lines = purge(DATABASE_URL="postgresql://localhost:1/nowhere")
     assert code == 1
     assert [line for line in lines if "Traceback" in line] == []
@@ -213,7 +208,7 @@ def test_purge_where_nothing_can_be_written_ends_in_one_line(owner_url: str, tmp
 
 
 def test_purge_that_cannot_read_the_migrations_ends_in_one_line(
-    purge: Callable, owner_url: str, postgresql: psycopg.Connection
+    purge: RunHere, owner_url: str, postgresql: psycopg.Connection
 ):
     postgresql.execute("LOCK schema_migrations")
     hasty = make_conninfo(owner_url, options="-c lock_timeout=100")
@@ -225,7 +220,7 @@ def test_purge_that_cannot_read_the_migrations_ends_in_one_line(
 
 
 def test_purge_of_a_database_behind_the_code_names_the_command_to_run(
-    purge: Callable, postgresql: psycopg.Connection
+    purge: RunHere, postgresql: psycopg.Connection
 ):
     newest = known_migrations()[-2:]
     postgresql.execute("DELETE FROM schema_migrations WHERE version = ANY (%s)", [newest])
@@ -237,7 +232,7 @@ def test_purge_of_a_database_behind_the_code_names_the_command_to_run(
     )
 
 
-def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: Callable, database_url: str):
+def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: RunHere, database_url: str):
     code, [line] = purge(DATABASE_URL=processes.as_url(database_url))
     assert code == 1
     assert "set MIGRATION_DATABASE_URL" in line
