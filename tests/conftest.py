@@ -28,7 +28,7 @@ from own_postgres import (
     migrated_on,
 )
 from places import EMPTY, Place, place_on
-from pools import THREADS
+from pools import THREADS, NewPool
 from processes import RunHere, manage_here
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
@@ -45,18 +45,11 @@ END_OF_WINDOW = 3  # seconds; few tests take as long
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests' files in memory: there, a new database's 300 are made ten times faster."""
-    measure_once(config)
     free = shutil.disk_usage(MEMORY).free if os.access(MEMORY, os.W_OK) else 0
     if free > ENOUGH_MEMORY and "TMPDIR" not in os.environ:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
-
-
-def measure_once(config: pytest.Config) -> None:
-    """Have a process of xdist measured once.
-
-    coverage would begin a measurement in every child process, and pytest-cov two more in those of
-    xdist. Of the three, only one is reported and heeds `no_cover`.
-    """
+    # coverage would begin a measurement in every child process, and pytest-cov two more in those of
+    # xdist. Of the three, only one is reported and heeds `no_cover`.
     cov = config.pluginmanager.get_plugin("_cov")
     if cov and hasattr(config, "workerinput"):
         cov.cov_controller.cov.stop()
@@ -64,7 +57,7 @@ def measure_once(config: pytest.Config) -> None:
 
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """Start one server for all processes of the tests: each would take a second to make its own."""
-    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # see measure_once
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # see pytest_configure
     if "TEST_DATABASE_URL" not in os.environ:
         stack = ExitStack()
         config.add_cleanup(stack.close)
@@ -260,10 +253,16 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunHere:
 
 
 @pytest.fixture
-def db(own_database: Postgres) -> Iterator[Database]:
+def new_pool(url: str) -> Iterator[NewPool]:
+    """Yield a function that makes a pool on the module's own database."""
+    with ExitStack() as made:
+        yield lambda **given: made.enter_context(closing(Database(settings_for(url, **given))))
+
+
+@pytest.fixture
+def db(new_pool: NewPool) -> Database:
     """A pool on the module's own database, for tests that use it directly."""
-    with closing(Database(settings_for(own_database.url, database_pool_size=THREADS))) as db:
-        yield db
+    return new_pool(database_pool_size=THREADS)
 
 
 @pytest.fixture

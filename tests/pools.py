@@ -10,6 +10,7 @@ from blueprints.tasks import parameters_of
 from database import Database
 
 THREADS = 4
+NewPool = Callable[..., Database]
 POOL_SIZE = 2 * THREADS  # of which a user has half at most
 
 

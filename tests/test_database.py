@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from own_postgres import Postgres
-from pools import THREADS, at_once, insert, toggle, wait_until_all_are_free
+from pools import THREADS, NewPool, at_once, insert, toggle, wait_until_all_are_free
 from processes import wait_until
 from psycopg_pool import PoolTimeout
 from support import settings_for
@@ -115,15 +115,14 @@ def test_connection_comes_back_after_every_kind_of_failure(db: Database):
 
 @pytest.mark.parametrize(("title", "is_answer"), [("", True), ("NUL \0", False)])
 def test_error_is_an_answer_where_the_server_sent_it(
-    own_database: Postgres, title: str, is_answer: bool
+    new_pool: NewPool, title: str, is_answer: bool
 ):
-    db = Database(settings_for(own_database.url, database_pool_size=1))
+    db = new_pool(database_pool_size=1)
     insert(db)
     db._answered_at = -inf
     with pytest.raises(psycopg.Error):
         insert(db, title)
     assert (db._answered_at > -inf) is is_answer
-    db.close()
 
 
 def test_request_waits_for_a_probe_only_until_the_server_is_known_to_be_down(
@@ -155,28 +154,26 @@ def test_connections_that_are_lost_together_drain_the_pool_once(
 
 
 def test_lock_that_is_not_had_in_time_is_503(
-    own_database: Postgres, monkeypatch: pytest.MonkeyPatch
+    own_database: Postgres, new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 100)
-    db = Database(settings_for(own_database.url))
+    db = new_pool()
     task_id = insert(db)
     with own_database.locked(task_id), pytest.raises(psycopg.errors.LockNotAvailable) as error:
         toggle(db, task_id)
-    db.close()
     assert status_of(error.value) == 503
 
 
-def test_more_threads_than_connections_wait_their_turn(own_database: Postgres):
-    db = Database(settings_for(own_database.url, database_pool_size=1))
+def test_more_threads_than_connections_wait_their_turn(new_pool: NewPool):
+    db = new_pool(database_pool_size=1)
     assert len({*at_once(8, lambda: insert(db))}) == 8
-    db.close()
 
 
 def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
-    own_database: Postgres, monkeypatch: pytest.MonkeyPatch
+    own_database: Postgres, new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(database, "POOL_TIMEOUT", 0.5)
-    db = Database(settings_for(own_database.url, database_pool_size=1))
+    db = new_pool(database_pool_size=1)
     task_id = insert(db)
     with ThreadPoolExecutor(1) as pool, own_database.locked(task_id):
         waiting = pool.submit(toggle, db, task_id)
@@ -185,20 +182,18 @@ def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
             insert(db)
     assert waiting.result()
     assert insert(db)
-    db.close()
 
 
 @pytest.mark.parametrize("prepare", [True, False])
 def test_error_with_a_code_that_nobody_knows_is_500(
-    own_database: Postgres, prepare: bool, monkeypatch: pytest.MonkeyPatch
+    new_pool: NewPool, prepare: bool, monkeypatch: pytest.MonkeyPatch
 ):
     text = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'ZZ123'; END $$"
     monkeypatch.setitem(QUERIES, "fail", Query("fail", text, ()))
-    db = Database(settings_for(own_database.url, database_prepare=prepare))
+    db = new_pool(database_prepare=prepare)
     with pytest.raises(psycopg.Error) as error:
         db.fetch("fail")
     assert insert(db)
-    db.close()
     assert (error.value.sqlstate, status_of(error.value)) == ("ZZ123", 500)
 
 
@@ -225,9 +220,9 @@ def test_error_without_sqlstate_is_503_only_where_the_connection_is_to_blame():
 
 
 def test_connection_that_was_closed_silently_is_replaced_and_counted(
-    own_database: Postgres, heard: list[str]
+    new_pool: NewPool, heard: list[str]
 ):
-    db = Database(settings_for(own_database.url, database_pool_size=1))
+    db = new_pool(database_pool_size=1)
     with (
         db.connection() as connection,
         socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
@@ -235,7 +230,6 @@ def test_connection_that_was_closed_silently_is_replaced_and_counted(
         twin.shutdown(socket.SHUT_RDWR)
     assert insert(db)
     assert heard == ["connection_stale"]
-    db.close()
 
 
 @pytest.mark.parametrize(
@@ -252,12 +246,11 @@ def test_connection_to_a_server_that_became_read_only_is_stale_if_writes_are_wan
 
 
 def test_text_is_utf_8_whatever_the_environment_says(
-    own_database: Postgres, monkeypatch: pytest.MonkeyPatch
+    own_database: Postgres, new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
-    db = Database(settings_for(own_database.url))
+    db = new_pool()
     task_id = insert(db, "Grüße 🐄")
-    db.close()
     with own_database.connect() as connection:
         length = connection.execute("SELECT length(title) FROM tasks WHERE id = %s", [task_id])
         assert length.fetchone() == (len("Grüße 🐄"),)

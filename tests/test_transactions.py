@@ -7,8 +7,8 @@ from contextlib import suppress
 import psycopg
 import pytest
 from own_postgres import Postgres
+from pools import NewPool
 from psycopg.pq import TransactionStatus
-from support import settings_for
 
 from database import Database
 from statements import QUERIES, Query
@@ -27,10 +27,10 @@ def test_transaction_with_a_failed_statement_is_never_taken_for_committed(db: Da
 
 
 def test_timeout_that_passes_while_rows_are_sent_fails_the_statement_within_a_transaction(
-    own_database: Postgres,
+    new_pool: NewPool,
 ):
     """The server notices behind the last row: the error is a second result."""
-    db = Database(settings_for(own_database.url, database_statement_timeout=300))
+    db = new_pool(database_statement_timeout=300)
     tasks = json.dumps([{"title": "x", "description": "x" * 5000}] * 500)
 
     def insert_and_read_late() -> None:
@@ -45,7 +45,6 @@ def test_timeout_that_passes_while_rows_are_sent_fails_the_statement_within_a_tr
 
     with pytest.raises(psycopg.errors.QueryCanceled):
         insert_and_read_late()
-    db.close()
 
 
 def test_commit_that_fails_fails_its_statement(
@@ -59,17 +58,17 @@ def test_commit_that_fails_fails_its_statement(
     own_database.execute("DROP TABLE late")
 
 
-def test_connection_that_ends_in_a_transaction_is_told_by_its_cause(own_database: Postgres):
+def test_connection_that_ends_in_a_transaction_is_told_by_its_cause(
+    db: Database, own_database: Postgres
+):
     def lose_the_connection() -> None:
         with db.transaction() as connection:
             connection.fetch("select_version", user_id="alice")
             own_database.end_connections()
             connection.fetch("select_version", user_id="alice")
 
-    db = Database(settings_for(own_database.url))
     with pytest.raises(psycopg.OperationalError, match="terminating connection"):
         lose_the_connection()
-    db.close()
 
 
 def test_transaction_begins_with_its_first_statement(db: Database):
