@@ -91,7 +91,7 @@ def cursor(alice: User) -> str:
     return cursor_of(alice, sort="title", limit=1)
 
 
-def assert_refused(response: TestResponse) -> None:
+def assert_bad_cursor(response: TestResponse) -> None:
     assert assert_error(response, 422, "validation_error").keys() == {"cursor"}
 
 
@@ -109,10 +109,10 @@ def test_damaged_cursor_is_422(alice: User, cursor: str):
     for place in range(len(cursor)):
         other = "A" if cursor[place] != "A" else "B"
         damaged = cursor[:place] + other + cursor[place + 1 :]
-        assert_refused(get_list(alice, sort="title", cursor=damaged))
+        assert_bad_cursor(get_list(alice, sort="title", cursor=damaged))
     for damaged in [cursor[:-1], cursor[1:], cursor + "A", cursor + "AAAA", cursor[:20]]:
-        assert_refused(get_list(alice, sort="title", cursor=damaged))
-    assert_refused(get_list(alice, sort="title", cursor=cursor + "="))
+        assert_bad_cursor(get_list(alice, sort="title", cursor=damaged))
+    assert_bad_cursor(get_list(alice, sort="title", cursor=cursor + "="))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_cursor_of_no_position_is_422_even_if_its_key_was_guessed(
 ):
     with app.app_context():
         forged = write_cursor("alice", {"sort": "title"}, position)
-    assert_refused(get_list(alice, sort="title", cursor=forged))
+    assert_bad_cursor(get_list(alice, sort="title", cursor=forged))
 
 
 @pytest.mark.parametrize(
@@ -141,19 +141,19 @@ def test_cursor_of_no_position_is_422_even_if_its_key_was_guessed(
     ],
 )
 def test_cursor_of_other_parameters_is_422(alice: User, cursor: str, asked: dict[str, str]):
-    assert_refused(get_list(alice, cursor=cursor, **asked))
+    assert_bad_cursor(get_list(alice, cursor=cursor, **asked))
 
 
 def test_cursor_of_another_user_is_422(alice: User, bob: User, cursor: str):
     bob.create()
-    assert_refused(get_list(bob, sort="title", cursor=cursor))
+    assert_bad_cursor(get_list(bob, sort="title", cursor=cursor))
 
 
 def test_cursor_signed_with_another_key_is_422(
     app: Flask, alice: User, cursor: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(app.config, "CURSOR_KEY", b"another")
-    assert_refused(get_list(alice, sort="title", cursor=cursor))
+    assert_bad_cursor(get_list(alice, sort="title", cursor=cursor))
 
 
 def test_list_cached_under_an_earlier_secret_is_sent_again_with_a_valid_link(
