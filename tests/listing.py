@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 
 def get_list(user: User, **parameters: Any) -> TestResponse:
-    return user.client.get(user.tasks, query_string=parameters, headers=user.headers)
+    return user.call("GET", query_string=parameters)
 
 
 def listed(user: User, **parameters: Any) -> list[dict[str, Any]]:

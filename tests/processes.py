@@ -93,8 +93,8 @@ class Process:
         """Send one request as a user, below this user's tasks."""
         return self.request(method, tasks_of(user, path), token=token_for(user), **options)
 
-    def create(self, user: str = "alice") -> int:
-        response = self.call("POST", user=user, json={"title": "Buy milk"})
+    def create(self, user: str = "alice", title: str = "Buy milk") -> int:
+        response = self.call("POST", user=user, json={"title": title})
         assert response.status_code == 201, response.text
         task_id: int = response.json["id"]
         return task_id

@@ -145,9 +145,10 @@ def test_options_is_answered_whatever_its_query_is(alice: User):
 
 
 @pytest.fixture
-def small(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+def small(app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch) -> User:
+    """A user whose bodies must be small."""
     monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 100)
-    return app.test_client()
+    return alice
 
 
 def body_of(size: int) -> bytes:
@@ -155,31 +156,22 @@ def body_of(size: int) -> bytes:
 
 
 @pytest.mark.parametrize(("size", "status"), [(100, 201), (101, 413), (20_000_000, 413)])
-def test_body_is_taken_up_to_the_limit_and_413_beyond(small: FlaskClient, size: int, status: int):
-    response = User(small, "alice").call("POST", data=body_of(size), headers=JSON)
-    assert response.status_code == status
-    if status == 413:
-        assert_error(response, 413, "payload_too_large")
-
-
-@pytest.mark.parametrize(("size", "status"), [(100, 201), (101, 413), (20_000_000, 413)])
-def test_chunked_body_is_taken_up_to_the_limit_and_413_beyond(
-    small: FlaskClient, size: int, status: int
+@pytest.mark.parametrize("length", ["known", "chunked"])
+def test_body_is_taken_up_to_the_limit_and_413_beyond(
+    small: User, length: str, size: int, status: int
 ):
-    sent = {"wsgi.input": BytesIO(body_of(size)), "wsgi.input_terminated": True}
-    response = User(small, "alice").call("POST", headers=JSON, environ_overrides=sent)
+    chunked = {"wsgi.input": BytesIO(body_of(size)), "wsgi.input_terminated": True}
+    sent = {"data": body_of(size)} if length == "known" else {"environ_overrides": chunked}
+    response = small.call("POST", headers=JSON, **sent)
     assert response.status_code == status
     if status == 413:
         assert_error(response, 413, "payload_too_large")
 
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "1/complete"), ("DELETE", "1")])
-def test_large_body_is_413_also_where_no_body_is_expected(
-    small: FlaskClient, method: str, path: str
-):
-    user = User(small, "alice")
-    assert_error(user.call(method, path, data=body_of(101)), 413, "payload_too_large")
-    assert_error(user.call(method, path, data=body_of(100)), 404, "not_found")
+def test_large_body_is_413_also_where_no_body_is_expected(small: User, method: str, path: str):
+    assert_error(small.call(method, path, data=body_of(101)), 413, "payload_too_large")
+    assert_error(small.call(method, path, data=body_of(100)), 404, "not_found")
 
 
 def test_unknown_field_is_named_in_a_sentence_however_long_its_name_is(alice: User):
@@ -195,7 +187,7 @@ def test_one_of_very_many_unknown_parameters_is_named(alice: User):
 
 def test_error_about_a_name_that_is_not_unicode_is_unicode(alice: User):
     """Strict readers take no half of a surrogate pair, not even escaped (RFC 8259, section 8.2)."""
-    asked = alice.client.get(f"{alice.tasks}?%FF=1", headers=alice.headers)
+    asked = alice.call("GET", f"{alice.tasks}?%FF=1")
     sent = alice.call("POST", data=b'{"title": "x", "\\ud800": 1}', headers=JSON)
     for response in (asked, sent):
         assert list(assert_error(response, 422, "validation_error")) == ["?"]
@@ -211,9 +203,8 @@ def test_body_that_breaks_off_is_400(alice: User):
     assert_error(alice.call("POST", headers=JSON, **options), 400, "bad_request")
 
 
-def test_large_body_of_another_type_is_413_too(small: FlaskClient):
-    response = User(small, "alice").call("POST", data=b"x" * 101)
-    assert_error(response, 413, "payload_too_large")
+def test_large_body_of_another_type_is_413_too(small: User):
+    assert_error(small.call("POST", data=b"x" * 101), 413, "payload_too_large")
 
 
 def test_body_that_is_encoded_is_415(alice: User):

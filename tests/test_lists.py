@@ -232,9 +232,7 @@ def test_no_list_shows_another_users_tasks(alice: User, bob: User, asked: dict[s
     alice.create("mine", tags=["home"])
     response = get_list(bob, count="exact", **asked)
     assert (response.json, response.headers["X-Total-Count"]) == ([], "0")
-    assert_error(
-        bob.client.get(alice.tasks, query_string=asked, headers=bob.headers), 401, "unauthorized"
-    )
+    assert_error(bob.call("GET", alice.tasks, query_string=asked), 401, "unauthorized")
 
 
 @pytest.mark.parametrize("asked", [{}, {"sort": "due"}, {"tag": "home"}, {"q": "mine"}])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from issuer import Issuer, gate_for, get_me, one_key
+from issuer import Issuer, gate_for, get_me
 from support import FRONT_END, User, app_for, assert_error, bearer, token_for
 from werkzeug.test import TestResponse
 
@@ -176,8 +176,7 @@ def test_good_tokens_are_no_failures():
         assert get_me(app, token_for(user), user).status_code == 200
 
 
-def test_issuer_that_is_away_is_no_failure_of_the_client():
-    issuer = Issuer(one_key("EdDSA"))
+def test_issuer_that_is_away_is_no_failure_of_the_client(issuer: Issuer):
     token = issuer.token()
     issuer.go_away()
     app = limited_gate(auth_failure_limit="1/day", better_auth_url=issuer.origin)

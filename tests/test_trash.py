@@ -1,11 +1,11 @@
 """The trash: what DELETE moves there, how it is listed, and how it comes back."""
 
-import re
 from typing import Any
 
 import psycopg
 import pytest
 from flask import Flask
+from listing import next_link
 from support import SET, User, assert_error, cursor_at, trash_of
 
 from blueprints.trash import TrashedTask
@@ -134,8 +134,7 @@ def test_pages_are_the_whole_trash_last_deleted_first(alice: User, limit: int):
         assert len(response.json) <= limit
         found += [task["id"] for task in response.json]
         pages += 1
-        link = re.fullmatch('<(.+)>; rel="next"', response.headers.get("Link", ""))
-        path = link and link[1]
+        path = next_link(response)
     assert found == deleted[::-1]
     assert pages == -(-8 // limit)
 
@@ -148,12 +147,12 @@ def test_user_who_deletes_too_much_for_good_in_a_day_gets_429(
     tasks = [alice.create()["id"] for _ in range(4)]
     for task_id in tasks:
         alice.call("DELETE", task_id)
-    assert alice.call("DELETE", "/api/alice/trash/1000000").status_code == 404  # not counted
-    assert alice.call("DELETE", f"/api/alice/trash/{tasks[0]}").status_code == 204
-    assert alice.call("DELETE", "/api/alice/trash").status_code == 204
+    assert alice.call("DELETE", f"{TRASH}/1000000").status_code == 404  # not counted
+    assert alice.call("DELETE", f"{TRASH}/{tasks[0]}").status_code == 204
+    assert alice.call("DELETE", TRASH).status_code == 204
     alice.call("DELETE", alice.create()["id"])
     [trashed] = trash_of(alice)
-    for path in ["/api/alice/trash", f"/api/alice/trash/{trashed['id']}"]:
+    for path in [TRASH, f"{TRASH}/{trashed['id']}"]:
         refused = alice.call("DELETE", path)
         assert_error(refused, 429, "rate_limited")
     assert trash_of(alice) == [trashed]
@@ -178,6 +177,6 @@ def test_what_was_deleted_before_a_failure_counts_too(
 
     with monkeypatch.context() as patch:
         patch.setattr(Database, "fetch", fail_in_the_end)
-        assert_error(alice.call("DELETE", "/api/alice/trash"), 503, "unavailable")
+        assert_error(alice.call("DELETE", TRASH), 503, "unavailable")
     assert len(trash_of(alice)) == 1
-    assert_error(alice.call("DELETE", "/api/alice/trash"), 429, "rate_limited")
+    assert_error(alice.call("DELETE", TRASH), 429, "rate_limited")

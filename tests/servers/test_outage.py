@@ -33,6 +33,9 @@ class InProcess:
     def call(self, method: str, path: Any = "", **options: Any) -> Any:
         return User(self.app.test_client(), "alice").call(method, path, **options)
 
+    def create(self) -> Any:
+        return User(self.app.test_client(), "alice").create()["id"]
+
     def request(self, method: str, path: str) -> Any:
         return self.app.test_client().open(path, method=method)
 
@@ -66,20 +69,13 @@ def api(request: pytest.FixtureRequest, own_server: OwnPostgres) -> Iterator[Api
         wait_until_all_are_free(api.app.extensions["database"])
 
 
-def create(api: Api) -> int:
-    response = api.call("POST", json={"title": "Buy milk"})
-    assert response.status_code == 201, response.text
-    task_id: int = response.json["id"]
-    return task_id
-
-
 def statuses(responses: list[Any]) -> list[int]:
     return [response.status_code for response in responses]
 
 
 def fill_pool(api: Api, own_server: OwnPostgres) -> None:
     """Have every thread hold a connection at the same moment, so that the pool has them all."""
-    task_id = create(api)
+    task_id = api.create()
 
     def all_waited() -> bool:  # a slow machine may need a second try: a statement has its limit
         with ThreadPoolExecutor(THREADS) as pool, own_server.locked(task_id):
@@ -138,7 +134,7 @@ def test_server_away_is_503_at_once_and_the_first_request_after_its_return_succe
 
 
 def test_request_in_flight_when_the_server_dies_is_503(api: Api, own_server: OwnPostgres):
-    task_id = create(api)
+    task_id = api.create()
     with ThreadPoolExecutor() as pool:
         with suppress(psycopg.OperationalError), own_server.locked(task_id):
             toggle = pool.submit(api.call, "PATCH", f"{task_id}/complete")
@@ -168,7 +164,7 @@ def test_server_that_hangs_is_503_and_keeps_no_thread_for_ever(api: Api, own_ser
 
 
 def test_statement_that_takes_too_long_is_503(api: Api, own_server: OwnPostgres):
-    task_id = create(api)
+    task_id = api.create()
     with own_server.locked(task_id):
         seconds = seconds_of(
             lambda: assert_error(api.call("PATCH", f"{task_id}/complete"), 503, "unavailable")
@@ -202,7 +198,7 @@ def test_write_that_waits_for_a_standby_in_vain_is_503_and_leaves_no_session_beh
             wait_until(lambda: other.execute(stuck).fetchall() == [], 5)
     finally:
         own_server.alter("RESET synchronous_standby_names")
-    create(api)
+    api.create()
 
 
 def test_server_without_free_connections_is_503_until_one_is_free(

@@ -82,13 +82,6 @@ def titles(api: Process, user: str) -> list[str]:
     return [task["title"] for task in response.json]
 
 
-def create(api: Process, user: str, title: str) -> int:
-    response = api.call("POST", user=user, json={"title": title})
-    assert response.status_code == 201, response.text
-    task_id: int = response.json["id"]
-    return task_id
-
-
 @contextmanager
 def told_apart(primary: OwnPostgres, replica: OwnPostgres, user: str) -> Iterator[None]:
     """Make the primary's titles differ, by a change that no API made and the replica lacks."""
@@ -121,7 +114,7 @@ def conflicts(replica: OwnPostgres) -> int:
 def test_list_comes_from_the_replica_and_a_single_task_from_the_primary(
     apis: list[Process], primary: OwnPostgres, replica: OwnPostgres
 ):
-    task_id = create(apis[0], "bob", "At the replica")
+    task_id = apis[0].create("bob", "At the replica")
     with told_apart(primary, replica, "bob"):
         for api in apis:
             assert titles(api, "bob") == ["At the replica"]
@@ -137,9 +130,9 @@ def test_everyone_reads_what_they_wrote_while_the_replica_lags(
         for number in range(10):
             writer, reader = apis[number % 2], apis[(number + 1) % 2]
             user = f"lagging-{number}"
-            task_id = create(writer, user, "first")
+            task_id = writer.create(user, "first")
             assert titles(reader, user) == ["first"]
-            create(reader, user, "second")
+            reader.create(user, "second")
             assert titles(writer, user) == ["second", "first"]
             assert writer.call("DELETE", task_id, user=user).status_code == 204
             assert titles(reader, user) == ["second"]
@@ -149,7 +142,7 @@ def test_everyone_reads_what_they_wrote_while_the_replica_follows(apis: list[Pro
     def write_and_read(user: str) -> None:
         written: list[str] = []
         for number in range(25):
-            create(apis[number % 2], user, str(number))
+            apis[number % 2].create(user, str(number))
             written.insert(0, str(number))
             assert titles(apis[(number + 1) % 2], user) == written
 
@@ -163,7 +156,7 @@ def test_replica_that_fails_slows_one_request_and_fails_none_until_it_is_back(
 ):
     api = apis[0]
     user = f"carol-{fails}"
-    create(api, user, "At the replica")
+    api.create(user, "At the replica")
     wait_until_replayed(primary, replica)
     before = api.output().count(AWAY), api.output().count(BACK)
     with getattr(replica, fails)():
@@ -187,7 +180,7 @@ def test_read_in_the_way_of_replay_is_served_by_the_primary_and_the_replica_stay
     with psycopg.connect(primary.url) as connection:
         fill_with_long_texts(connection, "erin")
     search = f"{tasks_of('erin')}?q={SLOW_WORD}"
-    create(api, "frank", "x")
+    api.create("frank", "x")
     wait_until_replayed(primary, replica)
     away, cancelled = api.output().count(AWAY), conflicts(replica)
 
@@ -209,6 +202,6 @@ def test_replica_without_the_tables_is_as_one_that_is_away(primary: OwnPostgres,
     with_replica = {"DATABASE_REPLICA_URL": primary.url.replace("/tasks?", "/postgres?")}
     project = processes.copy_of_project(folder / "none")
     with gunicorn(project, primary.url, **with_replica) as api:
-        create(api, "dave", "x")
+        api.create("dave", "x")
         assert titles(api, "dave") == ["x"]
         assert AWAY in api.output()

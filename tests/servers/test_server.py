@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import processes
 import pytest
 from processes import Process, free_port, gunicorn, request_on, tasks_of, wait_until
-from raw_http import parse, send_raw
+from raw_http import head, parse, read_to_end, send_raw
 from support import FRONT_END, JSON, assert_error, bearer, token_for
 
 from headers import ERROR_HEADERS
@@ -167,12 +167,10 @@ def test_refusal_of_a_large_body_reaches_a_client_that_sends_all_of_it_first(
     if length == "chunked":
         chunk = b"10000\r\n%s\r\n" % (b" " * 0x10000)
         coding, body = "Transfer-Encoding: chunked", chunk * (len(LARGE) // 0x10000) + b"0\r\n\r\n"
-    head = (
-        f"POST {tasks_of(user)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{coding}\r\n"
-        f"Content-Type: application/json\r\nAuthorization: Bearer {token_for('alice')}\r\n\r\n"
-    )
+    lines = ("Content-Type: application/json", f"Authorization: Bearer {token_for('alice')}")
+    begun = head("POST", tasks_of(user), "Connection: close", coding, *lines)
     status, error = (413, "payload_too_large") if user == "alice" else (401, "unauthorized")
-    assert_error(parse(send_raw(api, head.encode() + body)), status, error)
+    assert_error(parse(send_raw(api, begun + body)), status, error)
 
 
 def test_search_by_as_many_tags_as_there_may_be_is_no_address_too_long(api: Process):
@@ -189,15 +187,13 @@ def test_body_that_breaks_off_is_400_and_nothing_is_done(
     api: Process, path: str, content_type: str, sent: bytes
 ):
     user = f"broken-{content_type}"
-    head = (
-        f"POST {tasks_of(user, path)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
-        f"Content-Type: {content_type}\r\nAuthorization: Bearer {token_for(user)}\r\n"
-        "Idempotency-Key: once\r\n\r\n"
-    ).encode()
+    lines = [f"Content-Type: {content_type}", f"Authorization: Bearer {token_for(user)}"]
+    lines += ["Content-Length: 100", "Idempotency-Key: once"]
+    begun = head("POST", tasks_of(user, path), *lines)
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
-        client.sendall(head + sent)
+        client.sendall(begun + sent)
         client.shutdown(socket.SHUT_WR)
-        response = parse(b"".join(iter(lambda: client.recv(4096), b"")))
+        response = parse(read_to_end(client))
     assert_error(response, 400, "bad_request", "The request body is incomplete.")
     whole = {"body": sent, "headers": {"Content-Type": content_type, "Idempotency-Key": "once"}}
     assert api.call("GET", user=user).json == []

@@ -16,7 +16,7 @@ import pytest
 from issuer import Behaviour, Issuer, hang
 from own_postgres import Postgres
 from processes import GREENLETS, Process, gunicorn, tasks_of, wait_until
-from raw_http import begun_post, head
+from raw_http import begun_post, head, read_to_end
 from support import SECRET, assert_error, token_for
 
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
@@ -104,7 +104,7 @@ def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind
 def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
     with connect(api) as client:
         client.sendall(begun_post("alice", 9))
-        response = b"".join(iter(lambda: client.recv(4096), b""))
+        response = read_to_end(client)
     assert response.startswith(b"HTTP/1.1 400 ")
     assert b"\r\nConnection: close\r\n" in response
     assert b"is incomplete" in response
