@@ -43,6 +43,10 @@ def app(pooler: PgBouncer) -> Iterator[Flask]:
         yield app
 
 
+def is_ready(app: Flask) -> bool:
+    return app.test_client().get("/readyz").status_code == 200
+
+
 def test_users_at_once_see_their_own_tasks_alone(app: Flask):
     def work(number: int) -> None:
         user = User(app.test_client(), f"user-{number}")
@@ -130,7 +134,7 @@ def test_pooler_that_restarts_fails_no_later_request(app: Flask, pooler: PgBounc
 
 
 def test_probe_is_ready(app: Flask):
-    assert app.test_client().get("/readyz").status_code == 200
+    assert is_ready(app)
 
 
 def test_outage_behind_the_pooler_is_seen_and_over_once_postgresql_is_back(
@@ -138,31 +142,25 @@ def test_outage_behind_the_pooler_is_seen_and_over_once_postgresql_is_back(
 ):
     alice = User(app.test_client(), "alice")
 
-    def is_ready() -> bool:
-        return app.test_client().get("/readyz").status_code == 200
-
-    assert is_ready()
+    assert is_ready(app)
     with pooled.away():
-        wait_until(lambda: not is_ready())
+        wait_until(lambda: not is_ready(app))
         for _ in range(5):
-            assert not is_ready()
+            assert not is_ready(app)
             assert_error(alice.call("GET"), 503, "unavailable")
         assert "probe_failed" in heard
-    wait_until(is_ready)
+    wait_until(lambda: is_ready(app))
     assert alice.call("GET").status_code == 200
 
 
 def test_pooler_with_no_session_free_is_as_one_whose_server_is_away(app: Flask, pooler: PgBouncer):
-    def is_ready() -> bool:
-        return app.test_client().get("/readyz").status_code == 200
-
-    assert is_ready()
+    assert is_ready(app)
     with ExitStack() as held:
         for _ in range(POOL_SIZE):
             held.enter_context(pooler.connect()).execute("BEGIN")
-        wait_until(lambda: not is_ready())
+        wait_until(lambda: not is_ready(app))
         started = time.monotonic()
         for _ in range(5):  # the first one probes
-            assert not is_ready()
+            assert not is_ready(app)
         assert time.monotonic() - started < REPLY_TIMEOUT / 2
-    wait_until(is_ready)
+    wait_until(lambda: is_ready(app))
