@@ -1,7 +1,6 @@
 """Imports: all of a file or nothing of it, whoever wrote it."""
 
 import json
-import re
 from codecs import BOM_UTF8
 from itertools import product
 
@@ -189,7 +188,7 @@ def test_file_that_is_malformed_is_400(alice: User):
 
 def test_column_that_is_unknown_is_named_with_those_that_there_are(alice: User):
     message = send(alice, "title,zz\r\nx,y\r\n", "text/csv").json["message"]
-    assert re.match(r"header: zz: unknown column; there are title, \w+.*, completed_at\.$", message)
+    assert message.startswith("header: zz: unknown column; there are title, description, priority")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
