@@ -117,7 +117,8 @@ class Settings:
     cors_origins: tuple[str, ...] = setting(
         ("http://localhost:3000",),
         origins,
-        "Origins whose pages may call the API, comma-separated",
+        "Origins whose pages may call the API, comma-separated; also those of apps, such as"
+        " `capacitor://localhost`",
     )
     web_concurrency: int = setting(
         available_cores(),

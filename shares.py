@@ -1,6 +1,7 @@
 """Keeps one user from taking all of a process's resources: beyond a share, requests queue.
 
-Used for connections to PostgreSQL, for files being sent and for large responses being received.
+Used for connections to PostgreSQL, for files and large bodies being sent, and for large responses
+being received.
 """
 
 from queue import Empty, SimpleQueue

@@ -1,4 +1,4 @@
-"""How many files and large responses a user, and a process, may have under way at once."""
+"""How many files, large bodies and large responses may be under way at once."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,11 +21,11 @@ HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
 
 
 class NoPlace(Exception):
-    """Why a file or a large response is refused; for the log."""
+    """Why a file, a large body or a large response is refused; for the log."""
 
 
 def bound_transfers(app: Flask) -> None:
-    """Limit how many requests at once send a file, import it, or receive a large response.
+    """Limit how many requests at once send a file or a large body, import, or get much back.
 
     An import's environ has a stack: what is pushed on it is released at the end of the request.
     """

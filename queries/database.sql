@@ -101,9 +101,9 @@ SELECT
 -- The statements, in order, that let a role serve the API and do nothing else, whatever an earlier
 -- release, a person or default privileges gave it or PUBLIC. They run in one transaction, so that
 -- it lacks nothing meanwhile. A role that exists keeps its password and timeouts. Timeouts are set
--- on the role, as a pooler such as PgBouncer drops those of a session. A temporary table would hide
--- the one of its name from the triggers, the audit's among them, and a function in the tables'
--- schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
+-- on the role for statements without a user, which have no others behind a pooler. A temporary
+-- table would hide the one of its name from the triggers, the audit's among them, and a function in
+-- the tables' schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
 SELECT statement
 FROM
     (SELECT %(role)s::name::text AS role) AS given,  -- truncated to 63 bytes, as any name is
