@@ -8,7 +8,7 @@ from marshmallow import fields
 from marshmallow.validate import Equal
 
 from blueprints import UserBlueprint, database, json_response
-from blueprints.paging import MAX_PAGE_SIZE, PageArguments, position_field
+from blueprints.paging import MAX_PAGE_SIZE, PageArguments, position_field, position_in
 from converters import MAX_ID
 from errors import validation_error
 from field_types import Choice, ResponseSchema
@@ -76,7 +76,7 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
     has no deleted tasks; later pages may list deleted tasks that you never had. If `since` gets a
     422, drop your copy and start again without it.
     """
-    position = args.get("since", START)
+    position = position_in(args, "since", user_id, START)
     # Most clients have missed nothing, and reading one row shows it.
     [(version,)] = database().fetch("select_version", user_id=user_id)
     newest = int(version)

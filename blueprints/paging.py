@@ -1,15 +1,16 @@
 """What is read in pages: the parameters that choose a page, and the link to the next."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
-from marshmallow import ValidationError, fields
+from marshmallow import fields
 from marshmallow.validate import Range
 
+from errors import validation_error
 from field_types import StrictSchema
-from lean_flask import current_request
-from positions import CURSOR_PATTERN, read_position
+from positions import CURSOR_PATTERN, Position, read_position
 
 MAX_PAGE_SIZE = 1000
 EXAMPLE_POSITION = "MS41Ny4xMi4yNTk5MzY3Ng"  # of the user demo
@@ -31,25 +32,28 @@ class QueryInteger(fields.Integer):
         return int(value)
 
 
-class PositionField(fields.String):
-    """The cursor of a Position of the path's user."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        try:
-            return read_position((current_request().view_args or {})["user_id"], value)
-        except ValueError:
-            message = "Must be the cursor of a response; start again without it."
-            raise ValidationError(message) from None
-
-
-def position_field(description: str) -> PositionField:
-    return PositionField(
+def position_field(description: str) -> fields.String:
+    """Describe the cursor of a Position, for `position_in` to read."""
+    return fields.String(
         metadata={
             "description": description,
             "pattern": CURSOR_PATTERN,
             "examples": [EXAMPLE_POSITION],
         }
     )
+
+
+def position_in(args: Mapping[str, Any], name: str, user_id: str, default: Position) -> Position:
+    """Read the position in a parameter.
+
+    Raises:
+        ApiError: 422 where it is not the cursor of a response to this user.
+    """
+    try:
+        return read_position(user_id, args[name]) if name in args else default
+    except ValueError:
+        message = "Must be the cursor of a response; start again without it."
+        raise validation_error({name: [message]}) from None
 
 
 class PageArguments(StrictSchema):

@@ -14,7 +14,14 @@ from blueprints import (
     path_of,
     primary,
 )
-from blueprints.paging import LINK, MAX_PAGE_SIZE, PageArguments, link_next, position_field
+from blueprints.paging import (
+    LINK,
+    MAX_PAGE_SIZE,
+    PageArguments,
+    link_next,
+    position_field,
+    position_in,
+)
 from blueprints.tasks import ETAG, task_response, write_task
 from capacity.rate_limits import Limit, RateLimits
 from converters import MAX_ID
@@ -53,7 +60,8 @@ def list_trash(args: Mapping[str, Any], user_id: str) -> Response:
 
     They are deleted for good after a time that the operator sets, 30 days by default.
     """
-    position, limit = args.get("cursor", END), args.get("limit", MAX_PAGE_SIZE)
+    position = position_in(args, "cursor", user_id, END)
+    limit = args.get("limit", MAX_PAGE_SIZE)
     [(tasks, has_more, version, task_id)] = database().fetch(
         "select_trash",
         user_id=user_id,

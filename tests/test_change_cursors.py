@@ -42,7 +42,9 @@ def test_since_of_another_user_is_422(alice: User, bob: User):
     """As on a device that two people share: bob's copy would never have his first tasks."""
     for user in [alice, bob, bob]:
         user.create()
-    assert_starts_again(bob, alice.call("GET", "changes").json["next"])
+    since = alice.call("GET", "changes").json["next"]
+    assert alice.call("GET", "changes", query_string={"since": since}).status_code == 200
+    assert_starts_again(bob, since)
 
 
 def test_since_of_another_epoch_is_422(app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch):

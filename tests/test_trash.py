@@ -114,7 +114,9 @@ def test_bad_parameter_is_422_that_names_it(alice: User, name: str, values: list
 
 
 def test_cursor_beyond_all_places_or_of_another_user_is_422(alice: User, bob: User):
-    for cursor in [cursor_at(alice, 1, 2**63), cursor_at(alice, -1, 1), cursor_at(bob, 1, 1)]:
+    of_bob = cursor_at(bob, 1, 1)
+    assert bob.call("GET", f"/api/bob/trash?cursor={of_bob}").status_code == 200
+    for cursor in [cursor_at(alice, 1, 2**63), cursor_at(alice, -1, 1), of_bob]:
         response = alice.call("GET", TRASH, query_string={"cursor": cursor})
         assert assert_error(response, 422, "validation_error").keys() == {"cursor"}, cursor
 
