@@ -22,6 +22,7 @@ from setting_parsers import (
     redis_url,
     secret,
     switch,
+    utf_8,
     web_url,
 )
 
@@ -150,7 +151,7 @@ class Settings:
     )
     changes_epoch: str = setting(
         "",
-        str,
+        utf_8,
         "Any text. Change it after a restored backup: clients that keep a copy then start again",
     )
     audit_days: int = setting(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import flask_swagger_ui
@@ -83,13 +83,13 @@ def get_asset(name: str) -> Response:
     response = send_from_directory(FOLDER_OF_ASSET[name], name)
     if response.status_code == 200:
         response.response.close()  # type: ignore[union-attr]
-        response.response = [contents_of(FOLDER_OF_ASSET[name] / name)]
+        response.response = [contents_of(FOLDER_OF_ASSET[name] / name, response.headers["ETag"])]
         response.direct_passthrough = False
     return response
 
 
-@cache
-def contents_of(path: Path) -> bytes:
+@lru_cache(len(FOLDER_OF_ASSET))
+def contents_of(path: Path, _tag: str) -> bytes:
     """Read a file once: all clients share the copy, however slowly they receive it."""
     return path.read_bytes()
 

@@ -255,7 +255,8 @@ def read_entries(file_format: Format, body: bytes) -> Iterator[Any]:
     except ValidationError as error:
         raise validation_error(error.messages_dict) from None
     except StrictError as error:
-        raise ApiError(400, f"The request body cannot be taken: {error}.") from None
+        place = f", after entry {number}" if number else ""
+        raise ApiError(400, f"The request body cannot be taken: {error}{place}.") from None
     except UnicodeDecodeError:  # most often a table, as Excel saves it
         raise ApiError(400, "The request body is not in UTF-8.") from None
     except ValueError:

@@ -18,6 +18,7 @@ from marshmallow import ValidationError
 
 from capacity.turns import in_turns
 from formats.calendar_times import FLOATING_ZONE, MICROSECOND, Todo, due_of
+from strict_json import StrictError
 
 NAME = "iCalendar"
 FILE_NAME = "tasks.ics"
@@ -44,6 +45,7 @@ MAX_DEPTH = 8  # nested components
 MAX_TASK_SIZE = 128 * 1024  # bytes that are read of a task
 MAX_DETAILS_SIZE = 16 * 1024  # all but a description's text; it takes 1 ms per KiB
 PARAMETERS = re.compile(rb'(?:"[^"]*"|[^":]+)*')  # and the name before them
+ALTREP = re.compile(rb';ALTREP="[^"]*"', re.IGNORECASE)
 
 
 class Texts:
@@ -121,8 +123,8 @@ def read(body: bytes) -> Iterator[Todo]:
     So is VTIMEZONE: the library would keep the one in a user's file for all other users.
 
     Raises:
-        ValueError: it is not an iCalendar, nests too deep, or has more than 128 KiB to read in one
-            VTODO, or 16 without the text of its description.
+        ValueError: it is not an iCalendar, or nests too deep.
+        StrictError: a VTODO has more than 128 KiB to read, or 16 without its description's text.
     """
     open_components: list[str] = []
     of_calendar: Todo = {}
@@ -152,16 +154,24 @@ def read(body: bytes) -> Iterator[Todo]:
             calendars += not open_components
             of_calendar = of_calendar if open_components else {}
         elif name == FLOATING_ZONE and open_components == TASK[:1]:
+            if len(content) > MAX_DETAILS_SIZE:
+                raise StrictError("a time zone is too long")
             of_calendar = {name: [Contentline(line)]}
         elif open_components == TASK:
+            details, text = split_description(content) if name == "DESCRIPTION" else (content, b"")
             size += len(content)
-            described = PARAMETERS.match(content) if name == "DESCRIPTION" else None
-            details_size += described.end() if described else len(content)
+            details_size += len(details)
             if size > MAX_TASK_SIZE or details_size > MAX_DETAILS_SIZE:
-                raise ValueError("a task is too long")
-            todo.setdefault(name, []).append(Contentline(line))
+                raise StrictError("a task is too long")
+            todo.setdefault(name, []).append(Contentline((details + text).decode()))
     if open_components or not calendars:
         raise ValueError("it breaks off")
+
+
+def split_description(content: bytes) -> tuple[bytes, bytes]:
+    """Split off a description's text. Its parameters lose ALTREP, the same text again as HTML."""
+    end = found.end() if (found := PARAMETERS.match(content)) else 0
+    return ALTREP.sub(b"", content[:end]), content[end:]
 
 
 def content_lines(lines: Iterable[str]) -> Iterator[tuple[str, bytes]]:

@@ -13,6 +13,7 @@ from marshmallow import ValidationError
 
 from capacity.turns import in_turns
 from schemas import SERVER_FIELDS
+from strict_json import StrictError
 
 NAME = "CSV"
 FILE_NAME = "tasks.csv"
@@ -96,7 +97,7 @@ def read(body: bytes) -> Iterator[Entry]:
         for part in in_turns(parts):
             size += len(part)
             if size > MAX_ROW_LENGTH:
-                raise ValueError("a row is too long")
+                raise StrictError("a row is too long")
             yield part
 
     # Where the comma is the decimal mark, Excel writes semicolons; what is copied from it has tabs.

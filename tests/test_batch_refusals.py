@@ -48,8 +48,10 @@ def test_restoration_of_what_is_not_in_the_trash_is_404_and_of_another_version_4
     trashed, of_bob = alice.create(), bob.create()
     alice.call("DELETE", trashed["id"])
     bob.call("DELETE", of_bob["id"])
-    for task_id in [alice.create()["id"], of_bob["id"], 2**63 - 1]:
-        refused(alice, 404, "not_found", {"op": "restore", "id": task_id, "version": 1})
+    live = alice.create()
+    for task_id in [live["id"], of_bob["id"], 2**63 - 1]:
+        for version in [{}, {"version": live["version"]}]:
+            refused(alice, 404, "not_found", {"op": "restore", "id": task_id} | version)
     stale = {"op": "restore", "id": trashed["id"], "version": trashed["version"]}
     refused(alice, 412, "precondition_failed", stale)
     [current] = trash_of(alice)

@@ -40,6 +40,10 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
             for _ in range(30):
                 connection.run("select_version", values)
 
+    def send_batch(op: str, path: str) -> None:
+        operations = [{"op": op, "id": any_task(path)}, {"op": "create", "task": {"title": "x"}}]
+        user.call("POST", "batch", json={"operations": operations})
+
     kinds: list[Callable[[], Any]] = [
         lambda: user.create(f"of {number}"),
         lambda: user.create(f"of {number}"),
@@ -50,6 +54,8 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
         lambda: user.call("DELETE", any_task()),
         lambda: user.call("POST", f"/api/alice/trash/{any_task('trash')}/restore"),
         lambda: user.call("DELETE", f"/api/alice/trash/{any_task('trash')}"),
+        lambda: send_batch("delete", "tasks"),
+        lambda: send_batch("restore", "trash"),
         write_slowly,
         write_slowly,
     ]

@@ -61,6 +61,7 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("API_PORT", "65536"),
         ("API_PORT", "8" * 5000),
         ("API_PORT", "٨٠٠٠"),
+        ("CHANGES_EPOCH", "\udcff"),
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "http://localhost:3000/"),
         ("CORS_ORIGINS", "http://a, b"),

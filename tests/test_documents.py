@@ -156,6 +156,13 @@ def test_grace_period_in_compose_is_longer_than_a_stop_takes():
     assert int(seconds) >= SETTINGS["graceful_timeout"].default + 3
 
 
+def test_compose_gives_the_api_no_secret_of_the_owner_and_publishes_it_on_this_machine_alone():
+    compose = (PROJECT / "compose.yaml").read_text().partition("  api:\n")[2]
+    for name in ["MIGRATION_DATABASE_URL", "POSTGRES_PASSWORD"]:
+        assert f'{name}: ""' in compose
+    assert re.findall(r'"[\d.:]+:8000"', compose) == ['"127.0.0.1:8000:8000"']
+
+
 def test_every_module_stands_in_the_readme():
     for path in MODULES:
         if path.parent.name != "blueprints":

@@ -76,6 +76,7 @@ def test_calendar_folded_within_a_character_is_imported(alice: User):
         ("COMPLETED:20261120T093000Z", {"completed": True}),
         ("COMPLETED:20261120T093000Z\r\nSTATUS:NEEDS-ACTION", {"completed": False}),
         ("CATEGORIES:a,b\\,c,a,\r\ncategories:A", {"tags": ["a", "b,c", "A"]}),
+        (f'DESCRIPTION;ALTREP="data:text/html,{"%D0%B0" * 5000}":x', {"description": "x"}),
         ("DESCRIPTION;LANGUAGE=en:one\\ntwo\\, th\r\n ree", {"description": "one\ntwo, three"}),
         (
             "DTSTART;TZID=Europe/Berlin:20260720T093000\r\nDURATION:P1DT30M",
@@ -106,6 +107,30 @@ def test_calendar_of_others_is_understood(alice: User, line: str, fields: dict[s
     response = send(alice, calendar("SUMMARY:x", line), "text/calendar")
     assert response.status_code == 201, response.text
     assert written(alice)[0] == DEFAULTS | {"title": "x"} | fields
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["CATEGORIES:a"] * 1500,
+        ["CATEGORIES:" + "," * 17_000],
+        [f"DUE{';A=x' * 4200}:20261120"],
+        [f'DESCRIPTION;A=":"{";A=x" * 4200}:x'],
+        [f"DESCRIPTION:{'x' * 140_000}"],
+    ],
+    ids=lambda lines: lines[0][:14],
+)
+def test_task_that_takes_the_library_long_to_read_is_too_long(alice: User, lines: list[str]):
+    message = "The request body cannot be taken: a task is too long."
+    response = send(alice, calendar("SUMMARY:x", *lines), "text/calendar")
+    assert_error(response, 400, "bad_request", message)
+
+
+def test_time_zone_that_takes_the_library_long_to_read_is_too_long(alice: User):
+    zone = f"X-WR-TIMEZONE{';A=x' * 4200}:UTC\r\nBEGIN:VTODO"
+    file = calendar("SUMMARY:x").replace("BEGIN:VTODO", zone)
+    message = "The request body cannot be taken: a time zone is too long."
+    assert_error(send(alice, file, "text/calendar"), 400, "bad_request", message)
 
 
 def test_time_without_a_zone_is_in_the_zone_of_its_calendar(alice: User):
