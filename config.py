@@ -73,8 +73,8 @@ class Settings:
     database_pool_size: int = setting(
         8,
         integer(1, 1000),
-        "Maximum connections in the pool of a worker process; one user gets at most half of them."
-        " A request waits up to a second for one",
+        "Maximum connections in the pool of a worker process; one user gets at most half of them,"
+        " or the only one. A request waits up to a second for one",
     )
     database_statement_timeout: int = setting(
         5000,
