@@ -99,17 +99,26 @@ def slow_imports(*users: User) -> Iterator[None]:
 
 
 def test_user_sends_few_large_bodies_at_once(app: Flask, alice: User, bob: User):
-    large = json.dumps({"title": "x"}).ljust(LARGE_BODY + 1)
-    bodies = app.extensions["bodies"]
-    held = [bodies.acquire("alice", 0) for _ in range(BODIES_AT_ONCE)]
-    assert_error(alice.call("POST", data=large, headers=JSON), 503, "unavailable")
+    bodies, large = app.extensions["bodies"], json.dumps({"title": "x"}).ljust(LARGE_BODY + 1)
     in_chunks = {"input_stream": BytesIO(b"{}"), "headers": JSON | {"Transfer-Encoding": "chunked"}}
-    assert_error(alice.call("POST", **in_chunks), 503, "unavailable")
-    assert alice.call("POST", data=large[:LARGE_BODY], headers=JSON).status_code == 201
-    assert bob.call("POST", data=large, headers=JSON).status_code == 201
-    bodies.release(held.pop())
-    for _ in range(2):
-        assert alice.call("POST", data=large, headers=JSON).status_code == 201
+    broken = {"wsgi.input": Broken(), "CONTENT_LENGTH": str(LARGE_BODY + 1)}
+    with ExitStack() as others:
+        for _ in range(BODIES_AT_ONCE):
+            others.callback(bodies.release, bodies.acquire("alice", 0))
+        assert_error(alice.call("POST", data=large, headers=JSON), 503, "unavailable")
+        assert_error(alice.call("POST", **in_chunks), 503, "unavailable")
+        assert alice.call("POST", data=large[:LARGE_BODY], headers=JSON).status_code == 201
+        assert bob.call("POST", data=large, headers=JSON).status_code == 201
+    for sent, status in [({"environ_overrides": broken}, 400), ({"data": large}, 201)]:
+        for _ in range(BODIES_AT_ONCE + 1):
+            assert alice.call("POST", headers=JSON, **sent).status_code == status
+
+
+class Broken(BytesIO):
+    """A body whose client has gone."""
+
+    def read(self, _: int | None = -1) -> bytes:
+        raise OSError
 
 
 def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice: User):
