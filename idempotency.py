@@ -21,7 +21,7 @@ from connection import Connection, Value, rows_of
 from errors import RETRY_AFTER, ApiError, validation_error
 from events import deferring_task_events
 from lean_flask import current_request
-from request_bodies import read_body
+from request_bodies import read_body, replace_body
 
 KEYED_METHODS = frozenset({"POST", "PATCH"})  # the others may be repeated as they are
 HEADER = "HTTP_IDEMPOTENCY_KEY"
@@ -143,7 +143,7 @@ def parse_key(header: str) -> str:
 def fingerprint_of(req: Request) -> str:
     """Hash what makes a request the same: method, path and body; as text of a bytea."""
     body = read_body(req)
-    req.environ["wsgi.input"] = BytesIO(body)  # for the view
+    replace_body(req, BytesIO(body))  # for the view
     digest = sha256(json.dumps([req.method, req.path]).encode())
     digest.update(body)  # no copy: a file to import is large
     return f"\\x{digest.hexdigest()}"

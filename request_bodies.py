@@ -1,6 +1,7 @@
 """Bodies of requests, read whole or in parts: within their limits, unencoded, and to their end."""
 
 from contextlib import nullcontext
+from typing import IO
 
 from flask import Request
 
@@ -9,6 +10,7 @@ from errors import ApiError
 
 MERGE_PATCH = "application/merge-patch+json"
 ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
+ARRIVED_KEY = "tasks.body_has_arrived"  # environ key
 
 
 def read_body(req: Request) -> bytes:
@@ -20,19 +22,25 @@ def read_body(req: Request) -> bytes:
 
     Raises:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing, 503
-            while several of its user are on their way.
+            while many large ones of its user are on their way.
     """
     refuse_encoded(req)
     limit, length = req.max_content_length or 0, req.content_length or 0
     if length <= limit:
         is_small = length <= LARGE_BODY and "HTTP_TRANSFER_ENCODING" not in req.environ
-        with nullcontext() if is_small else body_place((req.view_args or {})["user_id"]):
+        needs_no_place = is_small or ARRIVED_KEY in req.environ
+        with nullcontext() if needs_no_place else body_place((req.view_args or {})["user_id"]):
             body = read_part(req, limit + 1)
         if len(body) < length:
             raise broken_off()
         if len(body) <= limit:
             return body
     raise ApiError(413, f"The request body is larger than {limit} bytes.")
+
+
+def replace_body(req: Request, file: IO[bytes]) -> None:
+    """Have the body read from here from now on: all of it has come."""
+    req.environ |= {"wsgi.input": file, ARRIVED_KEY: True}
 
 
 def refuse_encoded(req: Request) -> None:

@@ -23,7 +23,7 @@ from errors import ApiError, validation_error
 from field_types import StrictSchema
 from lean_flask import BytesResponse, current_request
 from replicas import Reader
-from request_bodies import read_body, require_json_type
+from request_bodies import read_body, replace_body, require_json_type
 from strict_json import StrictError, parse_json
 
 
@@ -159,7 +159,7 @@ def refuse_what_is_not_heeded() -> None:
         return
     heeded = getattr(current_app.view_functions[req.endpoint or ""], "heeds", ())
     if has_body and req.method in WRITES and "body" not in heeded:
-        environ["wsgi.input"] = BytesIO(read_body(req))  # 400 if it broke off
+        replace_body(req, BytesIO(read_body(req)))  # 400 if it broke off
     if req.query_string and "query" not in heeded and req.args and req.method != "OPTIONS":
         raise validation_error({name: ["Unknown parameter."] for name in req.args})
     if (

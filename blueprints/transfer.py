@@ -27,7 +27,7 @@ from events import emit
 from field_types import ResponseSchema
 from formats import Format, calendar_file, csv_file, json_file
 from replicas import Reader
-from request_bodies import read_body, read_part, refuse_encoded
+from request_bodies import read_body, read_part, refuse_encoded, replace_body
 from schemas import Task, TaskImport
 from strict_json import StrictError
 
@@ -100,7 +100,7 @@ def take_file() -> None:
         file.seek(0)
     except OSError as error:  # the disk is full
         raise ApiError(503) from error
-    request.environ["wsgi.input"] = file
+    replace_body(request, file)
     acquire_import(held)
 
 

@@ -4,7 +4,7 @@ import json
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from io import BytesIO
 from itertools import count
 from threading import Event, Semaphore
@@ -112,6 +112,19 @@ def test_user_sends_few_large_bodies_at_once(app: Flask, alice: User, bob: User)
     for sent, status in [({"environ_overrides": broken}, 400), ({"data": large}, 201)]:
         for _ in range(BODIES_AT_ONCE + 1):
             assert alice.call("POST", headers=JSON, **sent).status_code == status
+
+
+def test_body_that_has_arrived_waits_for_no_place(alice: User, monkeypatch: pytest.MonkeyPatch):
+    large = json.dumps([{"title": "x"}]).ljust(LARGE_BODY + 1)
+    taken: list[str] = []
+    monkeypatch.setattr(
+        "request_bodies.body_place", lambda user_id: nullcontext(taken.append(user_id))
+    )
+    assert send(alice, large, "application/json").status_code == 201
+    assert taken == []
+    path = f"{alice.create()['id']}/complete"
+    assert alice.call("PATCH", path, data=large, headers=KEY).status_code == 200
+    assert taken == ["alice"]
 
 
 class Broken(BytesIO):
