@@ -28,6 +28,7 @@ TYPES = [
     "text/javascript",
 ]
 ASSETS = {"docs.get_asset", "docs.get_openapi"}  # the same for everybody
+TAG_KEY = "tasks.asset_tag"  # environ key: the tag of an asset before it is compressed
 SUFFIX = rf"(?::(?:{'|'.join(ALGORITHMS)}))"
 
 
@@ -42,7 +43,7 @@ def compress_responses(app: Flask) -> None:
     }
     compress, compress_asset = Compress(app), Compress(app)
     compress_asset.cache = DictCache()  # a megabyte takes 70 ms, and anybody may request it
-    compress_asset.cache_key = lambda req: req.path
+    compress_asset.cache_key = lambda req: req.environ[TAG_KEY]
 
     def compress_large(response: Response) -> Response:
         req, status = current_request(), response.status_code
@@ -62,6 +63,8 @@ def compress_responses(app: Flask) -> None:
                 response.call_on_close(close)  # even if nobody reads it to its end
             if is_long and algorithm != "identity":
                 response.response = in_turns(pieces_of(response.get_data()))
+            if is_asset:
+                req.environ[TAG_KEY] = response.headers["ETag"]
             response = (compress_asset if is_asset else compress).after_request(response)
             response.vary.discard("accept-encoding")  # every response has it: headers.py
         return response

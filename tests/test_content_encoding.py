@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import brotli
@@ -15,6 +16,7 @@ from flask_compress.compat import compression as codecs
 from support import User, app_for, assert_error, bearer, token_for
 from werkzeug.test import TestResponse
 
+from blueprints import docs
 from content_encoding import ALGORITHMS, MIN_SIZE, PIECE, STREAMING_ALGORITHMS
 
 READ = {"br": brotli.decompress, "gzip": gzip.decompress, "zstd": codecs.zstd.decompress}
@@ -179,6 +181,18 @@ def test_what_everybody_gets_is_compressed_once(
     assert (fetch().data, fetch().headers["ETag"]) == (first.data, first.headers["ETag"])
     plain = client.get(path, buffered=True)
     assert READ[algorithm](first.data) == plain.data
+
+
+@pytest.mark.parametrize("headers", [{}, accepting("gzip")])
+def test_asset_that_changes_on_disk_is_read_again(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, headers: dict[str, str]
+):
+    """Under the new tag, a browser would keep the old form for ever."""
+    monkeypatch.setitem(docs.FOLDER_OF_ASSET, "page.css", tmp_path)
+    for text in [b"a" * MIN_SIZE, b"b" * (MIN_SIZE + 1)]:
+        (tmp_path / "page.css").write_bytes(text)
+        response = client.get("/docs/assets/page.css", headers=headers, buffered=True)
+        assert (gzip.decompress(response.data) if headers else response.data) == text
 
 
 def test_clients_of_an_asset_share_its_bytes_however_slowly_they_read(client: FlaskClient):
