@@ -31,11 +31,12 @@ def assert_starts_again(user: User, since: str) -> None:
     assert "start again without it" in response.json["message"]
 
 
-def test_since_that_is_ahead_of_what_is_stored_is_422(alice: User):
-    """As after a backup was restored."""
+def test_since_that_is_ahead_of_what_is_stored_is_422(alice: User, bob: User):
+    """As after a backup was restored, which may know nothing of the user."""
     alice.create()
-    for version, task_id in [(5, 1), (LARGEST, LARGEST), (1, 2**63), (-1, 1)]:
-        assert_starts_again(alice, cursor_at(alice, version, task_id))
+    for user in [alice, bob]:
+        for version, task_id in [(5, 1), (LARGEST, LARGEST), (1, 2**63), (-1, 1)]:
+            assert_starts_again(user, cursor_at(user, version, task_id))
 
 
 def test_since_of_another_user_is_422(alice: User, bob: User):

@@ -13,6 +13,7 @@ from flask import Flask
 from listing import Copy
 from psycopg.rows import tuple_row
 from support import User
+from werkzeug.test import TestResponse
 
 from blueprints.tasks import parameters_of
 from connection import Connection
@@ -40,9 +41,9 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
             for _ in range(30):
                 connection.run("select_version", values)
 
-    def send_batch(op: str, path: str) -> None:
+    def send_batch(op: str, path: str) -> TestResponse:
         operations = [{"op": op, "id": any_task(path)}, {"op": "create", "task": {"title": "x"}}]
-        user.call("POST", "batch", json={"operations": operations})
+        return user.call("POST", "batch", json={"operations": operations})
 
     kinds: list[Callable[[], Any]] = [
         lambda: user.create(f"of {number}"),

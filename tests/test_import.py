@@ -205,6 +205,12 @@ def test_malformed_file_is_refused_with_the_place(alice: User, bad: bytes):
     assert "after entry 2." in send(alice, body, "application/json").json["message"]
 
 
+def test_row_that_is_too_long_is_told_so(alice: User):
+    response = send(alice, f"title\r\na\r\n{'x' * 70_000}\r\n", "text/csv")
+    message = "The request body cannot be taken: a row is too long, after entry 1."
+    assert_error(response, 400, "bad_request", message)
+
+
 @pytest.mark.parametrize(
     ("content_type", "encoding", "body"),
     [
