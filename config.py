@@ -152,7 +152,7 @@ class Settings:
     changes_epoch: str = setting(
         "",
         utf_8,
-        "Any text. Change it after a restored backup: clients that keep a copy then start again",
+        "Any text. Change it after restoring a backup: clients that keep a copy then start again",
     )
     audit_days: int = setting(
         365, integer(1, 36_500), "Days after which `make purge` deletes audit entries"

@@ -83,7 +83,8 @@ def read(body: bytes) -> Iterator[Entry]:
     """Yield the rows below the header.
 
     Raises:
-        ValueError: it is not CSV, or has a row of more than 64 Ki characters.
+        ValueError: it is not CSV.
+        StrictError: it has a row of more than 64 Ki characters.
         ValidationError: the header has a wrong column.
     """
     lines = TextIOWrapper(BytesIO(body), "utf-8-sig", newline="")

@@ -16,7 +16,7 @@ from schemas import Task
 TRASH = "/api/alice/trash"
 BAD_QUERIES = [
     ("limit", ["0", "-1", "1001", "1.0", "+1", "1e2", "", " 1", "1_0", "٣", "9" * 5000]),
-    ("cursor", ["", "abc", "MQ", "MS4x", "=", "é", "%00", "a" * 5000, "MS4xLjE=", "MS4xLjF"]),
+    ("cursor", ["", "abc", "MQ", "MS4x", "=", "é", "%00", "a" * 5000]),
     ("order", ["id"]),
 ]
 
