@@ -15,7 +15,7 @@ RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
     re.ASCII | re.IGNORECASE,
 )
-APP_SCHEME = re.compile(r"^(?!https?:)[a-z][a-z0-9+.-]*://")
+APP_SCHEME = re.compile(r"^(?!https?:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")  # no `*`: no origin matches it
 SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
@@ -112,7 +112,7 @@ def origins(text: str) -> tuple[str, ...]:
     for origin in found:
         # The pages of an app on a phone have a scheme of their own, as in capacitor://localhost.
         url = APP_SCHEME.sub("http://", origin)
-        if origin_of(web_url(url)) != url:
+        if origin_of(web_url(url)) != url or origin != origin.lower():
             raise ValueError(
                 "origins as browsers send them, between commas, such as https://app.example.com:"
                 " in lower case, without a path or the default port"

@@ -224,6 +224,12 @@ def test_origins_are_several_between_commas():
     assert settings.cors_origins == ("http://a", "https://b.example:8443", "capacitor://localhost")
 
 
+@pytest.mark.parametrize("text", ["https://APP.example.com", "Capacitor://localhost"])
+def test_origin_in_capitals_is_told_that_it_must_not_be(text: str):
+    with pytest.raises(ConfigError, match="in lower case"):
+        Settings.load(ENOUGH | {"CORS_ORIGINS": text})
+
+
 @pytest.mark.parametrize("text", ["off", "OFF", "600/minute", "20 per 5 seconds", "1/day"])
 def test_limit_is_off_or_a_number_in_a_time(text: str):
     settings = Settings.load(ENOUGH | {"RATE_LIMIT": text, "AUTH_FAILURE_LIMIT": text})
