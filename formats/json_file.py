@@ -64,14 +64,12 @@ def mark_at(body: bytes, at: int) -> tuple[bytes, int]:
 
 def read_element(body: bytes, at: int) -> tuple[Any, int]:
     """Return the element that begins at `at`, and where it ends."""
-    fault = ValueError("it is malformed, too large or nests too deep")
     for window in WINDOWS:
         part = body[at : at + window]
         try:
             text, _ = utf_8_decode(part, "strict", False)
         except UnicodeDecodeError as error:  # perhaps in a later element
             text = part[: error.start].decode()
-            fault = error
         try:
             element, length = DECODER.raw_decode(text)
         except RecursionError:
@@ -81,4 +79,5 @@ def read_element(body: bytes, at: int) -> tuple[Any, int]:
         except ValueError:
             continue
         return element, at + len(text[:length].encode())
-    raise fault
+    utf_8_decode(part, "strict", False)  # raises where that is the fault
+    raise ValueError("it is malformed, too large or nests too deep")

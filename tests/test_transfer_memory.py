@@ -67,9 +67,10 @@ def test_what_is_kept_of_an_import_is_no_larger_than_its_file(character: str):
 
 
 @pytest.mark.no_cover
-def test_nothing_of_a_refused_file_waits_for_the_garbage_collector():
+@pytest.mark.parametrize("fault", [b'{"title":""}', b"x", b'{"title":"\xff"}'])
+def test_nothing_of_a_refused_file_waits_for_the_garbage_collector(fault: bytes):
     tasks = [{"title": "x", "description": "y" * 5000}] * 600
-    body = json.dumps([*tasks, {"title": ""}]).encode()
+    body = json.dumps(tasks).encode()[:-1] + b"," + fault + b" " * 10**6 + b"]"
     gc.disable()
     tracemalloc.start()
     try:
