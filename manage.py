@@ -59,6 +59,7 @@ def line_of(error: CommandError) -> str:
 @click.group(cls=Commands)
 def commands() -> None:
     """Run and look after the task API."""
+    on_stop(signal.default_int_handler)  # as process 1, Python would ignore SIGTERM
 
 
 def own_postgres() -> ModuleType:
@@ -101,7 +102,6 @@ def kept_secret() -> str:
 @commands.command()
 def run() -> None:
     """Serve the API, with a PostgreSQL of its own where DATABASE_URL names none."""
-    on_stop(signal.default_int_handler)
     environ = read_environ()
     if sys.stderr.isatty():  # a person reads
         environ = {"LOG_FORMAT": "text"} | environ

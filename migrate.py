@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from children import end_with_parent
 from config import PROJECT, CommandError, ConfigError, Settings
@@ -199,8 +198,8 @@ def is_pooled(connection: Connection, url: str) -> bool:
     """
     if is_true(connection, "select_whether_own_session", backend_pid=connection.pgconn.backend_pid):
         return False
-    given = conninfo_to_dict(connection.info.dsn).get("options") or ""
-    options = CONNECTION_OPTIONS | {"options": f"{given} -c tasks.is_direct=on"}
+    given = parameters_of(connection)
+    options = CONNECTION_OPTIONS | {"options": f"{given.get('options', '')} -c tasks.is_direct=on"}
     try:
         with UnpreparedConnection.connect(url, **options) as other:
             return not is_true(other, "select_whether_options_arrive")
@@ -253,21 +252,27 @@ def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
         raise CommandError(f"dbmate {command} failed.")
 
 
+def parameters_of(connection: Connection) -> dict[str, str]:
+    """Return what a connection was made with; psycopg's own way needs a home directory."""
+    options = connection.pgconn.info
+    return {each.keyword.decode(): each.val.decode() for each in options if each.val}
+
+
 def dbmate_url(connection: Connection, options: str = "") -> str:
     """Write the address of an open connection, with more options, as dbmate's driver reads it.
 
     That driver knows less than libpq: no service files, no channel_binding, TLS unless told not to.
     """
     info = connection.info
-    given = conninfo_to_dict(info.dsn)
+    given = parameters_of(connection)
     query = {"sslmode": "require" if connection.pgconn.ssl_in_use else "disable"}
-    if str(given.get("sslmode", "")).startswith("verify-"):
-        query["sslmode"] = str(given["sslmode"])
-    if options := f"{given.get('options') or ''} {options}".strip():
+    if given.get("sslmode", "").startswith("verify-"):
+        query["sslmode"] = given["sslmode"]
+    if options := f"{given.get('options', '')} {options}".strip():
         query["options"] = options
     for name in ("sslrootcert", "sslcert", "sslkey"):
-        if given.get(name) and given[name] != "system":
-            query[name] = str(given[name])
+        if given.get(name, "system") != "system":
+            query[name] = given[name]
     login = quote(info.user, safe="")
     if info.password:
         login += f":{quote(info.password, safe='')}"

@@ -42,7 +42,7 @@ def load_queries(folder: Path) -> dict[str, Query]:
     fragments: dict[str, Template] = {}
     statements: dict[str, Template] = {}
     for path in sorted(folder.glob("*.sql")):
-        before, *parts = HEAD.split(path.read_text())
+        before, *parts = HEAD.split(path.read_text(encoding="utf-8"))
         if before.strip():
             raise ConfigError(f"{path.name} has text before its first name.")
         for kind, head, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):

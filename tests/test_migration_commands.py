@@ -181,11 +181,20 @@ def test_name_with_special_characters_is_passed_on(new_database: NewDatabase):
     assert applied(url) == known_migrations()
 
 
+def test_migrate_needs_no_home_directory(
+    new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+):
+    """As for a container's user who is not in /etc/passwd."""
+    monkeypatch.setattr(Path, "home", None)
+    migrate.migrate(new_database())
+
+
 def converted(dsn: str, *, tls: bool = False, **values: Any) -> str:
     info = {"host": "db", "port": 5432, "user": "me", "password": "", "dbname": "tasks"}
     info |= {"hostaddr": ""} | values
     connection = SimpleNamespace(
-        info=SimpleNamespace(dsn=dsn, **info), pgconn=SimpleNamespace(ssl_in_use=tls)
+        info=SimpleNamespace(**info),
+        pgconn=SimpleNamespace(ssl_in_use=tls, info=psycopg.pq.Conninfo.parse(dsn.encode())),
     )
     return migrate.dbmate_url(cast("Connection", connection))
 
