@@ -113,7 +113,11 @@ class Settings:
         "URL of the issuer's public keys, if this process reaches the issuer at another address",
         "origin of `BETTER_AUTH_URL` + `/api/auth/jwks`",
     )
-    api_host: str = setting("127.0.0.1", str, "Address to listen on; `0.0.0.0` for all")
+    api_host: str = setting(
+        "127.0.0.1",
+        str,
+        "Address to listen on; `0.0.0.0` for all of IPv4, `::` for IPv6, too",
+    )
     api_port: int = setting(8000, integer(1, 65535), "Port to listen on")
     cors_origins: tuple[str, ...] = setting(
         ("http://localhost:3000",),
@@ -247,8 +251,11 @@ SETTINGS = {each.name: each for each in fields(Settings)}
 
 def parse(name: str, text: str) -> Any:
     """Check one setting's text and return its value; a ConfigError says what it must be."""
+    text = text.strip()
+    if text[0] == text[-1] in {"'", '"'}:  # docker's --env-file keeps them
+        raise ConfigError(f"{name.upper()} must be a text without quotes around it.")
     try:
-        return SETTINGS[name].metadata["parse"](text.strip())
+        return SETTINGS[name].metadata["parse"](text)
     except ValueError as error:
         raise ConfigError(f"{name.upper()} must be {error}.") from None
 

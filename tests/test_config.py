@@ -62,6 +62,8 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("API_PORT", "8" * 5000),
         ("API_PORT", "٨٠٠٠"),
         ("CHANGES_EPOCH", "\udcff"),
+        ("API_HOST", '"0.0.0.0"'),
+        ("BETTER_AUTH_SECRET", f"'{SECRET}'"),
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "http://localhost:3000/"),
         ("CORS_ORIGINS", "http://a, b"),
