@@ -93,7 +93,16 @@ def test_make_token_passes_any_user_id_on_as_it_is(tmp_path: Path, given: list[s
     python = tmp_path / "python"
     python.write_text("""#!/bin/sh\necho "$#" "$3"\n""")
     python.chmod(0o755)
-    command = ["make", "-s", "-o", ".venv/run", "token", f"BIN={tmp_path}", *given]
+    command = [
+        "make",
+        "--no-print-directory",
+        "-s",
+        "-o",
+        ".venv/run",
+        "token",
+        f"BIN={tmp_path}",
+        *given,
+    ]
     done = subprocess.run(command, cwd=config.PROJECT, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == passed
 
