@@ -28,8 +28,15 @@ MAX_TAGS = 20
 MAX_TAG_LENGTH = 50  # characters
 
 # What only the server writes, also of a task in the trash.
-TIMES_OF_SERVER = ("created_at", "updated_at", "completed_at", "deleted_at")
-SERVER_FIELDS = ("id", "user_id", "version", *TIMES_OF_SERVER)
+SERVER_FIELDS = (
+    "id",
+    "user_id",
+    "version",
+    "created_at",
+    "updated_at",
+    "completed_at",
+    "deleted_at",
+)
 
 
 class TaskFields(StrictSchema):
