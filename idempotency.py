@@ -16,7 +16,7 @@ from flask.typing import ResponseReturnValue
 
 from blueprints import transaction
 from capacity.rate_limits import Limit
-from capacity.transfer_limits import bound_large
+from capacity.transfer_limits import LARGE, acquire_download
 from connection import Connection, Value, rows_of
 from errors import RETRY_AFTER, ApiError, validation_error
 from events import deferring_task_events
@@ -55,7 +55,8 @@ def answer_once(
 
     Raises:
         ApiError: 400 for a malformed key, 409 while it is in use, 422 where another request had it,
-            429 where too much is kept for the user already, 503 as `bound_large`.
+            429 where too much is kept for the user already, 503 where a replay is large and the
+            user receives several large responses.
     """
     key: dict[str, Value] = {
         "user_id": user_id,
@@ -73,7 +74,8 @@ def answer_once(
                 kept_responses.count(user_id, len(response.get_data()))
                 keep(g.transaction, key, response)
     except Replay as found:
-        bound_large(found.response, user_id)
+        if (found.response.content_length or 0) > LARGE:
+            acquire_download(found.response, user_id, timeout=0)
         return found.response
     return response
 

@@ -25,7 +25,7 @@ class NoPlace(Exception):
 
 
 def bound_transfers(app: Flask) -> None:
-    """Limit how many requests at once send a file or a large body, import, or get much back.
+    """Limit how many requests at once send a file or a large body, import, or receive much.
 
     An import's environ has a stack: what is pushed on it is released at the end of the request.
     """
@@ -64,16 +64,6 @@ def body_place(user_id: str) -> Iterator[None]:
         yield
     finally:
         bodies.release(mine)
-
-
-def bound_large(response: Response, user_id: str) -> None:
-    """Take a place for a response that is large, without waiting: its body is in memory already.
-
-    Raises:
-        ApiError: 503 where the user receives several already.
-    """
-    if (response.content_length or 0) > LARGE:
-        acquire_download(response, user_id, timeout=0)
 
 
 def acquire_download(response: Response, user_id: str, timeout: float) -> None:
