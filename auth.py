@@ -69,10 +69,10 @@ REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
 class TokenRefused(Exception):
     """A token that this API refuses: the text is for the client, the reason for counting."""
 
-    def __init__(self, reason: str, claim: str = "", subject: Any = None) -> None:
+    def __init__(self, reason: str, claim: str = "", subject: str | None = None) -> None:
         super().__init__(MESSAGE_OF_REFUSAL[reason].format(claim=claim))
         self.reason = reason
-        self.subject = subject  # as the issuer wrote it, where the signature is good
+        self.subject = subject  # of a token that was good until it expired
 
 
 class Verified(NamedTuple):
@@ -95,9 +95,10 @@ def unauthorized(refusal: TokenRefused) -> ApiError:
     return ApiError(401, str(refusal), headers={"WWW-Authenticate": challenge})
 
 
-def note_refusal(reason: str) -> None:
+def note_refusal(reason: str, subject: str | None = None) -> None:
     if trail := CURRENT.get():
         trail.refused = reason
+        trail.user = trail.user or subject
 
 
 class TokenVerifier:
@@ -169,6 +170,7 @@ class TokenVerifier:
             except jwt.InvalidSignatureError:
                 continue
             except jwt.ExpiredSignatureError:
+                check_claims(claims)
                 raise TokenRefused("expired", subject=claims["sub"]) from None
             except jwt.PyJWTError as error:
                 reason = REASON_OF_ERROR.get(type(error), "invalid")
@@ -204,7 +206,9 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def check_claims(claims: dict[str, Any]) -> None:
     """Refuse what PyJWT lets through: a `sub` that no user can have, an `exp` with a fraction."""
     subject, expiry = claims["sub"], claims["exp"]
-    if not 1 <= len(subject) <= MAX_USER_ID_LENGTH or UNSTORABLE.search(subject):
+    if not isinstance(subject, str) or not 1 <= len(subject) <= MAX_USER_ID_LENGTH:
+        raise TokenRefused("subject")
+    if UNSTORABLE.search(subject):
         raise TokenRefused("subject")
     if type(expiry) is not int or expiry > LAST_EXPIRY:
         raise TokenRefused("expiry")
@@ -237,9 +241,9 @@ def require_owner(app: Flask, settings: Settings) -> None:
         try:
             subject = verify(bearer_token(req.environ.get("HTTP_AUTHORIZATION")))
         except TokenRefused as error:
-            note_refusal(error.reason)  # before the limit, whose 429 would hide it
+            note_refusal(error.reason, error.subject)  # before the limit, whose 429 would hide it
             # A token that has expired is no guess, and must not use up its neighbours' quota.
-            caller = f"user {error.subject!a}" if error.subject else caller_at(req.environ)
+            caller = f"user {error.subject}" if error.subject else caller_at(req.environ)
             limits.auth_failures.count(caller, environ=req.environ)
             raise unauthorized(error) from None
         except KeysUnavailable:

@@ -10,7 +10,16 @@ from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer
 from processes import RunHere, as_url, wait_until
-from support import NewApp, NoThread, User, assert_error, audit_entries, bearer, settings_for
+from support import (
+    NewApp,
+    NoThread,
+    User,
+    assert_error,
+    audit_entries,
+    bearer,
+    settings_for,
+    token_for,
+)
 
 import events
 from app import create_app
@@ -119,11 +128,13 @@ def test_refused_token_and_export_are_entered(
     assert alice.call("HEAD", "export").status_code == 200
     client.get("/api/alice/tasks", headers=ID)
     client.get("/api/bob/tasks", headers=alice.headers | ID)
+    client.get("/api/carol/tasks", headers=bearer(token_for("carol", exp=1)) | ID)
     assert alice.call("GET", "export", headers=ID).data
-    wait_until(lambda: len(audit_entries(postgresql)) == 3)
+    wait_until(lambda: len(audit_entries(postgresql)) == 4)
     assert audit_entries(postgresql) == [
         ("", "refuse", [], "missing", "the-request"),
         ("alice", "refuse", [], "owner", "the-request"),
+        ("carol", "refuse", [], "expired", "the-request"),
         ("alice", "export", [], "", "the-request"),
     ]
 

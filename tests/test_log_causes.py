@@ -39,7 +39,7 @@ def test_token_that_is_refused_is_logged_with_the_reason(alice: User, lines: Lin
         alice.call("GET", headers=headers)
     alice.call("GET", "/api/bob/tasks")
     assert [line["refused"] for line in lines()] == ["missing", "expired", "owner"]
-    assert [line.get("user") for line in lines()] == [None, None, "alice"]
+    assert [line.get("user") for line in lines()] == [None, "alice", "alice"]
 
 
 def test_token_that_cannot_be_verified_is_logged_with_the_reason(

@@ -129,7 +129,7 @@ def test_limits_that_are_off_count_and_tell_nothing():
         assert not [name for name, _ in response.headers if name.startswith("RateLimit")]
 
 
-@pytest.mark.parametrize("token", ["x.y.z", "", token_for("alice", sub="")])
+@pytest.mark.parametrize("token", ["x.y.z", "", token_for("alice", sub=7, exp=1)])
 def test_address_that_fails_too_often_is_429(token: str):
     client = limited_gate(auth_failure_limit="2/day").test_client()
     for left in [1, 0]:
@@ -144,8 +144,8 @@ def test_address_that_fails_too_often_is_429(token: str):
 def test_expired_tokens_count_for_their_user_and_not_for_the_address():
     """Behind one address are many users, whose clients wait for a 401 to sign in again."""
     client = limited_gate(auth_failure_limit="1/day").test_client()
-    for subject in ["alice", "bob", "\ud800", 7]:
-        token = token_for("", sub=subject, exp=1)
+    for user in ["alice", "bob"]:
+        token = token_for(user, exp=1)
         statuses = [guess(client, f"192.0.2.{place}", token).status_code for place in range(2)]
         assert statuses == [401, 429]
     assert guess(client, "192.0.2.1").status_code == 401

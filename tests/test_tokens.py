@@ -61,6 +61,7 @@ def test_token_is_accepted(whole_app: Flask, token: str):
         ({"sub": None}, "The token lacks the claim sub."),
         ({"sub": ""}, "The token does not name a user."),
         ({"sub": 5}, "The token does not name a user."),
+        ({"sub": "\0", "exp": 1}, "The token does not name a user."),
         ({"exp": IN_AN_HOUR + 0.5}, "The token has no valid expiry."),
     ],
 )
