@@ -64,6 +64,10 @@ BEGIN
         RETURN NULL;
     END IF;
     NEW.version := new_version;
+    -- The release before this reopens tasks without knowing of it.
+    IF NOT NEW.completed THEN
+        NEW.completed_at := NULL;
+    END IF;
     RETURN NEW;
 END $$;
 

@@ -187,6 +187,15 @@ def test_writes_of_the_old_code_are_counted(
     assert alice.create()["version"] == 6
 
 
+def test_task_that_the_old_code_reopens_has_no_time_of_completion(
+    alice: User, task: dict, old_code: Callable[[str], None]
+):
+    assert alice.call("PATCH", f"{task['id']}/complete").json["completed_at"]
+    old_code("UPDATE tasks SET completed = NOT completed")
+    [reopened] = alice.all()
+    assert (reopened["completed"], reopened["completed_at"]) == (False, None)
+
+
 @pytest.mark.parametrize("path", ["", "{id}", "changes", "export"])
 def test_if_match_of_a_get_is_not_heeded(alice: User, task: dict, path: str):
     response = alice.call("GET", path.format(**task), headers={"If-Match": '"999"'})
