@@ -7,7 +7,6 @@ response objects take.
 from typing import Any
 
 from flask import Flask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from capacity.rate_limits import HEADERS_KEY
 from config import Settings
@@ -58,7 +57,24 @@ def add_headers(app: Flask, settings: Settings) -> None:
 
     app.wsgi_app = answer_with_headers  # type: ignore[method-assign]
     if settings.trusted_proxies:
-        # The last proxy overwrites the scheme, but appends to the addresses of the proxies before.
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=settings.trusted_proxies, x_proto=1, x_host=0
+        app.wsgi_app = trust_proxies(  # type: ignore[method-assign]
+            app.wsgi_app, settings.trusted_proxies
         )
+
+
+def trust_proxies(answer: Any, proxies: int) -> Any:
+    """Take the client's address and the scheme from the headers of so many proxies.
+
+    werkzeug's ProxyFix heeds quotes, so that a client's `"` would hide what the proxies append.
+    """
+
+    def answer_forwarded(environ: dict[str, Any], start_response: Any) -> Any:
+        # The last proxy overwrites the scheme, but appends to the addresses of the proxies before.
+        addresses = environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+        if len(addresses) >= proxies and (address := addresses[-proxies].strip()):
+            environ["REMOTE_ADDR"] = address
+        if scheme := environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip():
+            environ["wsgi.url_scheme"] = scheme
+        return answer(environ, start_response)
+
+    return answer_forwarded
