@@ -145,7 +145,10 @@ def get_parser(cfg: Any, source: Any, source_addr: Any, **options: Any) -> Any:
 def create(req: Any, sock: Any, client: Any, server: Any, cfg: Any, **options: Any) -> Any:
     """Make the Response of a request, and its environ."""
     if not isinstance(req, PlainRequest):
-        return create_other(req, sock, client, server, cfg, **options)
+        response, environ = create_other(req, sock, client, server, cfg, **options)
+        if environ["REMOTE_ADDR"] is None:  # by the PROXY protocol, it is the proxy's own request
+            environ["REMOTE_ADDR"] = client[0] if isinstance(client, tuple) else ""
+        return response, environ
     environ = {
         **base_environ(cfg),
         **req.environ,

@@ -177,6 +177,15 @@ def test_bytes_after_the_end_of_the_stream_are_not_read_as_a_request(
     assert read_all(parser(CONFIG, Client(BROWSER, BODY, b"", NEXT), PEER))[1:] == []
 
 
+def test_address_of_a_proxys_own_request_is_the_proxys():
+    config, proxy = Config(), ("127.0.0.1", 54321)
+    config.set("proxy_protocol", "v2")
+    local = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+    request = next(plain_requests.get_parser(config, Client(local + NEXT), proxy))
+    _, environ = plain_requests.create(request, Client(), proxy, HERE, config)
+    assert environ["REMOTE_ADDR"] == "127.0.0.1"
+
+
 # Ends of connections
 
 
