@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.errors import InvalidResponseHeader, NoMoreData, ParseException
+from gunicorn.http.message import Message
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from hypothesis import example, given, settings
@@ -175,6 +176,15 @@ def test_bytes_after_the_end_of_the_stream_are_not_read_as_a_request(
     [(_, body, *_)] = read_all(parser(CONFIG, Client(BROWSER + BODY[:3], b"", NEXT), PEER))
     assert body == BODY[:3]
     assert read_all(parser(CONFIG, Client(BROWSER, BODY, b"", NEXT), PEER))[1:] == []
+
+
+def test_long_head_is_read_although_some_of_its_body_came_with_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Message, "max_buffer_headers", reading.longest_head, raising=False)
+    cookies = b"Cookie: %s\r\n" % (b"z" * 8000) * 4
+    data = b"POST / HTTP/1.1\r\n%sContent-Length: 9000\r\n\r\n" % cookies + b"x" * 9000
+    packets = data[:25_000], data[25_000:33_000], data[33_000:]
+    [(_, body, *_)] = read_all(PlainParser(CONFIG, Client(*packets), PEER))
+    assert body == b"x" * 9000
 
 
 def test_address_of_a_proxys_own_request_is_the_proxys():

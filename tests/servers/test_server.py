@@ -75,7 +75,7 @@ def test_connection_is_closed_behind_a_long_body_that_nobody_reads(
             "request_header_fields_too_large",
         ),
         (
-            b"GET / HTTP/1.1\r\n%s\r\n" % (b"Cookie: %s\r\n" % (b"z" * 8000) * 5),
+            b"GET / HTTP/1.1\r\n%s\r\n" % (b"Cookie: %s\r\n" % (b"z" * 8000) * 6),
             431,
             "request_header_fields_too_large",
         ),
