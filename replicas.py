@@ -54,10 +54,11 @@ class Reader:
         self._replica.close()
 
     def _ask_replica(self, name: str, values: dict[str, Value]) -> list[Row] | None:
-        """Ask the replica; None where it is busy, slow or away, or lacks what the user has written.
+        """Ask the replica; None where it is busy, slow or away, or has another version of the user.
 
         Every write increments its user's version. It is read from the primary first, then from the
-        replica before the rows: so the rows are at least as new as this request.
+        replica before the rows: so the rows are at least as new as this request. A newer version
+        may be a commit that still waits for a synchronous standby, which the primary hides.
         """
         [(written,)] = self._primary.fetch("select_version", user_id=values["user_id"])
         try:
@@ -74,7 +75,7 @@ class Reader:
         if not replayed_to:
             self._leave(DatabaseUnavailable(NO_REPLICA))
             return None
-        return rows_of(read) if int(replayed_to) >= int(written) else None
+        return rows_of(read) if replayed_to == written else None
 
     def _leave(self, error: Exception) -> None:
         with self._lock:

@@ -150,6 +150,33 @@ def test_everyone_reads_what_they_wrote_while_the_replica_follows(apis: list[Pro
         list(pool.map(write_and_read, [f"following-{number}" for number in range(4)]))
 
 
+def test_write_that_waits_for_a_standby_is_not_read_before_the_primary_shows_it(
+    apis: list[Process], primary: OwnPostgres, replica: OwnPostgres
+):
+    """Its row at the replica would be a 404 at the primary, a cursor behind it a 422."""
+    writer, reader = apis  # a user has one connection in each
+    writer.create("grace", "shown")
+
+    def is_replayed() -> bool:
+        with replica.connect() as connection:
+            found = "SELECT 1 FROM tasks WHERE title = 'waits'"
+            return connection.execute(found).fetchone() is not None
+
+    with ThreadPoolExecutor(1) as pool:
+        primary.alter("SET synchronous_standby_names = 'nowhere'")
+        try:
+            waiting = pool.submit(writer.create, "grace", "waits")
+            wait_until(is_replayed)
+            assert titles(reader, "grace") == ["shown"]
+            first = reader.call("GET", "changes", user="grace").json
+            again = reader.call("GET", f"changes?since={first['next']}", user="grace")
+            assert again.status_code == 200, again.text
+        finally:
+            primary.alter("RESET synchronous_standby_names")
+        waiting.result()
+    assert titles(reader, "grace") == ["waits", "shown"]
+
+
 @pytest.mark.parametrize("fails", ["away", "frozen"])
 def test_replica_that_fails_slows_one_request_and_fails_none_until_it_is_back(
     apis: list[Process], primary: OwnPostgres, replica: OwnPostgres, fails: str
