@@ -5,7 +5,7 @@ A compressed response is another representation, with an entity tag of its own (
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flask import Flask, Response
 from flask_compress import Compress, DictCache
@@ -55,14 +55,14 @@ def compress_responses(app: Flask) -> None:
         if length < MIN_SIZE and not response.is_streamed:
             return response
         is_asset = req.endpoint in ASSETS
-        is_long = length >= LONG and not is_asset
+        is_long = (not length or length >= LONG) and not is_asset  # an export tells no length
         algorithms = STREAMING_ALGORITHMS if response.is_streamed or is_long else ALGORITHMS
         if algorithm := req.accept_encodings.best_match([*algorithms, "identity"]):
             req.environ["HTTP_ACCEPT_ENCODING"] = algorithm  # Compress takes br;q=0 as a yes
             if close := getattr(response.response, "close", None):
                 response.call_on_close(close)  # even if nobody reads it to its end
             if is_long and algorithm != "identity":
-                response.response = in_turns(pieces_of(response.get_data()))
+                response.response = in_turns(pieces_of(response.iter_encoded()))
             if is_asset:
                 req.environ[TAG_KEY] = response.headers["ETag"]
             response = (compress_asset if is_asset else compress).after_request(response)
@@ -72,8 +72,9 @@ def compress_responses(app: Flask) -> None:
     app.after_request(compress_large)
 
 
-def pieces_of(body: bytes) -> Iterator[bytes]:
-    return (body[start : start + PIECE] for start in range(0, len(body), PIECE))
+def pieces_of(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut what is long: a page of an export, like a list, may have megabytes."""
+    return (part[start : start + PIECE] for part in parts for start in range(0, len(part), PIECE))
 
 
 def keep_tag(response: Response, sent: str) -> None:
