@@ -39,9 +39,9 @@ def pool(pid: str, state: dict[str, int]) -> dict[str, str]:
     return {f'tasks_db_pool_{name}{{pid="{pid}"}}': f"{value}+0" for name, value in state.items()}
 
 
-def target(up: int) -> dict[str, str]:
+def target(up: int, pool_size: str = "8x0 _") -> dict[str, str]:
     place = '{job="api",instance="a"}'
-    return {f"up{place}": f"{up}+0", f"tasks_db_pool_size{place}": "8x0 _"}
+    return {f"up{place}": f"{up}+0", f"tasks_db_pool_size{place}": pool_size}
 
 
 def failing(check: str) -> dict[str, str]:
@@ -74,7 +74,8 @@ CASES = [
     ("TasksMetricsMissing", pool("1", FREE), []),
     ("TasksMetricsMissing", keys("a", "0+0", "0+0"), [{}]),
     ("TasksInstanceSilent", target(0), [{"job": "api", "instance": "a"}]),
-    ("TasksInstanceSilent", target(1), []),
+    ("TasksInstanceSilent", target(1), [{"job": "api", "instance": "a"}]),
+    ("TasksInstanceSilent", target(1, "8+0"), []),
     ("TasksInstanceSilent", {'up{job="other",instance="a"}': "0+0"}, []),
     ("TasksTokensRefused", refused("signature"), [{}]),
     ("TasksTokensRefused", refused("missing"), []),
@@ -105,6 +106,7 @@ CASES = [
         "a worker",
         "no worker",
         "an instance that is gone",
+        "an instance whose workers are gone",
         "an instance that is there",
         "a target of others",
         "signed with another secret",
