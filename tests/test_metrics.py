@@ -27,8 +27,8 @@ DASHBOARD = json.loads((PROJECT / "ops/grafana.json").read_text())
 OF_PROMETHEUS = set(
     re.findall(
         r"\w+",
-        "absent avg_over_time by clamp_min histogram_quantile increase last_over_time le max on"
-        " rate sum time topk up and or unless",
+        "absent avg_over_time by clamp_min count histogram_quantile increase last_over_time le max"
+        " on rate sum time topk up and or unless",
     )
 )
 

@@ -20,7 +20,7 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def test_prometheus_accepts_the_alerts():
-    assert "12 rules found" in promtool("check", "rules", RULES)
+    assert "13 rules found" in promtool("check", "rules", RULES)
 
 
 FREE = {"waiting": 0, "available": 8, "size": 8}
@@ -42,6 +42,12 @@ def pool(pid: str, state: dict[str, int]) -> dict[str, str]:
 def target(up: int, pool_size: str = "8x0 _") -> dict[str, str]:
     place = '{job="api",instance="a"}'
     return {f"up{place}": f"{up}+0", f"tasks_db_pool_size{place}": pool_size}
+
+
+def workers(deaths: int) -> dict[str, str]:
+    """Make a worker that lives, and others that ended in the last quarter of an hour."""
+    ended = {f'tasks_db_pool_size{{pid="{pid}"}}': f"_x{MINUTES - 10} 8 _" for pid in range(deaths)}
+    return ended | {'tasks_db_pool_size{pid="living"}': "8+0"}
 
 
 def failing(check: str) -> dict[str, str]:
@@ -77,6 +83,8 @@ CASES = [
     ("TasksInstanceSilent", target(1), [{"job": "api", "instance": "a"}]),
     ("TasksInstanceSilent", target(1, "8+0"), []),
     ("TasksInstanceSilent", {'up{job="other",instance="a"}': "0+0"}, []),
+    ("TasksWorkersDie", workers(4), [{}]),
+    ("TasksWorkersDie", workers(3), []),
     ("TasksTokensRefused", refused("signature"), [{}]),
     ("TasksTokensRefused", refused("missing"), []),
     ("TasksTokensRefused", refused("keys_unavailable"), []),
@@ -109,6 +117,8 @@ CASES = [
         "an instance whose workers are gone",
         "an instance that is there",
         "a target of others",
+        "workers that end again and again",
+        "three reloads",
         "signed with another secret",
         "without a token",
         "issuer that is down",
