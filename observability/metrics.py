@@ -81,7 +81,9 @@ def count_request(trail: Trail) -> None:
     method: str = trail.environ["REQUEST_METHOD"]
     route = trail.route or "none"  # an unknown path is no label: there is no end of them
     known = method if method in METHODS else "other"
-    requests_of(route, known, f"{trail.status // 100}xx").observe(trail.seconds_to_response)
+    # A 501 is of the client's making: any client could raise the share that fails.
+    status = "501" if trail.status == 501 else f"{trail.status // 100}xx"
+    requests_of(route, known, status).observe(trail.seconds_to_response)
     for run in trail.runs:
         runs_of(run.statement).observe(run.seconds)
     if trail.refused:

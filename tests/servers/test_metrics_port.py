@@ -161,6 +161,14 @@ def test_request_that_gunicorn_refuses_itself_is_counted(api: Metered):
     assert api.total(f"{DURATION}_count", **unread) - before == 1
 
 
+def test_501_that_any_client_can_cause_is_no_error(api: Metered):
+    errors = api.total(f"{DURATION}_count", status="5xx")
+    coding = {"Transfer-Encoding": "gzip, chunked"}
+    assert api.request("POST", "/", headers=coding).status_code == 501
+    assert api.total(f"{DURATION}_count", status="501") == 1
+    assert api.total(f"{DURATION}_count", status="5xx") == errors
+
+
 def test_metrics_are_not_on_the_public_port(api: Metered):
     assert api.request("GET", "/metrics").status_code == 404
 
