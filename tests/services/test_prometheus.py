@@ -50,8 +50,8 @@ def workers(deaths: int) -> dict[str, str]:
     return ended | {'tasks_db_pool_size{pid="living"}': "8+0"}
 
 
-def failing(check: str) -> dict[str, str]:
-    return {f'tasks_db_checks_failed_total{{check="{check}"}}': "0+30"}
+def failing(check: str, times: str = "0+30") -> dict[str, str]:
+    return {f'tasks_db_checks_failed_total{{check="{check}"}}': times}
 
 
 def responses(status: str) -> dict[str, str]:
@@ -99,6 +99,7 @@ CASES = [
     ("TasksSlow", responses_within(1), [{}]),
     ("TasksSlow", responses_within(0.25), []),
     ("TasksDatabaseUnreachable", failing("probe_failed"), [{}]),
+    ("TasksDatabaseUnreachable", failing("probe_failed", "0x37 20"), []),
     ("TasksAuditLost", {"tasks_audit_lost_total": "0+10"}, [{}]),
     ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
     ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
@@ -133,6 +134,7 @@ CASES = [
         "slow responses",
         "quick responses",
         "a database that is away",
+        "a database that was restarted",
         "entries that are lost",
         "keys of one instance",
         "no issuer",
