@@ -48,10 +48,7 @@ def create_app(settings: Settings) -> Flask:
             "title": "Tasks",
             "version": VERSION,
             "openapi_version": "3.1.0",
-            "info": {
-                "description": DESCRIPTION,
-                "license": {"name": "MIT", "identifier": "MIT"},
-            },
+            "info": {"description": DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
             "servers": [{"url": "/"}],
             "security": [{"token": []}],
             "extra_plugins": [SharedDescription(app)],

@@ -77,9 +77,7 @@ class Settings:
         " or the only one. A request waits up to a second for one",
     )
     database_statement_timeout: int = setting(
-        5000,
-        integer(1, 600_000),
-        "Milliseconds after which PostgreSQL cancels a statement",
+        5000, integer(1, 600_000), "Milliseconds after which PostgreSQL cancels a statement"
     )
     database_prepare: bool = setting(
         True,
@@ -88,14 +86,10 @@ class Settings:
         " or with `max_prepared_statements` 0 (the default before 1.24)",
     )
     better_auth_secret: str = setting(
-        "",
-        secret,
-        "Secret that HS256 tokens are signed with, at least 32 bytes",
+        "", secret, "Secret that HS256 tokens are signed with, at least 32 bytes"
     )
     better_auth_secret_previous: str = setting(
-        "",
-        secret,
-        "Previous secret, during a rotation: tokens signed with it are still accepted",
+        "", secret, "Previous secret, during a rotation: tokens signed with it are still accepted"
     )
     better_auth_url: str = setting(
         "",
@@ -114,9 +108,7 @@ class Settings:
         "origin of `BETTER_AUTH_URL` + `/api/auth/jwks`",
     )
     api_host: str = setting(
-        "127.0.0.1",
-        str,
-        "Address to listen on; `0.0.0.0` for all of IPv4, `::` for IPv6, too",
+        "127.0.0.1", str, "Address to listen on; `0.0.0.0` for all of IPv4, `::` for IPv6, too"
     )
     api_port: int = setting(8000, integer(1, 65535), "Port to listen on")
     cors_origins: tuple[str, ...] = setting(
@@ -126,10 +118,7 @@ class Settings:
         " `capacitor://localhost`",
     )
     web_concurrency: int = setting(
-        available_cores(),
-        integer(1, 256),
-        "Worker processes",
-        "number of cores",
+        available_cores(), integer(1, 256), "Worker processes", "number of cores"
     )
     web_connections: int = setting(
         1000,
@@ -149,9 +138,7 @@ class Settings:
         100_000, integer(1, 10**9), "Tasks that a user may store, including those in the trash"
     )
     trash_days: int = setting(
-        30,
-        integer(1, 36_500),
-        "Days after which `make purge` deletes tasks in the trash for good",
+        30, integer(1, 36_500), "Days after which `make purge` deletes tasks in the trash for good"
     )
     changes_epoch: str = setting(
         "",
@@ -174,9 +161,7 @@ class Settings:
         " of 401. Expired tokens count for their user instead",
     )
     redis_url: str = setting(
-        "",
-        redis_url,
-        "Redis in which all processes and machines share their rate-limit counts",
+        "", redis_url, "Redis in which all processes and machines share their rate-limit counts"
     )
     trusted_proxies: int = setting(
         0,

@@ -65,10 +65,4 @@ def describe_user_id(_: BaseConverter) -> dict[str, Any]:
 
 
 def describe_task_id(_: BaseConverter) -> dict[str, Any]:
-    return {
-        "type": "integer",
-        "format": "int64",
-        "minimum": 1,
-        "maximum": MAX_ID,
-        "examples": [12],
-    }
+    return {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID, "examples": [12]}

@@ -158,10 +158,7 @@ class SharedDescription(BasePlugin):
                 parameter["example"] = examples[0]
 
     def operation_helper(
-        self,
-        path: str | None = None,
-        operations: dict[Any, Any] | None = None,
-        **kwargs: Any,
+        self, path: str | None = None, operations: dict[Any, Any] | None = None, **kwargs: Any
     ) -> None:
         rule: Rule = kwargs["rule"]
         first, *rest = rule.endpoint.rpartition(".")[2].split("_")

@@ -44,9 +44,7 @@ class OperationOnTask(StrictSchema):
     """What operations on a task that exists have in common."""
 
     id = StrictInteger(
-        required=True,
-        validate=Range(1, MAX_ID),
-        metadata={"format": "int64", "examples": [12]},
+        required=True, validate=Range(1, MAX_ID), metadata={"format": "int64", "examples": [12]}
     )
     version = StrictInteger(
         validate=Range(1, MAX_ID),

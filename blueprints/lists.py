@@ -20,14 +20,7 @@ from conditions import is_fresh
 from config import VERSION
 from connection import Value
 from errors import validation_error
-from field_types import (
-    DUE_PATTERN,
-    NOT_BLANK_PATTERN,
-    UNSTORABLE,
-    Due,
-    TrimmedText,
-    moment_of,
-)
+from field_types import DUE_PATTERN, NOT_BLANK_PATTERN, UNSTORABLE, Due, TrimmedText, moment_of
 from lean_flask import current_request
 from schemas import MAX_TAG_LENGTH, MAX_TAGS, PRIORITIES
 

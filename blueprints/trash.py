@@ -6,14 +6,7 @@ from typing import Any
 from flask import Response, current_app
 from marshmallow import fields
 
-from blueprints import (
-    UserBlueprint,
-    database,
-    heeds,
-    json_response,
-    path_of,
-    primary,
-)
+from blueprints import UserBlueprint, database, heeds, json_response, path_of, primary
 from blueprints.paging import (
     LINK,
     MAX_PAGE_SIZE,
