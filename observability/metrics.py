@@ -67,14 +67,7 @@ COUNTER_OF_EVENT: dict[Event, Counter] = {  # of all but "rate_limited", which h
 
 
 # Cached, as looking a label up costs as much as counting; all labels come from closed sets.
-@cache
-def requests_of(route: str, method: str, status: str) -> Histogram:
-    return REQUESTS.labels(route, method, status)
-
-
-@cache
-def runs_of(statement: str) -> Histogram:
-    return STATEMENTS.labels(statement)
+requests_of, runs_of = cache(REQUESTS.labels), cache(STATEMENTS.labels)
 
 
 def count_request(trail: Trail) -> None:
