@@ -207,10 +207,8 @@ def has_arrived(req: Any) -> bool:
     return bool(getattr(req.body.reader, "length", inf) <= req.unreader.buf.tell())
 
 
-@cache
-def load_settings() -> Settings:
-    """Load the settings once: a reload keeps the application's settings, so the server's too."""
-    return Settings.load()
+# Once: a reload keeps the application's settings, so the server's too.
+load_settings = cache(Settings.load)
 
 
 def raise_file_limit(settings: Settings) -> None:
