@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from hashlib import sha256
 from io import BytesIO
 
@@ -67,7 +66,7 @@ def answer_once(
     try:
         with deferring_task_events(), ExitStack() as running:
             running.callback(g.pop, "begin_transaction", None)
-            g.begin_transaction = partial(begin, running, key)
+            g.begin_transaction = lambda: claim(running.enter_context(transaction()), key)
             response = app.make_response(dispatch())
             if "transaction" in g:
                 # A small batch may have a response of megabytes, which no other quota bounds.
@@ -78,11 +77,6 @@ def answer_once(
             acquire_download(found.response, user_id, timeout=0)
         return found.response
     return response
-
-
-def begin(running: ExitStack, key: dict[str, Value]) -> None:
-    """Begin the request's transaction, with its key claimed; `running` ends it."""
-    claim(running.enter_context(transaction()), key)
 
 
 class Replay(Exception):
