@@ -124,27 +124,22 @@ class Connection(psycopg.Connection[Any]):
         """
         if trail := CURRENT.get():
             trail.backend_pid = self.pgconn.backend_pid  # which a connection that is lost forgets
+        # In a transaction that has begun, the owner is set already.
+        has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
         started = perf_counter()
         try:
-            results = self._run(names, values)
+            if values.get("user_id") is None or has_begun:
+                [name] = names  # several together always have a user, and begin a transaction
+                deadline = monotonic() + self.reply_timeout
+                self._send(*self._prepare(name, values))
+                results = [self._result(deadline)]
+            else:
+                results = self._run_for_user(names, values)
         finally:
             if trail:
                 trail.runs.append(Run(names[-1], started, perf_counter() - started))
         self.on_answer()
         return results
-
-    def _run(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
-        if values.get("user_id") is None or has_begun:
-            [name] = names  # several together always have a user, and begin a transaction
-            return [self._run_alone(name, values)]
-        return self._run_for_user(names, values)
-
-    def _run_alone(self, name: str, values: Mapping[str, Value]) -> PGresult:
-        """Run a statement that has no user, or one in a transaction whose owner is set already."""
-        deadline = monotonic() + self.reply_timeout
-        self._send(*self._prepare(name, values))
-        return self._result(deadline)
 
     def _run_for_user(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
         """Set the owner and run statements, in one round trip and one transaction.
