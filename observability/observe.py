@@ -145,13 +145,8 @@ def request_log() -> Report:
         level = level_of(trail)
         if not log.isEnabledFor(level):
             return
-        if (
-            write
-            and level == logging.INFO
-            and trail.status < 400
-            and trail.route
-            and not trail.error
-        ):
+        is_ordinary = trail.status < 400 and trail.route and not trail.error
+        if write and level == logging.INFO and is_ordinary:
             write(line_of_success(trail))
             return
         fields = fields_of(trail)
