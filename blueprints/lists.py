@@ -4,6 +4,7 @@ import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from typing import Any
@@ -210,14 +211,11 @@ def read_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | Non
     if "cursor" not in args:
         return None, None
     cursor: str = args["cursor"]
-    try:
-        position = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[SIGNATURE_BYTES:]
-        is_ours = hmac.compare_digest(write_cursor(user_id, args, position), cursor)
-        found = json.loads(position) if is_ours else None
-    except ValueError:
-        found = None
-    match found:  # checked, as without a secret the signing key can be guessed
-        case [str() | int() as key, int() as task_id] if not UNSTORABLE.search(str(key)):
-            return key, task_id
+    with suppress(ValueError):
+        position = urlsafe_b64decode(f"{cursor}===")[SIGNATURE_BYTES:]
+        if hmac.compare_digest(write_cursor(user_id, args, position), cursor):
+            match json.loads(position):  # checked: without a secret, the key can be guessed
+                case [str() | int() as key, int() as task_id] if not UNSTORABLE.search(str(key)):
+                    return key, task_id
     message = "Must come from the Link of a list with the same parameters."
     raise validation_error({"cursor": [message]})
