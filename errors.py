@@ -55,8 +55,6 @@ def message_of(status: int) -> str:
 
 
 class ErrorBody(ResponseSchema):
-    """The body of every error."""
-
     error = fields.String(required=True, metadata={"description": "A code for programs."})
     message = fields.String(required=True, metadata={"description": "A sentence for a person."})
     details = fields.Dict(

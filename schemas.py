@@ -84,8 +84,6 @@ def title_field(*, required: bool) -> TrimmedText:
 
 
 class TaskCreate(TaskFields):
-    """A task to be created."""
-
     title = title_field(required=True)
 
 
@@ -117,8 +115,6 @@ class TaskImport(TaskUpdate):
 
 
 class Task(ResponseSchema):
-    """A task."""
-
     id = fields.Integer(
         required=True,
         metadata={"format": "int64", "minimum": 1, "maximum": MAX_ID, "examples": [12]},

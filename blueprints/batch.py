@@ -34,8 +34,6 @@ def op_field(name: str) -> fields.String:
 
 
 class CreateOperation(StrictSchema):
-    """Creates a task."""
-
     op = op_field("create")
     task = fields.Nested(TaskCreate, required=True)
 
@@ -57,8 +55,6 @@ class OperationOnTask(StrictSchema):
 
 
 class PatchOperation(OperationOnTask):
-    """Changes some fields of a task."""
-
     op = op_field("patch")
     task = fields.Nested(TaskPatch, required=True)
 
@@ -74,20 +70,14 @@ class CompleteOperation(OperationOnTask):
 
 
 class DeleteOperation(OperationOnTask):
-    """Moves a task to the trash."""
-
     op = op_field("delete")
 
 
 class RestoreOperation(OperationOnTask):
-    """Takes a task out of the trash."""
-
     op = op_field("restore")
 
 
 class Batch(StrictSchema):
-    """Operations that are done together."""
-
     operations = BoundedList(
         Choice(
             "op",
@@ -116,8 +106,6 @@ class Batch(StrictSchema):
 
 
 class BatchResult(ResponseSchema):
-    """What became of the tasks."""
-
     results = fields.List(
         fields.Nested(Task, allow_none=True),
         required=True,

@@ -49,8 +49,6 @@ class Changes(ResponseSchema):
 
 
 class ChangesArguments(PageArguments):
-    """The parameters of changes."""
-
     since = position_field(
         "`next` of the previous response; without it, everything is sent from the start."
     )

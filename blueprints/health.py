@@ -19,8 +19,6 @@ blueprint = Blueprint("health", __name__, description="For load balancers and or
 
 
 class Health(ResponseSchema):
-    """The state of the process."""
-
     status = fields.String(required=True)
 
 

@@ -42,8 +42,6 @@ def due_bound(description: str) -> Due:
 
 
 class ListArguments(PageArguments):
-    """The parameters of a list."""
-
     status = fields.String(
         validate=OneOf(list(COMPLETED_OF_STATUS)),
         metadata={

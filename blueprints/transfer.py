@@ -110,8 +110,6 @@ def discard(file: IO[bytes]) -> None:
 
 
 class Imported(ResponseSchema):
-    """What an import did."""
-
     imported = fields.Integer(required=True, metadata={"examples": [2]})
 
 

@@ -24,16 +24,12 @@ from schemas import Task
 
 
 class TrashedTask(Task):
-    """A task in the trash."""
-
     deleted_at = fields.AwareDateTime(
         required=True, metadata={"examples": ["2026-11-20T09:30:00.123456+00:00"]}
     )
 
 
 class TrashArguments(PageArguments):
-    """The parameters of the trash."""
-
     cursor = position_field("Where the page begins; from a `Link`.")
 
 
