@@ -122,13 +122,13 @@ def error_response(
 ) -> Response:
     body = error_body(status, message, details)
     response = Response(body, status, headers, content_type="application/json")
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == 503:
         response.headers.setdefault("Retry-After", RETRY_AFTER)
     return response
 
 
 def answer_api_error(error: ApiError) -> Response:
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.status >= 500:
         note_error(error)
     return error_response(error.status, error.message, error.details, error.headers)
 

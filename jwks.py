@@ -6,7 +6,6 @@ RFC 7517 for the format; https://www.better-auth.com/docs/plugins/jwt for what t
 import logging
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from io import BufferedReader, RawIOBase
 from math import inf
@@ -84,7 +83,7 @@ def fetch(url: str) -> bytes:
                 target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 connection.request("GET", target, headers=HEADERS)
                 with connection.getresponse() as response:
-                    if response.status != HTTPStatus.OK:
+                    if response.status != 200:
                         raise HTTPException(f"it answered with status {response.status}")
                     body = response.read(MAX_KEY_SET_SIZE + 1)
             finally:

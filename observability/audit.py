@@ -10,7 +10,6 @@ import logging
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from http import HTTPStatus
 from queue import Empty, Full, Queue
 from threading import Lock, Thread
 
@@ -36,9 +35,9 @@ def entry_of(trail: Trail) -> Entry | None:
     method = trail.environ["REQUEST_METHOD"]
     if trail.is_first_over_limit:
         action, detail = "limit", trail.route or ""
-    elif trail.refused and trail.status == HTTPStatus.UNAUTHORIZED:  # not a 429 or 503
+    elif trail.refused and trail.status == 401:  # not a 429 or 503
         action, detail = "refuse", trail.refused
-    elif trail.route == EXPORT and trail.status == HTTPStatus.OK and method == "GET":
+    elif trail.route == EXPORT and trail.status == 200 and method == "GET":
         action, detail = "export", ""
     else:
         return None

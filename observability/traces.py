@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from functools import cache
-from http import HTTPStatus
 from threading import Lock, Thread
 from time import perf_counter, time_ns
 
@@ -122,7 +121,7 @@ def record_spans(tracer: Tracer, trail: Trail) -> None:
         of_run = {"db.system.name": "postgresql", "db.query.summary": run.statement}
         query = tracer.start_span(run.statement, parent, SpanKind.CLIENT, of_run, start_time=start)
         query.end(start + int(run.seconds * 1e9))
-    if trail.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if trail.status >= 500:
         span.set_status(Status(StatusCode.ERROR))
         span.set_attribute(
             "error.type", type(trail.error).__name__ if trail.error else str(trail.status)
