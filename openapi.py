@@ -70,14 +70,14 @@ REQUEST_ID = {
 }
 
 # Their examples are inside the schema: one beside it would be filled in, and sent, by Swagger UI.
-CONDITIONS = {
-    "If-Match": {
+CONDITIONS: list[dict[str, Any]] = [
+    {
         "in": "header",
         "name": "If-Match",
         "description": "The ETag that the task must still have; else 412, and nothing is written.",
         "schema": {"type": "string", "examples": ['"57"']},
     },
-    "If-None-Match": {
+    {
         "in": "header",
         "name": "If-None-Match",
         "description": (
@@ -85,7 +85,7 @@ CONDITIONS = {
         ),
         "schema": {"type": "string", "examples": ['"57"']},
     },
-}
+]
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": "Idempotency-Key",
@@ -170,7 +170,7 @@ class SharedDescription(BasePlugin):
                 continue
             describe_headers(operation, RATE_LIMIT_REFERENCES)
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
-            headers = [CONDITIONS[header] for header in CONDITIONS if header in heeded]
+            headers = [header for header in CONDITIONS if header["name"] in heeded]
             if method.upper() in KEYED_METHODS:
                 headers.append(IDEMPOTENCY_KEY)
                 describe_headers(operation, REPLAYED, below=300)
