@@ -43,7 +43,6 @@ class PlainRequest(Request):  # type: ignore[misc]
     """gunicorn's request, which already holds its part of the environ."""
 
     version = (1, 1)
-    scheme = "http"
     must_close = False
     proxy_protocol_info: Any = None
 
