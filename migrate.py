@@ -236,14 +236,16 @@ def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
             f" {schema.decode()}: grant it CREATE there, or set MIGRATION_DATABASE_URL."
         )
     [(options,)] = connection.fetch("select_options_without_timeouts")
-    environment = os.environ | {
+    # All that counts is in the address: libpq's variables (PG*) would lead dbmate elsewhere.
+    given = {n: v for n, v in os.environ.items() if not n.startswith(("PG", "DBMATE_"))}
+    environment = given | {
         "DATABASE_URL": dbmate_url(connection, options.decode()),
         "DBMATE_MIGRATIONS_DIR": str(MIGRATIONS_FOLDER),
         "DBMATE_NO_DUMP_SCHEMA": "true",
         "DBMATE_STRICT": "true",
     }
     done = subprocess.run(
-        [DBMATE, command],
+        [DBMATE, "--env-file", os.devnull, command],  # .env is not written for it
         env=environment | variables,
         check=False,
         preexec_fn=end_with_parent(signal.SIGTERM),  # it runs under the lock of this process

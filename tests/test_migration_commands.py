@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from migrating import DOWN, UP, NewDatabase, applied
 from processes import RunHere
+from psycopg.conninfo import conninfo_to_dict
 from support import API_ROLE, settings_for
 
 import migrate
@@ -48,6 +49,20 @@ def test_rollback_by_code_older_than_the_database_is_refused(empty_url: str, run
     assert code == 1
     assert line.startswith("Error: The database has newer migrations (9001, 9002): roll back with")
     assert applied(empty_url) == [*known_migrations(), "9001", "9002"]
+
+
+def test_what_other_programs_are_told_of_databases_leads_no_migration_elsewhere(
+    new_database: NewDatabase, run: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    url = new_database()
+    other = conninfo_to_dict(new_database("other"))["dbname"]
+    (tmp_path / "services").write_text(f"[other]\ndbname={other}\n")
+    (tmp_path / ".env").write_text("PASSED_ON_BY_DOCKER\n")
+    monkeypatch.chdir(tmp_path)
+    foreign = {"PGSERVICE": "other", "PGSERVICEFILE": tmp_path / "services"}
+    foreign |= {"PGDATESTYLE": "German", "DBMATE_MIGRATIONS_TABLE": "others"}
+    assert run("migrate", DATABASE_URL=url, **foreign)[0] == 0
+    assert applied(url) == known_migrations()
 
 
 def test_role_that_does_not_own_the_schema_is_told_which_setting_to_set(
