@@ -66,6 +66,7 @@ def own_postgres() -> ModuleType:
     """Import what runs a local server; where a database is given, it is not needed."""
     if not DEVELOPMENT_FOLDER.exists():
         raise CommandError("Set DATABASE_URL: there is no PostgreSQL of its own here.")
+    migrations.forget_libpq()
     from development import embedded
 
     return embedded
@@ -121,6 +122,7 @@ def run() -> None:
         except CommandError as error:
             click.echo(f"Warning: {line_of(error)}", err=True)
         api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
+        migrations.forget_libpq(environ)
         environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
         settings = Settings.load(environ)
         roles.grant(url, api_url, settings.database_statement_timeout)

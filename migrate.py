@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -38,6 +38,12 @@ WRONG_ADDRESS = re.compile(
     r"|certificate verify failed|server certificate for .* does not match host name \".*\""
     r"|connection requires a valid client certificate|private key file \".*\" has .* access"
 )
+
+
+def forget_libpq(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Remove the variables that libpq reads: they mean another server than our own."""
+    for name in [name for name in environ if name.startswith("PG")]:
+        del environ[name]
 
 
 def known_migrations() -> list[str]:

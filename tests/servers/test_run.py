@@ -106,6 +106,12 @@ def test_fresh_copy_serves_and_keeps_secret_and_data(fresh: Path):
         assert process.request("GET", path, token=token).json == []
 
 
+def test_own_server_serves_where_the_shell_names_another(fresh: Path):
+    foreign = {"PGSERVICE": "nowhere", "PGHOSTADDR": "127.0.0.9", "PGOPTIONS": "-c nonsense=1"}
+    with manage_run(fresh, BETTER_AUTH_SECRET=SECRET, **foreign) as process:
+        process.create()
+
+
 # The end
 
 
