@@ -204,7 +204,8 @@ def _lock(stack: ExitStack, folder: Path) -> None:
 def _socket_folder(stack: ExitStack, folder: Path) -> Path:
     """Return the data folder, or a private short one where a socket's address cannot name it."""
     length = len(os.fsencode(folder / f".s.PGSQL.{PORT}"))
-    if length <= ADDRESS_BYTES and "," not in str(folder):  # a comma separates hosts in libpq
+    # A comma separates hosts in libpq, and other than ASCII is not UTF-8 in every locale.
+    if length <= ADDRESS_BYTES and str(folder).isascii() and "," not in str(folder):
         return folder
     short = tempfile.mkdtemp(prefix=f"{NAME}-")
     stack.callback(shutil.rmtree, short, ignore_errors=True)
@@ -227,7 +228,7 @@ def _forget_dead_server(folder: Path) -> None:
 def _postmaster(folder: Path) -> tuple[int, str]:
     """Return the pid and URL in postmaster.pid (pidfile.h), (0, "") until a server is ready."""
     try:
-        lines = (folder / "postmaster.pid").read_text().splitlines()
+        lines = os.fsdecode((folder / "postmaster.pid").read_bytes()).splitlines()
         pid, data, _, port, sockets, _, _, status = lines
     except (OSError, ValueError):  # no such file, or half of it
         return 0, ""
