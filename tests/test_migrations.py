@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import processes
 import psycopg
@@ -211,7 +211,7 @@ def test_options_of_the_address_hold_for_the_migrations_and_the_api(
     with psycopg.connect(plain) as connection:
         connection.execute("CREATE SCHEMA apart")
     url = f"{plain}&options=-csearch_path%3Dapart"
-    api_url = f"{url}&{urlencode(API_ROLE)}"
+    api_url = f"{url}&{urlencode(API_ROLE, quote_via=quote)}"
     migrate.migrate(url)
     roles.grant(url, api_url)
     migrate.require_migrated(settings_for(api_url))
