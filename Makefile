@@ -6,8 +6,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 # Exported, so that the shell takes a value of `make token USER_ID=...` as it is, quotes and all.
 export USER_ID NAME
 
-# Without its caches Python recompiles pytest's plugins in every process: seconds each.
-unexport PYTHONDONTWRITEBYTECODE
+# Without its caches Python recompiles pytest's plugins in every process: seconds each. Without the
+# folder of manage.py it finds no module of ours; optimized, no test can fail, and the API's
+# description loses its sentences.
+unexport PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH PYTHONOPTIMIZE
 
 .DEFAULT_GOAL := help
 .PHONY: help run token migrate rollback migration purge schema docs test test-servers test-browser test-services check format bench faults requirements clean

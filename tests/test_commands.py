@@ -85,26 +85,30 @@ def test_without_a_secret_no_curl_line_is_printed():
     assert "curl" not in text
 
 
+def make_token(folder: Path, script: str, *given: str) -> str:
+    """Have make run a script in place of Python, and return what it prints."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    command = ["make", "--no-print-directory", "-s", "-o", ".venv/run", "token", f"BIN={folder}"]
+    done = subprocess.run(
+        [*command, *given], cwd=config.PROJECT, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
 @pytest.mark.parametrize(
     ("given", "passed"),
     [(['USER_ID=o\'neil; echo "`id`"'], '3 o\'neil; echo "`id`"'), ([], "2")],
 )
 def test_make_token_passes_any_user_id_on_as_it_is(tmp_path: Path, given: list[str], passed: str):
-    python = tmp_path / "python"
-    python.write_text("""#!/bin/sh\necho "$#" "$3"\n""")
-    python.chmod(0o755)
-    command = [
-        "make",
-        "--no-print-directory",
-        "-s",
-        "-o",
-        ".venv/run",
-        "token",
-        f"BIN={tmp_path}",
-        *given,
-    ]
-    done = subprocess.run(command, cwd=config.PROJECT, check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == passed
+    assert make_token(tmp_path, 'echo "$#" "$3"', *given) == passed
+
+
+def test_make_runs_python_as_our_code_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    assert make_token(tmp_path, 'echo "$PYTHONSAFEPATH$PYTHONOPTIMIZE"') == ""
 
 
 def test_run_on_a_port_that_is_taken_says_so(run_here: RunHere):
