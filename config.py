@@ -247,7 +247,10 @@ def parse(name: str, text: str) -> Any:
 
 def read_environ() -> dict[str, str]:
     """Read the process's variables and `.env`; the former win, a blank one counts as unset."""
-    written = dotenv_values(PROJECT / ".env")
+    try:
+        written = dotenv_values(PROJECT / ".env")
+    except (OSError, UnicodeDecodeError) as error:  # it is another user's alone, or no UTF-8
+        raise ConfigError(f".env cannot be read: {error}.") from None
     given = [*written.items(), *os.environ.items()]
     return {name: text for name, text in given if text and text.strip()}
 

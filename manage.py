@@ -49,6 +49,11 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except CommandError as error:
             raise click.ClickException(line_of(error)) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            # Of a clone that is read-only or another user's, for instance.
+            raise click.ClickException(f"{error.strerror}: {error.filename}.") from None
 
 
 def line_of(error: CommandError) -> str:

@@ -67,6 +67,22 @@ def test_command_docs_writes_the_generated_files(
     assert all(file.read_text() == text for file, text in written.items())
 
 
+def test_env_file_that_cannot_be_read_is_told_in_one_line(run_here: RunHere, tmp_path: Path):
+    (tmp_path / ".env").write_bytes(b"# sch\xf6n")
+    code, [line] = run_here("run")
+    assert code == 1
+    assert line.startswith("Error: .env cannot be read: ")
+
+
+def test_folder_that_takes_no_secret_is_told_in_one_line(
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("manage.DATA_FOLDER", tmp_path / "file")
+    monkeypatch.setattr("manage.SECRET_FILE", tmp_path / "file" / "secret")
+    assert run_here("token") == (1, [f"Error: File exists: {tmp_path / 'file'}."])
+
+
 CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]
 
 
