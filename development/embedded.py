@@ -207,7 +207,7 @@ def _socket_folder(stack: ExitStack, folder: Path) -> Path:
     # A comma separates hosts in libpq, and other than ASCII is not UTF-8 in every locale.
     if length <= ADDRESS_BYTES and str(folder).isascii() and "," not in str(folder):
         return folder
-    short = tempfile.mkdtemp(prefix=f"{NAME}-")
+    short = tempfile.mkdtemp(prefix=f"{NAME}-", dir="/tmp")  # TMPDIR may be as long
     stack.callback(shutil.rmtree, short, ignore_errors=True)
     return Path(short)
 

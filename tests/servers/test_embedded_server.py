@@ -91,6 +91,15 @@ def test_every_name_of_a_folder_gets_a_private_socket(name: str, pristine: Path)
         check_socket(copy_of(pristine, Path(short, name)), is_short=name.startswith("a space"))
 
 
+def test_socket_is_short_where_temporary_files_have_a_long_path(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    check_socket(copy_of(pristine, long / "postgres"), is_short=False)
+
+
 def check_socket(folder: Path, *, is_short: bool) -> None:
     with running(folder, FAST) as url:
         sockets = Path(parse_qs(urlsplit(url).query)["host"][0])
