@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from flask import Flask
 
-from config import Settings
+from config import ConfigError, Settings
 from observability.audit import Auditor
 from observability.logs import ENCODE, line_writer, rfc3339
 from trail import CURRENT, Trail
@@ -63,9 +63,12 @@ def observe(app: Flask, settings: Settings) -> None:
 def reports_of(settings: Settings) -> list[Report]:
     reports: list[Report] = []
     if settings.otel_exporter_otlp_endpoint:
-        from observability import traces
+        try:
+            from observability import traces
 
-        reports.append(traces.tracer(settings))  # first: the log's line names the trace
+            reports.append(traces.tracer(settings))  # first: the log's line names the trace
+        except ValueError as error:
+            raise ConfigError(f"A variable of OpenTelemetry (OTEL_*) is wrong: {error}") from None
     if settings.metrics_port:
         from observability import metrics
 

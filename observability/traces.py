@@ -9,7 +9,7 @@ from time import perf_counter, time_ns
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import (
     SpanKind,
     Status,
@@ -63,7 +63,13 @@ class Exporter(OTLPSpanExporter):
 
 
 def tracer(settings: Settings) -> Report:
-    """Make the function that turns a request's trail into spans, all at once, when it is over."""
+    """Make the function that turns a request's trail into spans, all at once, when it is over.
+
+    Raises:
+        ValueError: of the variables that the SDK reads, one is wrong.
+    """
+    # It reads them, too: in `start`, a wrong one would fail each request.
+    BatchSpanProcessor(SpanExporter()).shutdown()  # type: ignore[no-untyped-call]
     starting = Lock()
 
     @cache

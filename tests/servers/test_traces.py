@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from collector import attributes, collecting
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from processes import GREENLETS, Process, as_url, free_port, gunicorn, request_on, wait_until
-from support import CALLER, PARENT, TRACE, assert_error
+from support import CALLER, PARENT, TRACE, assert_error, settings_for
+
+from config import ConfigError
+from observability.observe import reports_of
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
 SMALL = {"OTEL_BSP_MAX_QUEUE_SIZE": 64, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 64}  # spans
@@ -112,3 +116,10 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path,
         assert "Traceback" not in api.output()
         loggers = {json.loads(line).get("logger", "") for line in api.lines() if line[:1] == "{"}
         assert not [name for name in loggers if name.startswith("opentelemetry")]
+
+
+def test_wrong_variable_of_the_sdk_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")  # and a batch has 512 spans by default
+    settings = settings_for("postgresql://", otel_exporter_otlp_endpoint="http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="max_queue_size"):
+        reports_of(settings)
