@@ -45,6 +45,7 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", __name__, settings.metrics_host, str(settings.metrics_port)],
         cwd=PROJECT,
+        env=os.environ | {"PYTHONSAFEPATH": ""},  # else it finds no module there
         preexec_fn=end_with_parent(signal.SIGTERM),
     )
 

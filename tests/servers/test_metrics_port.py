@@ -210,3 +210,21 @@ def test_time_until_a_response_begins_has_nothing_of_a_slow_download(api: Metere
     export = "/api/{user_id}/tasks/export"
     wait_until(lambda: api.total(f"{DURATION}_count", route=export))
     assert api.total(f"{DURATION}_sum", route=export) < 1
+
+
+def test_metrics_are_served_also_with_pythonsafepath(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    port = free_port()
+    with metrics_server.start(Settings(metrics_port=port)) as process:
+
+        def is_over() -> bool:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                return True
+            return process.poll() is not None
+
+        wait_until(is_over)
+        assert process.poll() is None
+        process.terminate()
