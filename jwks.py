@@ -165,7 +165,7 @@ class KeySet:
         self._url = url
         self._keys: dict[KeyName, Any] = {}
         self._fetched_at = self._asked_at = -inf
-        self._failing = False
+        self._failure = ""  # why the last fetch failed
         self._fetching: Thread | None = None
         self._lock = Lock()
 
@@ -200,7 +200,7 @@ class KeySet:
                     self._fetching = thread
             fetching, deadline = self._fetching, self._asked_at + FETCH_TIMEOUT
         # While the issuer fails, only the request that starts a fetch waits for it.
-        if wait and fetching and (starts or not self._failing):
+        if wait and fetching and (starts or not self._failure):
             fetching.join(max(0.0, deadline - monotonic()))
 
     def _fetch(self) -> None:
@@ -208,18 +208,21 @@ class KeySet:
         try:
             keys = parse_key_set(fetch(self._url))
         except (OSError, HTTPException, ValueError) as error:
-            self._failing = True
             emit("jwks_failed")
-            log.warning(
-                "the issuer's keys could not be fetched from %s, after %.1f s: %s",
-                self._url,
-                monotonic() - started,
-                error,
-            )
+            if self._failure != repr(error):  # told once, not every five seconds
+                self._failure = repr(error)
+                log.warning(
+                    "the issuer's keys could not be fetched from %s, after %.1f s: %s",
+                    self._url,
+                    monotonic() - started,
+                    error,
+                )
             return
         if keys != self._keys:
             log.info("the issuer at %s has %d keys", self._url, len(keys))
         self._keys = keys
         self._fetched_at = monotonic()
         emit("jwks_fetched")
-        self._failing = False
+        if self._failure:
+            log.warning("the issuer's keys can be fetched again")
+        self._failure = ""
