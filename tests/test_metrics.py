@@ -28,7 +28,7 @@ OF_PROMETHEUS = set(
     re.findall(
         r"\w+",
         "absent avg_over_time by clamp_min count histogram_quantile increase last_over_time le max"
-        " on rate sum time topk up and or unless",
+        " max_over_time on rate sum time topk up and or unless",
     )
 )
 

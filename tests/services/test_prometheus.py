@@ -44,10 +44,12 @@ def target(up: int, pool_size: str = "8x0 _") -> dict[str, str]:
     return {f"up{place}": f"{up}+0", f"tasks_db_pool_size{place}": pool_size}
 
 
-def workers(deaths: int) -> dict[str, str]:
-    """Make a worker that lives, and others that ended in the last quarter of an hour."""
-    ended = {f'tasks_db_pool_size{{pid="{pid}"}}': f"_x{MINUTES - 10} 8 _" for pid in range(deaths)}
-    return ended | {'tasks_db_pool_size{pid="living"}': "8+0"}
+def workers(*lives: tuple[int, int]) -> dict[str, str]:
+    """Make workers that live from one minute to another."""
+    return {
+        f'tasks_db_pool_size{{pid="{pid}"}}': f"_x{first} 8x{last - first} stale _"
+        for pid, (first, last) in enumerate(lives)
+    }
 
 
 def failing(check: str, times: str = "0+30") -> dict[str, str]:
@@ -83,8 +85,9 @@ CASES = [
     ("TasksInstanceSilent", target(1), [{"job": "api", "instance": "a"}]),
     ("TasksInstanceSilent", target(1, "8+0"), []),
     ("TasksInstanceSilent", {'up{job="other",instance="a"}': "0+0"}, []),
-    ("TasksWorkersDie", workers(4), [{}]),
-    ("TasksWorkersDie", workers(3), []),
+    ("TasksWorkersDie", workers((0, 29), (30, 31), (32, 33), (34, 35), (36, 40)), [{}]),
+    ("TasksWorkersDie", workers((0, 31), (32, 33), (34, 35), (36, 40)), []),
+    ("TasksWorkersDie", workers(*[(0, 38)] * 8, (40, 40)), []),
     ("TasksTokensRefused", refused("signature"), [{}]),
     ("TasksTokensRefused", refused("missing"), []),
     ("TasksTokensRefused", refused("keys_unavailable"), []),
@@ -120,6 +123,7 @@ CASES = [
         "a target of others",
         "workers that end again and again",
         "three reloads",
+        "a restart whose first worker is there",
         "signed with another secret",
         "without a token",
         "issuer that is down",
