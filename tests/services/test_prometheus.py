@@ -102,7 +102,7 @@ CASES = [
     ("TasksSlow", responses_within(1), [{}]),
     ("TasksSlow", responses_within(0.25), []),
     ("TasksDatabaseUnreachable", failing("probe_failed"), [{}]),
-    ("TasksDatabaseUnreachable", failing("probe_failed", "0x37 20"), []),
+    ("TasksDatabaseUnreachable", failing("probe_failed", "0x37 20 40"), []),
     ("TasksAuditLost", {"tasks_audit_lost_total": "0+10"}, [{}]),
     ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
     ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
