@@ -24,6 +24,7 @@ from errors import validation_error
 from field_types import DUE_PATTERN, NOT_BLANK_PATTERN, UNSTORABLE, Due, TrimmedText, moment_of
 from lean_flask import current_request
 from schemas import MAX_TAG_LENGTH, MAX_TAGS, PRIORITIES
+from strict_json import parse_json
 
 MAX_SEARCH_LENGTH = 200  # characters
 COMPLETED_OF_STATUS = {"all": None, "pending": False, "completed": True}
@@ -212,7 +213,7 @@ def read_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | Non
     with suppress(ValueError):
         position = urlsafe_b64decode(f"{cursor}===")[SIGNATURE_BYTES:]
         if hmac.compare_digest(write_cursor(user_id, args, position), cursor):
-            match json.loads(position):  # checked: without a secret, the key can be guessed
+            match parse_json(position):  # checked: without a secret, the key can be guessed
                 case [str() | int() as key, int() as task_id] if not UNSTORABLE.search(str(key)):
                     return key, task_id
     message = "Must come from the Link of a list with the same parameters."

@@ -117,7 +117,16 @@ def test_damaged_cursor_is_422(alice: User, cursor: str):
 
 @pytest.mark.parametrize(
     "position",
-    [b"nope", b"5", b"[1]", b"[1, 2, 3]", b"[{}, 1]", b'["\\u0000", 1]', b'["\\ud800", 1]'],
+    [
+        b"nope",
+        b"5",
+        b"[1]",
+        b"[1, 2, 3]",
+        b"[{}, 1]",
+        b'["\\u0000", 1]',
+        b'["\\ud800", 1]',
+        b"[" * 9000,
+    ],
 )
 def test_cursor_of_no_position_is_422_even_if_its_key_was_guessed(
     app: Flask, alice: User, position: bytes
