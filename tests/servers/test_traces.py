@@ -118,8 +118,17 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path,
         assert not [name for name in loggers if name.startswith("opentelemetry")]
 
 
-def test_wrong_variable_of_the_sdk_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")  # and a batch has 512 spans by default
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100", "max_queue_size"),  # a batch has 512 spans by default
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+    ],
+)
+def test_wrong_variable_of_the_sdk_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+):
+    monkeypatch.setenv(name, value)
     settings = settings_for("postgresql://", otel_exporter_otlp_endpoint="http://127.0.0.1:1")
-    with pytest.raises(ConfigError, match="max_queue_size"):
+    with pytest.raises(ConfigError, match=told):
         reports_of(settings)
