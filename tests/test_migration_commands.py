@@ -79,6 +79,7 @@ def test_role_that_does_not_own_the_schema_is_told_which_setting_to_set(
         assert line.endswith("set MIGRATION_DATABASE_URL.")
 
 
+@pytest.mark.usefixtures("template")  # with which the API's role is made
 def test_role_without_any_rights_is_told_which_setting_to_set(empty_url: str, run: RunHere):
     api = processes.as_url(psycopg.conninfo.make_conninfo(empty_url, **API_ROLE))
     assert run("migrate", DATABASE_URL=empty_url)[0] == 0  # which gives the API's role none
@@ -140,6 +141,7 @@ def test_database_that_knows_no_case_beyond_ascii_is_warned_of(
     ("path", "told"),
     [("nowhere", "search_path"), ("information_schema", "grant it CREATE there")],
 )
+@pytest.mark.usefixtures("template")  # with which the API's role is made
 def test_schema_that_tables_cannot_be_made_in_is_told(
     new_database: NewDatabase, run: RunHere, path: str, told: str
 ):
