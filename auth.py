@@ -72,7 +72,7 @@ class TokenRefused(Exception):
     def __init__(self, reason: str, claim: str = "", subject: str | None = None) -> None:
         super().__init__(MESSAGE_OF_REFUSAL[reason].format(claim=claim))
         self.reason = reason
-        self.subject = subject  # of a token that was good until it expired
+        self.subject = subject  # of an expired token whose signature is good
 
 
 class Verified(NamedTuple):
