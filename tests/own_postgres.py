@@ -1,5 +1,6 @@
 """Databases that tests make and lock, and PostgreSQL servers that they stop, kill and freeze."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,10 @@ from development import embedded
 
 # Those that are killed leave no shared memory outside their folder.
 SETTINGS = ("fsync=off", "max_connections=24", "dynamic_shared_memory_type=mmap")
+
+# Without it, libpq's variables mean another server than our own; with it, they may be for it.
+if "TEST_DATABASE_URL" not in os.environ:
+    migrate.forget_libpq()
 
 
 @contextmanager
