@@ -16,7 +16,7 @@ from headers import add_headers
 from idempotency import keep_responses
 from lean_flask import LeanFlask
 from observability.observe import observe
-from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice
+from openapi import DESCRIPTION, SharedDescription, TasksApi, describe_choice, describe_constant
 from replicas import Reader
 
 
@@ -58,6 +58,7 @@ def create_app(settings: Settings) -> Flask:
         "token", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     )
     api.ma_plugin.converter.add_attribute_function(describe_choice)
+    api.ma_plugin.converter.add_attribute_function(describe_constant)
     api.register_converter(UserIdConverter, describe_user_id)
     api.register_converter(TaskIdConverter, describe_task_id)
     register_error_handlers(app)  # after Api, whose own handler loses the headers of errors

@@ -6,6 +6,7 @@ from typing import Any
 from apispec import APISpec, BasePlugin
 from flask import Flask
 from flask_smorest import Api
+from marshmallow.validate import Equal
 from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
@@ -108,6 +109,12 @@ REPLAYED = {
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
+
+
+def describe_constant(converter: Any, field: Any, ret: Any) -> dict[str, Any]:
+    """Add `const` to an `enum` of one: code generated from `enum` alone takes both booleans."""
+    equal = [each.comparable for each in field.validators if isinstance(each, Equal)]
+    return {"const": equal[0]} if equal else {}
 
 
 def describe_choice(converter: Any, field: Any, ret: Any) -> dict[str, Any]:
