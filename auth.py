@@ -206,9 +206,8 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def check_claims(claims: dict[str, Any]) -> None:
     """Refuse what PyJWT lets through: a `sub` that no user can have, an `exp` with a fraction."""
     subject, expiry = claims["sub"], claims["exp"]
-    if not isinstance(subject, str) or not 1 <= len(subject) <= MAX_USER_ID_LENGTH:
-        raise TokenRefused("subject")
-    if UNSTORABLE.search(subject):
+    is_id = isinstance(subject, str) and 1 <= len(subject) <= MAX_USER_ID_LENGTH
+    if not is_id or UNSTORABLE.search(subject):
         raise TokenRefused("subject")
     if type(expiry) is not int or expiry > LAST_EXPIRY:
         raise TokenRefused("expiry")
