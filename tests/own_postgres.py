@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import psutil
 import psycopg
 from embedding import pid_of_server
-from processes import as_url
+from processes import as_url, wait_until
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.executors import NoopExecutor
@@ -123,8 +123,16 @@ class OwnPostgres(Postgres):
         self.running.close()
 
     def alter(self, setting: str) -> None:
-        """SET or RESET a setting of the server, which takes it over as it runs."""
+        """SET or RESET a setting of the server as it runs, and wait until it holds."""
+        before = self.loaded_at()
         self.execute(f"ALTER SYSTEM {setting}", "SELECT pg_reload_conf()")
+        wait_until(lambda: self.loaded_at() != before)
+        self.execute("CHECKPOINT")  # its process is the one that has commits wait for a standby
+
+    def loaded_at(self) -> object:
+        """Tell when the server read its settings: a new connection has them all."""
+        with self.connect() as connection:
+            return connection.execute("SELECT pg_conf_load_time()").fetchone()
 
     @contextmanager
     def away(self) -> Iterator[None]:
