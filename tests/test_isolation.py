@@ -1,8 +1,11 @@
 """Two users: nothing of one is read or changed by the other."""
 
 import json
+import re
 
+import psycopg
 import pytest
+from idempotent import post
 from support import User, assert_error, trash_of
 
 from config import PROJECT
@@ -97,3 +100,30 @@ def test_user_ids_that_differ_in_case_or_space_are_two_users(alice: User):
     alice.create()
     for user_id in ["Alice", "alice ", " alice", "alice/", "ａlice"]:
         assert User(alice.client, user_id).all() == []
+
+
+def test_nothing_of_a_user_who_left_is_kept_and_nothing_of_others_is_lost(
+    alice: User, bob: User, postgresql: psycopg.Connection
+):
+    """The statements of docs/operations.md."""
+    operations = (PROJECT / "docs/operations.md").read_text()
+    [statements] = re.findall(r"```sql\n(BEGIN;.*?)```", operations, re.DOTALL)
+    columns = "SELECT table_name FROM information_schema.columns WHERE column_name = 'user_id'"
+    tables = [table for (table,) in postgresql.execute(columns)]
+
+    def rows_of(user: User) -> list[int]:
+        count = "SELECT count(*) FROM {} WHERE user_id = '{}'"
+        counted = [postgresql.execute(count.format(table, user.id).encode()) for table in tables]
+        return [rows for cursor in counted for (rows,) in cursor]
+
+    for user in [alice, bob]:
+        post(user)
+        user.call("DELETE", user.create()["id"])
+        user.call("DELETE", f"/api/{user.id}/trash")
+        user.call("DELETE", user.create()["id"])
+    of_bob = rows_of(bob)
+    assert all(rows_of(alice))
+    postgresql.execute(statements.replace("'demo'", "'alice'").encode())
+    assert rows_of(alice) == [0] * len(tables)
+    assert rows_of(bob) == of_bob
+    assert alice.create()["version"] == 2
