@@ -1,7 +1,7 @@
 """A user's tasks as one JSON array."""
 
 import re
-from codecs import utf_8_decode
+from codecs import BOM_UTF8, utf_8_decode
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -35,7 +35,7 @@ def read(body: bytes) -> Iterator[Any]:
         ValueError: it is not JSON, or has an element of more than 256 KiB.
         ValidationError: it is not an array.
     """
-    mark, at = mark_at(body, 0)
+    mark, at = mark_at(body, len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
     if mark != b"[":
         read_element(body, at)
         raise ValidationError({"tasks": ["Must be an array."]})

@@ -98,7 +98,7 @@ MALFORMED = [
         ("application/json", body)
         for body in ["", "[", "[1", "[{}", '[{"title":"x"}', "[,]", "[]]"]
     ),
-    *(("application/json", body) for body in ['[{"title":"x"},]', "[NaN]", "{", "\ufeff[]"]),
+    *(("application/json", body) for body in ['[{"title":"x"},]', "[NaN]", "{", "\ufeff"]),
     ("application/json", '[{"title":"x","title":"y"}]'),
     ("application/json", "[" * 200_000),
     ("application/json", f'[{{"title": [{"[]," * 200_000}[]]}}]'),
@@ -290,8 +290,13 @@ def test_file_much_longer_than_any_of_its_entries_is_imported(alice: User, conte
     assert (response.status_code, response.json) == (201, {"imported": 600})
 
 
-@pytest.mark.parametrize("content_type", ["text/csv", "text/calendar"])
+@EACH_FORMAT
 def test_byte_order_mark_is_no_part_of_the_file(alice: User, content_type: str):
-    body = {"text/csv": "title\r\nx", "text/calendar": calendar("SUMMARY:x")}[content_type]
-    assert send(alice, BOM_UTF8 + body.encode(), content_type).status_code == 201
+    """Windows PowerShell writes one before JSON, too."""
+    body = {
+        "application/json": '[{"title": "x"}]',
+        "text/csv": "title\r\nx",
+        "text/calendar": calendar("SUMMARY:x"),
+    }
+    assert send(alice, BOM_UTF8 + body[content_type].encode(), content_type).status_code == 201
     assert [task["title"] for task in alice.all()] == ["x"]
