@@ -229,6 +229,8 @@ def text_of(lines: list[Contentline]) -> str:
 
 
 def unescape(text: str, params: dict[str, Any]) -> str:
+    if str(params.get("ENCODING")).upper() == "QUOTED-PRINTABLE":  # of vCalendar 1.0
+        raise ValueError("an encoded text")
     return unquote(text, errors="strict") if params.items() >= ESCAPED.items() else text
 
 

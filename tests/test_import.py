@@ -146,6 +146,8 @@ UNFIT = [
     ("text/calendar", calendar("SUMMARY:x", "SUMMARY:y")),
     ("text/calendar", calendar("SUMMARY;=:x")),
     ("text/calendar", calendar("SUMMARY;X-TASKS-ESCAPED=PERCENT:%FF")),
+    ("text/calendar", calendar("SUMMARY;ENCODING=QUOTED-PRINTABLE;CHARSET=UTF-8:K=C3=A4se")),
+    ("text/calendar", calendar("SUMMARY:x", "CATEGORIES;ENCODING=QUOTED-PRINTABLE:a=2Cb")),
     *(("text/calendar", calendar("SUMMARY:x", f"PRIORITY:{value}")) for value in ("10", "-1", "x")),
     *(
         ("text/calendar", calendar("SUMMARY:x", f"DUE{due}"))
