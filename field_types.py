@@ -58,6 +58,10 @@ class TrimmedText(Text):
 class StrictBoolean(fields.Boolean):
     """true or false, where marshmallow's own takes "yes" and 1 for true as well."""
 
+    default_error_messages = {  # noqa: RUF012 - marshmallow's own form
+        "invalid": "Must be true or false."
+    }
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, bool):
             raise self.make_error("invalid", input=value)

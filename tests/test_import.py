@@ -184,6 +184,11 @@ def test_column_that_is_unknown_is_named_with_those_that_there_are(alice: User):
     assert message.startswith("header: zz: unknown column; there are title, description, priority")
 
 
+def test_boolean_of_another_language_is_refused_with_what_is_one(alice: User):
+    response = send(alice, "title;completed\r\nx;WAHR\r\n", "text/csv")
+    assert response.json["message"] == "entry 1: completed: Must be true or false."
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_csv_is_read_with_the_delimiter_of_its_header(alice: User, delimiter: str):
     """Excel writes semicolons where the comma is the decimal mark; what is copied has tabs."""
