@@ -68,7 +68,11 @@ def moment_of(todo: Todo, name: str) -> date:
     seconds = re.sub("60(?=Z?$)", "59", value)  # a leap second (section 3.3.12)
     moment: datetime = vDatetime.from_ical(seconds, zone)
     if moment.tzinfo is None:
-        message = f"Give {name} a TZID, or end it with Z: a local time without a zone is ambiguous."
+        # Nextcloud Tasks writes all its times so: a line then mends the whole file.
+        message = (
+            f"A time without a zone is ambiguous: end {name} with Z, give it a TZID,"
+            f" or begin the calendar with a line such as {FLOATING_ZONE}:Europe/Berlin."
+        )
         raise ValidationError({"due_at": [message]})
     return moment.replace(microsecond=int(params.get(MICROSECOND, 0)))
 

@@ -1,5 +1,6 @@
 """Calendars: what other programs write is understood, and what they read is written."""
 
+import re
 from datetime import date
 from typing import Any
 
@@ -144,3 +145,11 @@ def test_time_without_a_zone_is_in_the_zone_of_its_calendar(alice: User):
         response = send(alice, file, "text/calendar")
         assert_error(response, 422, "validation_error")
     assert len(alice.all()) == 1
+
+
+def test_refused_time_without_a_zone_tells_the_line_that_mends_the_file(alice: User):
+    file = calendar("SUMMARY:x", "DUE:20260720T093000")
+    [line] = re.findall(r"X-WR-TIMEZONE:[\w/]+", send(alice, file, "text/calendar").json["message"])
+    mended = file.replace("BEGIN:VCALENDAR", f"BEGIN:VCALENDAR\r\n{line}")
+    assert send(alice, mended, "text/calendar").status_code == 201
+    assert alice.all()[0]["due_at"] == "2026-07-20T07:30:00+00:00"
