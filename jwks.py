@@ -65,9 +65,9 @@ def fetch(url: str) -> bytes:
     host = parts.hostname or ""
     tls = create_default_context() if parts.scheme == "https" else None
     with closing(
-        HTTPSConnection(host, parts.port, timeout=FETCH_TIMEOUT, context=tls)
+        HTTPSConnection(host, parts.port or 443, timeout=FETCH_TIMEOUT, context=tls)
         if tls
-        else HTTPConnection(host, parts.port, timeout=FETCH_TIMEOUT)
+        else HTTPConnection(host, parts.port or 80, timeout=FETCH_TIMEOUT)
     ) as connection:
         connection.response_class = PacedResponse
         HTTPConnection.connect(connection)  # without TLS, which follows under the deadline

@@ -64,6 +64,21 @@ def test_fetch_is_one_plain_request(issuer: Issuer):
     assert len(issuer.requests) == 1
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_ipv6_address_needs_no_port(scheme: str, port: int, monkeypatch: pytest.MonkeyPatch):
+    """Without one, http.client would take what stands behind its last colon."""
+    asked: list[tuple[str, int]] = []
+
+    def connect(address: tuple[str, int], *_: object) -> None:
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(ConnectionRefusedError):
+        jwks.fetch(f"{scheme}://[::1]{JWKS_PATH}")
+    assert asked == [("::1", port)]
+
+
 def test_keys_are_fetched_once_for_many_requests(issuer: Issuer, gate: Flask):
     tokens = [issuer.token(jti=str(number)) for number in range(50)]
     responses, _ = send_at_once(gate, tokens)
