@@ -118,9 +118,11 @@ class LineHandler(logging.Handler):
             self._is_cut = self._is_cut or written > 0
             return
         self._is_cut = False
-        if self.lost:
-            lost, self.lost = self.lost, 0
+        if lost := self.lost:
+            self.lost = 0
             log.warning("the log had no room for %d lines", lost)
+            if self.lost:  # nor for this one
+                self.lost = lost
 
 
 def unpatched_select() -> Any:

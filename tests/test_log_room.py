@@ -41,6 +41,26 @@ def test_lines_that_do_not_fit_into_a_full_pipe_are_dropped_and_counted(
         os.close(reader)
 
 
+def test_lost_lines_are_told_of_later_where_the_line_that_tells_has_no_room_either(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        handler = LineHandler(stream)
+        monkeypatch.setattr(logging.getLogger("observability.logs"), "handlers", [handler])
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4 * select.PIPE_BUF)
+        full = "x" * (select.PIPE_BUF - 1)
+        for _ in range(4 + 5):
+            handler.write(full)
+        os.read(reader, select.PIPE_BUF)
+        handler.write(full)
+        assert handler.lost == 5
+        os.read(reader, 1_000_000)
+        handler.write("one")
+        assert os.read(reader, 100) == b"one\nthe log had no room for 5 lines\n"
+    os.close(reader)
+
+
 def test_line_after_a_truncated_one_begins_on_a_line_of_its_own():
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
