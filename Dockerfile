@@ -9,7 +9,8 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY . .
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 API_HOST=0.0.0.0
-USER tasks
+# By number: Kubernetes' runAsNonRoot refuses a name.
+USER 10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "from http.client import HTTPConnection; from os import getenv; c = HTTPConnection('127.0.0.1', getenv('API_PORT', '8000'), timeout=2); c.request('GET', '/livez'); exit(c.getresponse().status != 200)"]
