@@ -61,10 +61,10 @@ class Readiness:
         """Raise ApiError, 503, unless the database is ready."""
         wanted_at = monotonic()
         with self._asking:
-            if self._asked_at < wanted_at:
+            if self._asked_at < wanted_at:  # nobody has asked since this probe came
                 asked_at = monotonic()
                 self._fault = find_fault()
-                self._asked_at = asked_at
+                self._asked_at = asked_at  # only now: a failure to ask is no answer
             fault = self._fault
         if fault:
             message, cause = fault

@@ -68,7 +68,8 @@ def tracer(settings: Settings) -> Report:
     Raises:
         ValueError: of the variables that the SDK reads, one is wrong.
     """
-    # Both read them, too: in `start`, a wrong one would fail each request.
+    # Made only to have those variables read at startup: in `start`, a wrong one would fail each
+    # request.
     TracerProvider(shutdown_on_exit=False)
     BatchSpanProcessor(SpanExporter()).shutdown()  # type: ignore[no-untyped-call]
     starting = Lock()
