@@ -7,7 +7,7 @@ import re
 import time
 from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 from config import Settings
 from errors import ApiError
@@ -25,6 +25,9 @@ MANY_TOMBSTONES = "You have deleted as many tasks for good as a day allows."
 HEADERS_KEY = "tasks.rate_limit"  # where headers.py finds a response's headers in the environ
 # Some proxies append the client's port, which differs for each connection.
 WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+
+
+LimitName = Literal["default", "auth-failures", "kept-responses", "tombstones"]
 
 
 class RateLimits:
@@ -47,7 +50,11 @@ class Limit:
     """A quota (an amount, and a window in seconds) that each caller has; None: no limit."""
 
     def __init__(
-        self, name: str, quota: tuple[int, int] | None, shared: Any, message: str | None = None
+        self,
+        name: LimitName,
+        quota: tuple[int, int] | None,
+        shared: Any,
+        message: str | None = None,
     ) -> None:
         self.name = name
         self._message = message  # of its 429

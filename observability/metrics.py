@@ -6,10 +6,12 @@ Each process writes its numbers to files of its own, and metrics_server.py adds 
 from functools import cache
 from threading import Thread
 from time import sleep
+from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from auth import MESSAGE_OF_REFUSAL
+from capacity.rate_limits import LimitName
 from database import Database
 from events import LISTENERS, Event
 from trail import METHODS, Trail
@@ -49,7 +51,7 @@ TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change complete
 
 # Every label is named here, and so at 0 from the start: Prometheus sees no increase where a counter
 # first appears as 1.
-for limit in ["default", "auth-failures", "kept-responses", "tombstones"]:
+for limit in get_args(LimitName):
     RATE_LIMITED.labels(limit)
 for reason in MESSAGE_OF_REFUSAL:
     JWT_REFUSED.labels(reason)
