@@ -106,6 +106,7 @@ def read(body: bytes) -> Iterator[Entry]:
     rows = csv.reader(bounded(), strict=True, delimiter=delimiter)
     try:
         names = check_header([name.strip().lower() for name in next(rows, [])])
+        size = 0
         for row in rows:
             size = 0
             if any(row) or len(row) == 1:  # a spreadsheet may write rows of nothing but commas

@@ -22,6 +22,7 @@ from transfers import (
     written,
 )
 
+from formats.csv_file import MAX_ROW_LENGTH
 from schemas import Task
 
 
@@ -213,7 +214,9 @@ def test_malformed_file_is_refused_with_the_place(alice: User, bad: bytes):
 
 
 def test_row_that_is_too_long_is_told_so(alice: User):
-    response = send(alice, f"title\r\na\r\n{'x' * 70_000}\r\n", "text/csv")
+    row = "x" * (MAX_ROW_LENGTH - len("\r\n"))
+    assert_error(send(alice, f"title\r\n{row}\r\n", "text/csv"), 422, "validation_error")
+    response = send(alice, f"title\r\na\r\n{row}x\r\n", "text/csv")
     message = "The request body cannot be taken: a row is too long, after entry 1."
     assert_error(response, 400, "bad_request", message)
 
