@@ -22,7 +22,6 @@ from setting_parsers import (
     redis_url,
     secret,
     switch,
-    utf_8,
     web_url,
 )
 
@@ -142,7 +141,7 @@ class Settings:
     )
     changes_epoch: str = setting(
         "",
-        utf_8,
+        str,
         "Any text. Change it after restoring a backup: clients that keep a copy then start again",
     )
     audit_days: int = setting(
@@ -240,7 +239,10 @@ def parse(name: str, text: str) -> Any:
     if text[0] == text[-1] in {"'", '"'}:  # docker's --env-file keeps them
         raise ConfigError(f"{name.upper()} must be a text without quotes around it.")
     try:
+        text.encode()  # Python reads other bytes of the environment as lone surrogates
         return SETTINGS[name].metadata["parse"](text)
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name.upper()} must be a text in UTF-8.") from None
     except ValueError as error:
         raise ConfigError(f"{name.upper()} must be {error}.") from None
 

@@ -61,14 +61,6 @@ def secret(text: str) -> str:
     return text
 
 
-def utf_8(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text in UTF-8") from None
-    return text
-
-
 def split_address(text: str) -> SplitResult:
     """Split an address as urlsplit does, with a ValueError that says what it must be."""
     try:
