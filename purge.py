@@ -8,7 +8,7 @@ from database import Database
 
 TASKS_PER_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
 OWNERS_PER_STATEMENT = 1000
-KEYS_PER_STATEMENT = 100  # with their responses, each up to 2 MB: a thousand would take seconds
+KEYS_PER_STATEMENT = 100  # with their responses, each up to 4 MB: a thousand would take seconds
 ENTRIES_PER_STATEMENT = 100_000  # each statement walks past those that were deleted before
 
 
