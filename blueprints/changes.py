@@ -87,6 +87,8 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
         user_id=user_id,
         version=position.version,
         task_id=position.task_id,
+        # Even since version 0: the client may keep tasks that it created since then.
+        deletions="since" in args,
         limit=args.get("limit", MAX_PAGE_SIZE),
         largest_id=MAX_ID,
     )

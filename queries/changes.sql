@@ -13,8 +13,8 @@ SELECT CASE WHEN pg_is_in_recovery() THEN {newest_version} END;
 -- name: select_changes
 -- What one user changed after a position, in the order of the commits: a JSON array of at most
 -- limit, whether there are more, and the position to go on from: that of the array's last if
--- there are more, else that of the user's newest change. A client at version 0 has nothing, and
--- gets no deletions. Every write locks the counter first and holds it until it commits: so a
+-- there are more, else that of the user's newest change. Deletions only if asked for: a first
+-- page needs none. Every write locks the counter first and holds it until it commits: so a
 -- statement's snapshot has all changes up to the counter's version, and none beyond.
 WITH changed AS (
     (
@@ -23,7 +23,7 @@ WITH changed AS (
             SELECT {task_fields}, deleted_at IS NOT NULL AS deleted
             FROM tasks
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
-                AND (deleted_at IS NULL OR %(version)s > 0)
+                AND (deleted_at IS NULL OR %(deletions)s::boolean)
             ORDER BY version, id
             LIMIT %(limit)s::bigint + 1
         ) AS task
@@ -35,7 +35,7 @@ WITH changed AS (
             SELECT id, user_id, version, true AS deleted
             FROM purged_tasks
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
-                AND %(version)s > 0
+                AND %(deletions)s::boolean
             ORDER BY version, id
             LIMIT %(limit)s::bigint + 1
         ) AS tombstone

@@ -39,6 +39,16 @@ def test_user_without_tasks_has_no_changes_and_a_cursor(copy: Copy):
     assert ids(copy.follow()) == [task["id"]]
 
 
+def test_cursor_from_before_the_first_task_lists_what_was_created_and_deleted_since(
+    alice: User, copy: Copy
+):
+    copy.since = copy.page()["next"]
+    trashed, gone = alice.create(), alice.create()
+    trash(alice, trashed)
+    purge(alice, trash(alice, gone))
+    assert ids(copy.page()["changes"]) == [trashed["id"], gone["id"]]
+
+
 def test_page_has_exactly_the_documented_fields(alice: User, copy: Copy):
     assert copy.follow() == []
     kept, trashed, gone = alice.create(), alice.create(), alice.create()
