@@ -92,8 +92,9 @@ IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "description": (
         "A text that identifies this one request, such as a UUID, quoted or not. Sent again with"
-        " it within 24 hours, the request is not done again and gets the first response. Errors are"
-        " not kept: after one, the key may be used again."
+        " it within 24 hours, the request is not done again and gets the first response. Method,"
+        " path and body must be the same, byte by byte, else it gets a 422. Errors are not kept:"
+        " after one, the key may be used again."
     ),
     "schema": {
         "type": "string",
@@ -104,7 +105,8 @@ IDEMPOTENCY_KEY = {
 REPLAYED = {
     "Idempotency-Replayed": {
         "description": (
-            "`true` if the request was done before and this is its first response again."
+            "`true` if the request was done before and this is its first response again. The tasks"
+            " may have changed or been deleted since: if you keep a copy, get them."
         ),
         "schema": {"type": "string", "enum": ["true"]},
     }

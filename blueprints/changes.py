@@ -71,8 +71,10 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
     Each task that was created, changed or deleted since then is listed once, as it is now; one that
     was deleted for good has only `id`, `user_id`, `version` and `deleted`. No change is ever
     missed. While `more` is true, ask again with `next` as `since`. The first page without `since`
-    has no deleted tasks; later pages may list deleted tasks that you never had. If `since` gets a
-    422, drop your copy and start again without it.
+    has no deleted tasks (`listTrash` has those that can be restored); later pages may list deleted
+    tasks that you never had. Of two states of a task, that with the higher `version` is the newer:
+    a response to a write may be older than what is listed here. If `since` gets a 422, drop your
+    copy and start again without it.
     """
     position = position_in(args, "since", user_id, START)
     # Most clients have missed nothing, and reading one row shows it.

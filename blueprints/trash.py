@@ -70,7 +70,8 @@ def list_trash(args: Mapping[str, Any], user_id: str) -> Response:
 def empty_trash(user_id: str) -> Response:
     """Delete all tasks in the trash for good
 
-    They cannot be restored; `listChanges` lists them as deleted.
+    They cannot be restored; `listChanges` lists them as deleted. Sent again after a broken
+    connection, it also deletes what has come into the trash since.
     """
     tombstone_quota().require_some(user_id)
     for deleted in purge_trash(primary(), user_id):
