@@ -25,6 +25,7 @@ PROBE_TIMEOUT = 2.0  # seconds that a server which lets us in has to answer a st
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
 REPLY_MARGIN = 1.5  # seconds that the server gets beyond its statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
+WAITING_FOR_SHARES = 200  # requests; refused at the same moment, they keep the process for 0.1 s
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
@@ -133,8 +134,12 @@ class Database:
         return self._pool.get_stats() | {"requests_waiting": len(self._waiting)}
 
     def is_crowded(self) -> bool:
-        """Tell whether enough requests wait for a connection to keep them all busy."""
-        return len(self._waiting) >= WAITING_PER_CONNECTION * self._pool.max_size
+        """Tell whether enough requests wait for a connection to keep them all busy.
+
+        Those that wait for their own user's share are in nobody's way, unless they are very many.
+        """
+        is_busy = len(self._waiting) >= WAITING_PER_CONNECTION * self._pool.max_size
+        return is_busy or len(self._shares.waiting) >= WAITING_FOR_SHARES
 
     def close(self) -> None:
         self._pool.close()

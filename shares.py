@@ -4,6 +4,7 @@ Used for connections to PostgreSQL, for files and large bodies being sent, and f
 being received.
 """
 
+from collections import deque
 from queue import Empty, SimpleQueue
 
 QUEUES = 64  # users whose hashes collide share one, and are told apart in it
@@ -29,6 +30,7 @@ class Shares:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._queues: list[list[Place]] = [[] for _ in range(QUEUES)]
+        self.waiting: deque[None] = deque()  # its length is a count that needs no lock
 
     def acquire(self, user: str, timeout: float) -> Place | None:
         """Take one of the user's places; None if none is free within `timeout` seconds."""
@@ -40,7 +42,11 @@ class Shares:
                 return place
             place.wake_up = SimpleQueue()
             if place not in self._holders(place):  # nobody has left meanwhile
-                place.wake_up.get(timeout=timeout)
+                self.waiting.append(None)
+                try:
+                    place.wake_up.get(timeout=timeout)
+                finally:
+                    self.waiting.pop()
         except Empty:
             self.release(place)
             return None

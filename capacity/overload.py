@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Flask
 
+from capacity.turns import turn_clock
 from errors import RETRY_AFTER, error_body
 from trail import note_error
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 1.0  # seconds in the queue after which a request may be refused
 PAUSE = 0.002  # seconds between two checks for room
+BEGUN_IN_A_TURN = 16  # requests; were it all that have come, a turn could take a second
 LOG_PAUSE = 1.0  # seconds between two lines in the log
 # Of requests whose turn comes too late, one in four is refused. A refusal costs a third of what
 # serving does, and its client is back at once: refusing them all would leave no time to serve.
@@ -42,17 +44,27 @@ def queue_requests(app: Flask) -> None:
     """Let requests below /api/ in one by one, as long as few wait for a connection to PostgreSQL.
 
     Only the first in the queue looks for room, then the next: a waiting request costs nothing, and
-    no turn of a worker's loop is long. Let in all at once, they would delay the requests that are
-    being answered, and be refused together a second later.
+    no turn of a worker's loop is long, not even of requests that will be refused. Let in all at
+    once, they would delay those that are being answered, and be refused together a second later.
     """
     answer = app.wsgi_app
     queue: deque[SimpleQueue[None]] = deque()
     refusals = cycle(REFUSALS)
+    turn_of_loop = turn_clock()
+    turn, begun = 0.0, 0
+
+    def is_turn_full() -> bool:
+        """Count a request that would begin; tell whether enough have begun in this turn already."""
+        nonlocal turn, begun
+        if turn != (turn := turn_of_loop()):
+            begun = 0
+        begun += 1
+        return begun > BEGUN_IN_A_TURN
 
     def wait_for_room(environ: dict[str, Any]) -> str | None:
         """Wait in the queue; return why the request is not let in, or None."""
         is_crowded = app.extensions["database"].is_crowded
-        if not queue and not is_crowded():
+        if not queue and not is_crowded() and not is_turn_full():
             return None
         deadline = monotonic() + PATIENCE
         my_turn: SimpleQueue[None] = SimpleQueue()  # lighter than an Event
@@ -60,7 +72,7 @@ def queue_requests(app: Flask) -> None:
         try:
             if queue[0] is not my_turn:
                 my_turn.get()
-            while is_crowded():
+            while is_crowded() or is_turn_full():
                 sleep(PAUSE)
                 if monotonic() > deadline and is_crowded():
                     return "there was no room"

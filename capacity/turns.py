@@ -1,6 +1,7 @@
 """Splits long work of one request into short turns, so that others in its process run between."""
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic, sleep
 from typing import TypeVar
 
@@ -18,3 +19,15 @@ def in_turns(items: Iterable[Item]) -> Iterator[Item]:
         if monotonic() - began > TURN:
             sleep(PAUSE)
             began = monotonic()
+
+
+def turn_clock() -> Callable[[], float]:
+    """Make the function that returns one number throughout a turn of gevent's loop, then another.
+
+    Threads run side by side: without gevent, each call is a turn of its own.
+    """
+    if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("select"):
+        from gevent import get_hub  # type: ignore[import-untyped]
+
+        return lambda: float(get_hub().loop.now())
+    return monotonic

@@ -1,5 +1,7 @@
 """Requests beyond what the pool can serve queue, and are refused where the queue is too long."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from queue import SimpleQueue
@@ -10,6 +12,8 @@ from flask import Flask
 from processes import wait_until
 from support import PREFLIGHT, Lines, NewApp, User, assert_error
 
+from capacity.overload import BEGUN_IN_A_TURN
+from config import PROJECT
 from database import WAITING_PER_CONNECTION, Database
 
 REQUESTS = 3 * WAITING_PER_CONNECTION
@@ -101,6 +105,57 @@ def test_new_request_does_not_overtake_a_queued_one(
         assert not second.done()
         has_room.set()
         assert (first.result(), second.result()) == (200, 200)
+
+
+def test_requests_beyond_those_of_a_turn_begin_in_the_next(
+    new_app: NewApp, monkeypatch: pytest.MonkeyPatch
+):
+    turn, looks = 1.0, []
+
+    def look() -> float:
+        looks.append(turn)
+        return turn
+
+    monkeypatch.setattr("capacity.overload.turn_clock", lambda: look)
+    app = new_app()
+    assert {status_for(app, number) for number in range(BEGUN_IN_A_TURN)} == {200}
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(status_for, app, BEGUN_IN_A_TURN)
+        wait_until(lambda: late.done() or len(looks) > BEGUN_IN_A_TURN + 2)
+        assert not late.done()
+        turn = 2.0
+        assert late.result() == 200
+
+
+def test_turn_of_the_loop_lasts_until_it_looks_at_its_sockets_again():
+    script = """
+from gevent import monkey
+monkey.patch_all()
+from time import sleep
+from capacity.turns import turn_clock
+now = turn_clock()
+first = now()
+assert now() == first
+sleep(0.001)
+assert now() > first
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=PROJECT, check=True)
+
+
+def test_very_many_requests_of_one_user_make_a_crowd_too(
+    new_app: NewApp, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("database.WAITING_FOR_SHARES", 2)
+    app = new_app(database_pool_size=2)  # a share of one
+    database: Database = app.extensions["database"]
+    held = database._shares.acquire("user 0", 0)
+    assert held
+    with ThreadPoolExecutor(2) as pool:
+        responses = [pool.submit(status_for, app, 0) for _ in range(2)]
+        wait_until(database.is_crowded)
+        database._shares.release(held)
+        assert [response.result() for response in responses] == [200, 200]
+    assert not database.is_crowded()
 
 
 def test_requests_that_queue_for_too_long_get_503(narrow: Flask, monkeypatch: pytest.MonkeyPatch):
