@@ -26,6 +26,7 @@ POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
 REPLY_MARGIN = 1.5  # seconds that the server gets beyond its statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
 WAITING_FOR_SHARES = 200  # requests; refused at the same moment, they keep the process for 0.1 s
+CLOSE_TIMEOUT = 0.1  # seconds for each of the pool's threads: a server that is silent holds them
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
@@ -142,7 +143,7 @@ class Database:
         return is_busy or len(self._shares.waiting) >= WAITING_FOR_SHARES
 
     def close(self) -> None:
-        self._pool.close()
+        self._pool.close(CLOSE_TIMEOUT)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -73,6 +73,8 @@ AUDIT_TIMEOUT = 1.0  # seconds to write the audit's pending entries
 
 def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
     """End what runs in greenlets now: at the interpreter's exit it is too late."""
+    if not hasattr(ended, "wsgi"):  # the master calls this too, for one that it finds gone
+        return
     ended.wsgi.extensions["auditor"].close(AUDIT_TIMEOUT)
     ended.wsgi.extensions["database"].close()
     if reader := ended.wsgi.extensions["reader"]:

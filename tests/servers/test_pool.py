@@ -14,7 +14,7 @@ from processes import wait_until
 from support import settings_for
 
 from connection import CONNECTION_OPTIONS
-from database import Database, DatabaseUnavailable
+from database import POOL_CONNECT_TIMEOUT, Database, DatabaseUnavailable
 
 
 @pytest.fixture
@@ -69,6 +69,15 @@ def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_suc
 
 def probers() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "prober"]
+
+
+def test_close_waits_for_no_connection_that_is_being_made(db: Database, own_server: OwnPostgres):
+    with own_server.frozen():
+        db._pool.open()
+        time.sleep(0.3)  # it is connecting now
+        began = time.monotonic()
+        db.close()
+        assert time.monotonic() - began < POOL_CONNECT_TIMEOUT / 2
 
 
 def test_silent_server_is_asked_no_more_once_the_pool_is_closed(

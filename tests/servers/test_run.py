@@ -242,3 +242,10 @@ def test_address_of_ipv6_is_bound_in_brackets(project: Path):
     with processes.running(["-c", program], project, **given) as process:
         assert process.wait() == 0, process.output()
         assert process.lines() == ["[::1]:8123"]
+
+
+def test_worker_that_the_master_finds_gone_has_nothing_to_close(project: Path):
+    given = {"DATABASE_URL": "postgresql://localhost/tasks", "BETTER_AUTH_SECRET": SECRET}
+    program = "import runpy; runpy.run_path('gunicorn.conf.py')['worker_exit'](None, object())"
+    with processes.running(["-c", program], project, **given) as process:
+        assert process.wait() == 0, process.output()
