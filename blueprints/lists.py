@@ -143,14 +143,16 @@ def list_response(user_id: str, args: Mapping[str, Any]) -> Response:
 def etag_of(version: bytes) -> str:
     """Name the state of a user's lists: whatever changes one raises the user's version.
 
-    It also names the key that signed the cursor in `Link`: under another key, that is invalid.
+    It also names the key that signed the cursor in `Link`: under another key, that is invalid. And
+    the epoch: a user whom a restored backup does not have begins with the first version again.
     """
-    return f"{VERSION}-{fingerprint_of_key(current_app.config['CURSOR_KEY'])}-{version.decode()}"
+    key, epoch = current_app.config["CURSOR_KEY"], current_app.config["CHANGES_EPOCH"]
+    return f"{VERSION}-{fingerprint_of(key, epoch)}-{version.decode()}"
 
 
 @cache
-def fingerprint_of_key(key: bytes) -> str:
-    return sha256(key).hexdigest()[:6]
+def fingerprint_of(key: bytes, epoch: str) -> str:
+    return sha256(key + epoch.encode()).hexdigest()[:6]
 
 
 def fetch_page(

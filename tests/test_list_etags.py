@@ -1,6 +1,7 @@
 """ETags of lists: what changes them, and what If-None-Match spares."""
 
 import pytest
+from flask import Flask
 from listing import get_list
 from support import User, assert_error
 
@@ -46,6 +47,16 @@ def test_every_write_changes_the_etag_and_no_other_users(alice: User, bob: User)
 
 def test_etag_names_the_version_of_the_api(alice: User):
     assert get_list(alice).headers["ETag"].startswith(f'"{VERSION}-')
+
+
+def test_etag_of_another_epoch_is_not_fresh(
+    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    """As after a backup was restored that did not have this user, whose versions begin anew."""
+    before = get_list(alice).headers["ETag"]
+    monkeypatch.setitem(app.config, "CHANGES_EPOCH", "restored")
+    response = alice.call("GET", headers={"If-None-Match": before})
+    assert (response.status_code, response.headers["ETag"] != before) == (200, True)
 
 
 def test_bad_parameter_is_422_also_with_a_fresh_etag(alice: User):
