@@ -1,6 +1,7 @@
 """Databases that tests make and lock, and PostgreSQL servers that they stop, kill and freeze."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from support import API_ROLE
 
 import migrate
 import roles
+from config import PROJECT
 from development import embedded
 
 # Those that are killed leave no shared memory outside their folder.
@@ -204,3 +206,12 @@ def either_of(*servers: OwnPostgres, **options: str) -> str:
     several = {name: ",".join(str(place[name]) for place in places) for name in ("host", "port")}
     same = {name: str(places[0][name]) for name in ("user", "dbname")}
     return f"postgresql:///?{urlencode(several | same | options)}"
+
+
+def raise_what_is_given_out(url: str) -> None:
+    """Do what docs/operations.md says of ids and versions after a restore."""
+    text = (PROJECT / "docs/operations.md").read_text()
+    found = re.search(r"```sql\n(SELECT setval.+?)```", text, re.DOTALL)
+    assert found
+    with psycopg.connect(url) as connection:
+        connection.execute(found[1].encode())

@@ -1,6 +1,5 @@
 """The commands of docs/operations.md for a backup: what they restore is what was there."""
 
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,15 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import processes
-import psycopg
 import pytest
-from own_postgres import database_on
+from own_postgres import database_on, raise_what_is_given_out
 from psycopg.conninfo import conninfo_to_dict
 from support import User, app_on, trash_of
 
 import migrate
 import roles
-from config import PROJECT
 from development import embedded
 
 
@@ -33,15 +30,6 @@ def databases(tmp_path: Path) -> Iterator[tuple[str, str]]:
         new = stack.enter_context(database_on(server, "restored"))
         migrate.migrate(old)
         yield old, new
-
-
-def raise_what_is_given_out(url: str) -> None:
-    """Do what docs/operations.md says of ids and versions after a restore."""
-    text = (PROJECT / "docs/operations.md").read_text()
-    found = re.search(r"```sql\n(SELECT setval.+?)```", text, re.DOTALL)
-    assert found
-    with psycopg.connect(url) as connection:
-        connection.execute(found[1].encode())
 
 
 def test_restored_database_serves_the_same_tasks_and_goes_on_with_new_ids(

@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 from flask import Flask
-from own_postgres import OwnPostgres, either_of, migrated_on, standby_of
+from own_postgres import OwnPostgres, either_of, migrated_on, raise_what_is_given_out, standby_of
 from processes import wait_until
 from support import User, app_on, assert_error, settings_for
 
@@ -100,6 +100,31 @@ def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: 
     with pair.standby.connect() as connection:
         at_new = "SELECT 1 FROM tasks WHERE title = 'At the new one'"
         assert connection.execute(at_new).fetchone()
+
+
+def test_write_that_was_given_up_may_be_read_and_lost_and_operations_says_what_to_do(pair: Pair):
+    """The standby is cut off: the primary shows what no longer waits for it."""
+    pair.wait_for_standby()
+    with app_on(pair.url, database_statement_timeout=100, database_pool_size=2) as app:
+        alice = User(app.test_client(), "alice")
+        task = alice.create("as at both")
+        pair.standby.alter("SET primary_conninfo = ''")
+        lost = {"title": "never acknowledged"}
+        assert_error(alice.call("PATCH", task["id"], json=lost), 503, "unavailable")
+        etag = alice.call("GET", task["id"]).headers["ETag"]
+        read = alice.call("GET", "changes").json
+        assert [change["title"] for change in read["changes"]] == ["never acknowledged"]
+    pair.primary.kill()
+    pair.standby.execute("SELECT pg_promote()")
+    raise_what_is_given_out(pair.standby.url)
+    with app_on(pair.url, changes_epoch="after the failover") as app:
+        alice = User(app.test_client(), "alice")
+        new = {"title": "at the new primary"}
+        assert alice.call("PUT", task["id"], json=new).status_code == 200
+        since = {"since": read["next"]}
+        assert_error(alice.call("GET", "changes", query_string=since), 422, "validation_error")
+        late = alice.call("PATCH", task["id"], json=lost, headers={"If-Match": etag})
+        assert_error(late, 412, "precondition_failed")
 
 
 def test_process_that_only_reads_leaves_a_demoted_primary_too(pair: Pair):
