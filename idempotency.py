@@ -98,6 +98,9 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
     for same, status, headers, body in rows_of(kept):
         if same != b"t":
             raise validation_error({"Idempotency-Key": ["Must not be used for another request."]})
+        # The first attempt may have been given up while a synchronous standby was away: as an
+        # acknowledgement, its response is due only once the standby has what it wrote.
+        db.end(b"COMMIT")
         replayed = json.loads(headers) | {"Idempotency-Replayed": "true"}
         raise Replay(Response(body, int(status), replayed))
     if rows_of(claimed) != [(b"t",)]:

@@ -4,10 +4,12 @@ SELECT pg_try_advisory_xact_lock(hashtext(%(user_id)s), hashtext(%(key)s));
 
 -- name: select_idempotent_response
 -- What is kept under a key: whether for the same request, and its response. In a statement after
--- the claim, whose snapshot has what the last holder of the key committed.
+-- the claim, whose snapshot has what the last holder of the key committed. The row's lock is a
+-- write: its COMMIT waits until a synchronous standby has that, and so what the holder committed.
 SELECT fingerprint = %(fingerprint)s, status, headers, body
 FROM idempotency_keys
-WHERE user_id = %(user_id)s AND key = %(key)s AND expires_at > now();
+WHERE user_id = %(user_id)s AND key = %(key)s AND expires_at > now()
+FOR KEY SHARE;
 
 -- name: insert_idempotent_response
 -- Keeps a response for 24 hours, in place of an expired one. No row where there is one that has not

@@ -127,6 +127,23 @@ def test_write_that_was_given_up_may_be_read_and_lost_and_operations_says_what_t
         assert_error(late, 412, "precondition_failed")
 
 
+def test_write_that_was_given_up_is_acknowledged_to_a_repeat_only_once_the_standby_has_it(
+    pair: Pair,
+):
+    pair.wait_for_standby()
+    with app_on(pair.url, database_statement_timeout=100, database_pool_size=2) as app:
+        alice = User(app.test_client(), "alice")
+        request = {"json": {"title": "x"}, "headers": {"Idempotency-Key": "one"}}
+        pair.primary.alter("SET synchronous_standby_names = 'nowhere'")
+        for _ in range(2):
+            assert_error(alice.call("POST", **request), 503, "unavailable")
+            assert len(alice.all()) == 1
+        pair.wait_for_standby()
+        repeated = alice.call("POST", **request)
+        assert (repeated.status_code, repeated.headers["Idempotency-Replayed"]) == (201, "true")
+        assert len(alice.all()) == 1
+
+
 def test_process_that_only_reads_leaves_a_demoted_primary_too(pair: Pair):
     pair.wait_for_standby()
     alice = User(pair.app.test_client(), "alice")
