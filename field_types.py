@@ -88,8 +88,10 @@ class Due(fields.String):
         "invalid": "Must be a moment such as 2026-11-20T09:30:00Z, or a day such as 2026-11-20.",
         "range": "Must be in the years 1970 to 2200.",
     }
+    # Not the hour 24, which Python 3.14 reads as the next day's 0, and RFC 3339 does not have.
     MOMENT = re.compile(
-        r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
+        r"\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:[0-5]\d)",
+        re.ASCII,
     )
     DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
