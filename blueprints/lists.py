@@ -37,7 +37,10 @@ SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at le
 
 
 def due_bound(description: str) -> Due:
-    text = f"{description} A moment (`+` in an offset is `%2B`), or a day, for its midnight UTC."
+    text = (
+        f"{description} A moment (`+` in an offset is `%2B`), or a day, for its midnight UTC: that"
+        " is also when a task for a whole day counts as due."
+    )
     example = "2026-11-21"
     return Due(metadata={"description": text, "pattern": DUE_PATTERN, "examples": [example]})
 
@@ -54,7 +57,10 @@ class ListArguments(PageArguments):
     tag = fields.List(
         TrimmedText(validate=Length(1, MAX_TAG_LENGTH), metadata={"pattern": NOT_BLANK_PATTERN}),
         validate=Length(1, MAX_TAGS),
-        metadata={"description": "A tag that the task has; if given several times, all of them."},
+        metadata={
+            "description": "A tag that the task has, in the same case and characters; if given"
+            " several times, all of them."
+        },
     )
     due_before = due_bound("Due earlier than this.")
     due_after = due_bound("Due at this or later.")
@@ -62,7 +68,8 @@ class ListArguments(PageArguments):
         validate=Length(1, MAX_SEARCH_LENGTH),
         metadata={
             "description": "Words that must all occur in title or description, regardless of case;"
-            " a part of a longer word counts.",
+            " a part of a longer word counts. `é` does not find `e` with a combining accent, nor"
+            " the other way round.",
             "pattern": NOT_BLANK_PATTERN,
             "examples": ["milk"],
         },

@@ -109,6 +109,11 @@ def test_due_after_is_inclusive_and_due_before_is_exclusive(alice: User):
         ({"due_after": "2026-05-02t12:00:00.000001z"}, {"day 3"}),
         ({"due_after": "2026-05-02", "due_before": "2026-05-03"}, {"day 2", "noon"}),
         ({"due_after": "2026-05-03", "due_before": "2026-05-02"}, set()),
+        # 2 May in Los Angeles, where 3 May UTC has begun: a whole day is its midnight UTC.
+        (
+            {"due_after": "2026-05-02T00:00:00-07:00", "due_before": "2026-05-03T00:00:00-07:00"},
+            {"noon", "day 3"},
+        ),
     ]:
         assert titles(alice, **bounds) == expected, bounds
 
@@ -137,6 +142,16 @@ def test_q_finds_tasks_with_every_word(alice: User):
         ("' OR 1=1 --", set()),
     ]:
         assert titles(alice, q=q) == expected, q
+
+
+def test_q_and_tag_tell_the_ways_to_write_an_accent_apart(alice: User):
+    one, two = "caf\u00e9", "cafe\u0301"
+    for text in (one, two):
+        alice.create(text, tags=[text])
+        assert titles(alice, q=text) == titles(alice, tag=text) == {text}
+    assert titles(alice, q=one.upper()) == {one}
+    assert titles(alice, tag=one.upper()) == set()
+    assert alice.create(tags=[one, two, one.upper()])["tags"] == [one, two, one.upper()]
 
 
 @pytest.mark.parametrize("title", ["ΟΔΟΣ", "οδος", "οδοσ"])
