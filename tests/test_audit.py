@@ -227,12 +227,17 @@ def test_api_role_can_neither_read_nor_change_the_audit(database_url: str, state
         connection.execute(statement)
 
 
-def test_purge_deletes_what_is_older_than_audit_days(
-    alice: User, postgresql: psycopg.Connection, owner_url: str, run_here: RunHere
+def test_purge_deletes_all_that_is_older_than_audit_days(
+    alice: User,
+    postgresql: psycopg.Connection,
+    owner_url: str,
+    run_here: RunHere,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    old, new = alice.create()["id"], alice.create()["id"]
+    monkeypatch.setattr("purge.ENTRIES_PER_STATEMENT", 1)
+    *_, new = (alice.create()["id"] for _ in range(3))
     postgresql.execute(
-        "UPDATE audit_log SET at = now() - interval '11 days' WHERE %s = ANY (task_ids)", (old,)
+        "UPDATE audit_log SET at = now() - interval '11 days' WHERE NOT %s = ANY (task_ids)", (new,)
     )
     postgresql.commit()
     code, lines = run_here("purge", DATABASE_URL=as_url(owner_url), AUDIT_DAYS=10)

@@ -145,7 +145,7 @@ def test_user_who_deletes_too_much_for_good_in_a_day_gets_429(
     app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ):
     limits = app.extensions["rate_limits"]
-    monkeypatch.setattr(limits, "tombstones", Limit("tombstones", (3, 86400), None))
+    monkeypatch.setattr(limits, "tombstones", Limit("tombstones", (4, 86400), None))
     tasks = [alice.create()["id"] for _ in range(4)]
     for task_id in tasks:
         alice.call("DELETE", task_id)

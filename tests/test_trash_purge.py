@@ -12,8 +12,8 @@ from processes import RunHere
 from psycopg.conninfo import make_conninfo
 from support import User, someone_waits_for, trash_of
 
-from database import Database
 from migrate import known_migrations
+from purge import purge_trash
 
 TRASH = "/api/alice/trash"
 
@@ -123,7 +123,10 @@ def test_many_purges_restores_and_emptyings_at_once_count_each_task_once(
 
 
 @pytest.fixture
-def purge(owner_url: str, run_here: RunHere) -> RunHere:
+def purge(owner_url: str, run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> RunHere:
+    """The command, whose statements take so few tasks and users that it needs several."""
+    for size in ["TASKS_PER_STATEMENT", "OWNERS_PER_STATEMENT"]:
+        monkeypatch.setattr(f"purge.{size}", 10)
     return partial(run_here, "purge", DATABASE_URL=processes.as_url(owner_url))
 
 
@@ -136,19 +139,19 @@ def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
     alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: RunHere
 ):
     task = bob.create()
-    fill(postgresql, ["alice"], 2500, days=31)
-    fill(postgresql, [f"user {number}" for number in range(1, 1100, 2)], 1, days=31)
-    fill(postgresql, [f"user {number}" for number in range(0, 1100, 2)], 1, days=29)
+    fill(postgresql, ["alice"], 25, days=31)
+    fill(postgresql, [f"user {number}" for number in range(1, 22, 2)], 1, days=31)
+    fill(postgresql, [f"user {number}" for number in range(0, 22, 2)], 1, days=29)
     newest = alice.create()["id"]
     alice.call("DELETE", newest)
-    assert purge() == (0, [deleted(3050)])
-    assert counts(postgresql) == (2, 2, 2500)
+    assert purge() == (0, [deleted(36)])
+    assert counts(postgresql) == (2, 2, 25)
     assert [each["id"] for each in trash_of(alice)] == [newest, trashed["id"]]
     assert counts(postgresql, "user 0") == (1, 1, 0)
-    assert counts(postgresql, "user 1099") == (0, 0, 1)
+    assert counts(postgresql, "user 21") == (0, 0, 1)
     assert bob.all() == [task]
     assert purge() == (0, [deleted(0)])
-    assert purge(TRASH_DAYS=29) == (0, [deleted(550, days=29)])
+    assert purge(TRASH_DAYS=29) == (0, [deleted(11, days=29)])
 
 
 def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
@@ -238,23 +241,19 @@ def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: RunHere, databa
     assert "set MIGRATION_DATABASE_URL" in line
 
 
-def test_purge_is_safe_beside_users(app: Flask, alice: User, postgresql: psycopg.Connection):
+def test_purge_is_safe_beside_users(
+    app: Flask, alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
     """A task that has left the trash, or come back to it, since it was found there stays."""
-    database: Database = app.extensions["database"]
+    monkeypatch.setattr("purge.TASKS_PER_STATEMENT", 1)
     ids = [alice.create()["id"] for _ in range(3)]
     for task_id in ids:
         alice.call("DELETE", task_id)
-    [(found, newest)] = database.fetch("select_trash_chunks", user_id="alice", days=None, size=1000)
-    for task_id in ids[:2]:
+    purging = purge_trash(app.extensions["database"], "alice")
+    assert next(purging) == 1  # all three were found
+    for task_id in ids[1:]:
         alice.call("POST", f"{TRASH}/{task_id}/restore")
-    alice.call("DELETE", ids[1])
-    [(_, number)] = database.fetch(
-        "delete_trashed_tasks",
-        user_id="alice",
-        task_ids=found.decode(),
-        newest=int(newest),
-        versions=None,
-    )
-    assert number == b"1"
-    assert [task["id"] for task in trash_of(alice)] == [ids[1]]
+    alice.call("DELETE", ids[2])
+    assert list(purging) == []
+    assert [task["id"] for task in trash_of(alice)] == [ids[2]]
     assert counts(postgresql) == (2, 2, 1)
