@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from math import inf
 from typing import Any
 
@@ -20,6 +21,7 @@ import database
 from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
 from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
 from statements import QUERIES, Query
+from trail import CURRENT, Trail
 
 
 def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch):
@@ -182,6 +184,23 @@ def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
             insert(db)
     assert waiting.result()
     assert insert(db)
+
+
+def test_user_has_half_of_the_connections_at_most_and_another_gets_the_next(
+    new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
+):
+    db, trail = new_pool(database_pool_size=4), Trail({})
+    token = CURRENT.set(trail)
+    with ExitStack() as held:
+        trail.user = "alice"
+        for _ in range(2):
+            held.enter_context(db.connection())
+        monkeypatch.setattr(database, "POOL_TIMEOUT", 0.01)
+        with pytest.raises(DatabaseBusy, match="the user holds"):
+            held.enter_context(db.connection())
+        trail.user = "bob"
+        held.enter_context(db.connection())
+    CURRENT.reset(token)
 
 
 @pytest.mark.parametrize("prepare", [True, False])
