@@ -15,6 +15,7 @@ from auth import PUBLIC_ENDPOINTS
 from blueprints import UserBlueprint
 from conditions import WRITES
 from config import PROJECT
+from cors import EXPOSED_HEADERS
 from development import generated
 from openapi import describe_error
 
@@ -203,6 +204,16 @@ def test_openapi_declares_the_retry_after_of_every_503():
         for operation in (item[method] for method in item if method != "parameters"):
             if response := operation["responses"].get("503"):
                 assert response == {"$ref": "#/components/responses/unavailable"}, path
+
+
+def test_pages_of_other_origins_can_read_every_header_that_openapi_describes():
+    description = openapi()
+    responses = list(description["components"]["responses"].values())
+    for item in description["paths"].values():
+        for operation in (item[method] for method in item if method != "parameters"):
+            responses += operation["responses"].values()
+    described = {name for response in responses for name in response.get("headers", ())}
+    assert described | {"Allow", "Server-Timing"} == set(EXPOSED_HEADERS.split(", "))
 
 
 EXAMPLES = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support import CALLER, FRONT_END, PARENT, TRACE, NewApp, User, assert_error
+from support import CALLER, PARENT, TRACE, NewApp, User, assert_error
 
 from errors import error_body
 from trail import trace_of
@@ -33,11 +33,6 @@ def test_other_request_id_is_replaced(application: Flask, given: str):
 def test_every_request_without_an_id_gets_one_of_its_own(client: FlaskClient):
     ids = {client.get("/health").headers["X-Request-Id"] for _ in range(100)}
     assert len(ids) == 100
-
-
-def test_front_end_may_read_the_id(client: FlaskClient):
-    response = client.get("/health", headers=FRONT_END)
-    assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
 
 
 def test_fault_of_a_field_stands_beside_the_id_and_never_in_its_place(alice: User):
