@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from issuer import gate_for
 from support import PARENT, TRACE, Lines, User, assert_error, listening
 
-from observability.observe import BrokenOff, fields_of, line_of_success, request_log
+from observability.observe import BrokenOff, fields_of, level_of, line_of_success, request_log
 from trail import CURRENT, Run, Trail
 
 SECRETS = ["Buy milk", "private", "Bearer", "eyJ"]
@@ -68,6 +68,17 @@ def test_probe_that_succeeds_is_no_line_at_info(app: Flask, lines: Lines):
     for path in ["/health", "/livez", "/readyz"]:
         assert app.test_client().get(path).status_code == 200
     assert lines() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "level"),
+    [(200, "INFO"), (404, "INFO"), (500, "ERROR"), (501, "INFO"), (503, "WARNING")],
+)
+def test_level_of_a_line_tells_whether_the_fault_is_ours(status: int, level: str):
+    """A 501 is of a client's making."""
+    trail = Trail({})
+    trail.status = status
+    assert logging.getLevelName(level_of(trail)) == level
 
 
 def test_path_that_does_not_exist_is_logged_without_it(client: FlaskClient, lines: Lines):
