@@ -98,13 +98,19 @@ def test_tags_are_written_and_found_where_functions_are_closed_to_others(
     assert listed(alice, tag="home") == [task]
 
 
-def test_password_is_not_logged_even_if_the_server_sends_its_log_to_clients(
-    new_role: tuple[str, str], caplog: pytest.LogCaptureFixture
+def test_password_is_not_sent_and_its_verifier_not_logged_even_if_the_server_tells_all_it_logs(
+    new_role: tuple[str, str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    told: list[str] = []
+    heard = roles.log_warning
+    monkeypatch.setattr(
+        roles, "log_warning", lambda notice: heard(notice) or told.append(notice.message_primary)
+    )
     owner_url, api_url = new_role
     migrate.migrate(owner_url)
     talkative = "-c client_min_messages=log -c log_statement=all"
     roles.grant(psycopg.conninfo.make_conninfo(owner_url, options=talkative), api_url)
+    assert "PASSWORD 'SCRAM-SHA-256$" in "".join(told)
     assert "SCRAM" not in caplog.text
 
 
