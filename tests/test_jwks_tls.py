@@ -63,7 +63,7 @@ def test_fetch_whose_handshake_drips_ends_in_time(issuer: Issuer, monkeypatch: p
     monkeypatch.setattr(issuer, "serve", partial(drip(record), issuer))
     program = [sys.executable, "-c", GREENLET.format(port=issuer.port)]
     done = subprocess.run(
-        program, check=False, cwd=PROJECT, timeout=10, capture_output=True, text=True
+        program, check=False, cwd=PROJECT, timeout=60, capture_output=True, text=True
     )
     assert "EOF" in done.stderr.splitlines()[-1]
 
