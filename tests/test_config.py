@@ -222,6 +222,14 @@ def test_environment_outranks_the_env_file_and_a_blank_variable_counts_as_unset(
     assert (environ["API_PORT"], environ["LOG_LEVEL"], environ["API_HOST"]) == ("2", "debug", "::1")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("log_level", "WARNING", "warning"), ("database_prepare", "Off", False)],
+)
+def test_word_is_taken_in_capitals_too(name: str, text: str, value: object):
+    assert parse(name, text) == value
+
+
 def test_origins_are_several_between_commas():
     text = "http://a , https://b.example:8443,capacitor://localhost"
     settings = Settings.load(ENOUGH | {"CORS_ORIGINS": text})
