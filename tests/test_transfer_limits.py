@@ -50,6 +50,8 @@ def test_import_beyond_what_a_user_may_store_is_409_and_nothing_is_imported(narr
         response = send(narrow, json.dumps([{"title": "y"}] * more), "application/json")
         assert_error(response, 409, "conflict")
         assert len(narrow.all()) == 100
+    cut_off = json.dumps([{"title": "y"}] * 702)[:-1]  # whose end is not looked at
+    assert_error(send(narrow, cut_off, "application/json"), 409, "conflict")
     bring(narrow, [{"title": "y"}] * 600)
     assert len(narrow.all()) == 700
 
