@@ -1,6 +1,7 @@
 """Splits long work of one request into short turns, so that others in its process run between."""
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic, sleep
 from typing import TypeVar
@@ -11,23 +12,50 @@ PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty t
 Item = TypeVar("Item")
 
 
+class Paused:
+    """Long work that pauses. In each turn of gevent's loop one goes on: all would make it long."""
+
+    def __init__(self) -> None:
+        self._queue: deque[object] = deque()
+        self._last_turn = 0.0
+
+    def wait(self) -> None:
+        me, turn_of_loop = object(), turn_clock()
+        self._queue.append(me)
+        try:
+            sleep(PAUSE)
+            while self._queue[0] is not me or turn_of_loop() == self._last_turn:
+                sleep(PAUSE)
+            self._last_turn = turn_of_loop()
+        finally:
+            self._queue.remove(me)
+
+
+PAUSED = Paused()
+
+
 def in_turns(items: Iterable[Item]) -> Iterator[Item]:
     """Yield items as they are, with a pause whenever making and using them has taken a turn."""
     began = monotonic()
     for item in items:
         yield item
         if monotonic() - began > TURN:
-            sleep(PAUSE)
+            PAUSED.wait()
             began = monotonic()
 
 
 def turn_clock() -> Callable[[], float]:
     """Make the function that returns one number throughout a turn of gevent's loop, then another.
 
-    Threads run side by side: without gevent, each call is a turn of its own.
+    Not the loop's time, which each `sleep` sets anew within a turn; but libuv counts no turns. And
+    threads run side by side: without gevent, each call is a turn of its own.
     """
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("select"):
         from gevent import get_hub  # type: ignore[import-untyped]
 
-        return lambda: float(get_hub().loop.now())
+        def turn() -> float:
+            loop = get_hub().loop
+            return float(loop.now() if loop.iteration < 0 else loop.iteration)
+
+        return turn
     return monotonic

@@ -129,7 +129,7 @@ def test_requests_beyond_those_of_a_turn_begin_in_the_next(
 
 def test_turn_of_the_loop_lasts_until_it_looks_at_its_sockets_again():
     script = """
-from gevent import monkey
+from gevent import joinall, monkey, spawn
 monkey.patch_all()
 from time import sleep
 from capacity.turns import turn_clock
@@ -138,6 +138,29 @@ first = now()
 assert now() == first
 sleep(0.001)
 assert now() > first
+turns = []
+def work():
+    turns.append(now())
+    sleep(0.001)
+joinall([spawn(work) for _ in range(3)])
+assert len(turns) == 3 and len(set(turns)) == 1
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=PROJECT, check=True)
+
+
+def test_in_a_turn_of_the_loop_one_long_work_goes_on():
+    script = """
+from gevent import joinall, monkey, spawn
+monkey.patch_all()
+from capacity import turns
+turns.TURN = -1  # over after each item
+now, found = turns.turn_clock(), []
+def work():
+    for number in turns.in_turns(range(20)):
+        if number:
+            found.append(now())
+joinall([spawn(work) for _ in range(4)])
+assert len(found) == len(set(found)) == 4 * 19
 """
     subprocess.run([sys.executable, "-c", script], cwd=PROJECT, check=True)
 
