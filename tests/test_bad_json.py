@@ -33,14 +33,22 @@ NO_JSON = {
         (b'{"title": "x", "title": "y"}', "an object has a name twice"),
         (b'{"title": 1e999}', "a number is beyond reach"),
         (b'{"title": ' + b"9" * 5000 + b"}", "a number is beyond reach"),
-        (b"[" * 100_000, "it nests too deep"),
+        (b"[" * 5_000, "it nests too deep"),
+        (b'{"title": [' + b"{}," * 10_000 + b"{}]}", "it has too many values"),
     ],
-    ids=["twice", "infinite", "long", "deep"],
+    ids=["twice", "infinite", "long", "deep", "many"],
 )
 def test_json_that_is_not_taken_is_told_why(alice: User, body: bytes, said: str):
     response = alice.call("POST", data=body, headers=JSON)
     assert_error(response, 400, "bad_request")
     assert response.json["message"] == f"The request body cannot be taken: {said}."
+
+
+def test_texts_may_have_any_number_of_the_marks_that_separate_values(alice: User):
+    text = ',[{"\\' * 1000
+    operations = [{"op": "create", "task": {"title": "x", "description": text}}] * 100
+    response = alice.call("POST", "batch", json={"operations": operations})
+    assert [task["description"] for task in response.json["results"]] == [text] * 100
 
 
 def test_json_that_is_no_object_is_422_in_words_of_ours(alice: User):

@@ -180,13 +180,13 @@ def test_moment_may_become_a_day_and_a_day_a_moment(alice: User, task: dict):
 
 
 def test_far_too_many_tags_are_one_fault(alice: User):
-    response = alice.call("POST", json={"title": "x", "tags": [1] * 300_000})
+    response = alice.call("POST", json={"title": "x", "tags": [1] * 19_000})
     assert assert_error(response, 422, "validation_error").keys() == {"tags"}
     assert len(response.data) < 1000
 
 
 def test_far_too_many_fields_are_one_fault(alice: User):
-    fields = dict.fromkeys(map(str, range(50_000)))
+    fields = dict.fromkeys(map(str, range(19_000)))
     task = {"op": "create", "task": {"title": "x"} | fields}
     for path, body in [("", {"title": "x"} | fields), ("batch", {"operations": [task]})]:
         response = alice.call("POST", path, json=body)
