@@ -70,9 +70,10 @@ def test_the_clients_wish_decides_between_algorithms(
 
 PLAIN = ["", "identity", "compress", "br;q=0", "deflate", "gzip;q=0, *;q=0", ";;q=,"]
 PLAIN += ["identity, gzip;q=0.5", "identity;q=0.5, gzip;q=0.4, *;q=0.3"]
+LONG_WISHES = pytest.param("gzip," * 201, id="more than is read")
 
 
-@pytest.mark.parametrize("accepted", PLAIN)
+@pytest.mark.parametrize("accepted", [*PLAIN, LONG_WISHES])
 def test_response_is_not_compressed_for_a_client_that_cannot_read_it_or_prefers_it_plain(
     alice: User, task: dict, accepted: str
 ):

@@ -93,6 +93,12 @@ def test_export_in_an_unknown_format_is_406(alice: User, accept: str):
     assert_error(response, 406, "not_acceptable")
 
 
+def test_export_is_406_where_accept_is_longer_than_is_read(alice: User):
+    response = alice.call("GET", "export", headers={"Accept": "text/csv," * 112})
+    message = "The header Accept is longer than 1000 characters."
+    assert_error(response, 406, "not_acceptable", message)
+
+
 def test_task_that_was_there_at_the_start_is_exported_once_whatever_is_written_meanwhile(
     alice: User,
 ):
