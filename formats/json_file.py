@@ -17,6 +17,8 @@ MARK = re.compile(rb"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
 # An element is parsed from a window of the body, the larger one if the smaller is not enough: a
 # body of brackets, parsed as a whole, would become lists of twenty times its size.
 WINDOWS = (4 * 1024, 256 * 1024)  # bytes
+TEXT_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+MAX_MARKS = 1000  # of a large element, texts included; 256 KiB of "[[],{}]," takes 60 ms
 
 
 def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
@@ -31,7 +33,8 @@ def read(body: bytes) -> Iterator[Any]:
     """Yield the elements of the array, one at a time in memory.
 
     Raises:
-        StrictError: it is JSON that is not accepted here.
+        StrictError: it is JSON that is not accepted here, or an element of more than 4 KiB has more
+            than 1,000 texts and marks.
         ValueError: it is not JSON, or has an element of more than 256 KiB.
         ValidationError: it is not an array.
     """
@@ -62,10 +65,22 @@ def mark_at(body: bytes, at: int) -> tuple[bytes, int]:
     return found[1], found.end()
 
 
+def has_many_marks(part: bytes) -> bool:
+    """Tell whether the element that a part of the body begins with has more than MAX_MARKS."""
+    depth = 0
+    for number, found in enumerate(TEXT_OR_MARK.finditer(part)):
+        depth += (found[0] in {b"[", b"{"}) - (found[0] in {b"]", b"}"})
+        if depth <= 0 or number >= MAX_MARKS:
+            return depth > 0
+    return False
+
+
 def read_element(body: bytes, at: int) -> tuple[Any, int]:
     """Return the element that begins at `at`, and where it ends."""
     for window in WINDOWS:
         part = body[at : at + window]
+        if window > WINDOWS[0] and has_many_marks(part):
+            raise StrictError("an element has too many values")
         try:
             text, _ = utf_8_decode(part, "strict", False)
         except UnicodeDecodeError as error:  # perhaps in a later element

@@ -180,6 +180,15 @@ def test_file_that_is_malformed_is_400(alice: User):
     assert alice.all() == []
 
 
+def test_entry_with_very_many_values_is_400_even_where_they_would_be_ignored(alice: User):
+    task = {"title": "x", "description": "[{," * 1600, "tags": list(map(str, range(20)))}
+    entries = [task | {"created_at": [[]] * count} for count in (0, 280, 400)]
+    bring(alice, entries[:2])
+    response = send(alice, json.dumps(entries), "application/json")
+    message = "The request body cannot be taken: an element has too many values, after entry 2."
+    assert_error(response, 400, "bad_request", message)
+
+
 def test_column_that_is_unknown_is_named_with_those_that_there_are(alice: User):
     message = send(alice, "title,zz\r\nx,y\r\n", "text/csv").json["message"]
     assert message.startswith("header: zz: unknown column; there are title, description, priority")
