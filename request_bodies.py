@@ -10,6 +10,7 @@ from errors import ApiError
 
 MERGE_PATCH = "application/merge-patch+json"
 ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
+MAX_TYPE = 1000  # characters of Content-Type; reading 30,000 takes 30 ms
 ARRIVED_KEY = "tasks.body_has_arrived"  # environ key
 
 
@@ -24,7 +25,7 @@ def read_body(req: Request) -> bytes:
         ApiError: 413 where it is larger, 415 where it is encoded, 400 where its end is missing, 503
             while many large ones of its user are on their way.
     """
-    refuse_encoded(req)
+    refuse_by_headers(req)
     limit, length = req.max_content_length or 0, req.content_length or 0
     if length <= limit:
         is_small = length <= LARGE_BODY and "HTTP_TRANSFER_ENCODING" not in req.environ
@@ -43,8 +44,10 @@ def replace_body(req: Request, file: IO[bytes]) -> None:
     req.environ |= {"wsgi.input": file, ARRIVED_KEY: True}
 
 
-def refuse_encoded(req: Request) -> None:
-    """Refuse a body with a Content-Encoding: an ApiError, 415."""
+def refuse_by_headers(req: Request) -> None:
+    """Refuse a body with a Content-Encoding or an overlong Content-Type: an ApiError, 415."""
+    if len(req.environ.get("CONTENT_TYPE", "")) > MAX_TYPE:
+        raise ApiError(415, f"The header Content-Type is longer than {MAX_TYPE} characters.")
     if req.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in {"", "identity"}:
         raise ApiError(415, "Send the body without a Content-Encoding.")
 

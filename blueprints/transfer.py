@@ -27,7 +27,7 @@ from events import emit
 from field_types import ResponseSchema
 from formats import Format, calendar_file, csv_file, json_file
 from replicas import Reader
-from request_bodies import read_body, read_part, refuse_encoded, replace_body
+from request_bodies import read_body, read_part, refuse_by_headers, replace_body
 from schemas import Task, TaskImport
 from strict_json import StrictError
 
@@ -91,7 +91,7 @@ def take_file() -> None:
     held = request.environ.get(HELD_KEY)
     if held is None or (request.content_length or 0) > limit:
         return
-    refuse_encoded(request)
+    refuse_by_headers(request)
     acquire_upload(held, request.view_args["user_id"])  # type: ignore[index]
     file = SpooledTemporaryFile(KEPT_IN_MEMORY)  # noqa: SIM115 - `held` closes it
     held.callback(discard, file)

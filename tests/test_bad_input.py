@@ -18,6 +18,7 @@ NOT_WRITABLE = ["id", "user_id", "created_at", "updated_at", "zz", ""]
 
 OTHER_TYPES = ["text/plain", "application/x-www-form-urlencoded", "", "x", "application/xml"]
 OTHER_TYPES += ["multipart/form-data; boundary=x", "application/json-patch+json", "text/json"]
+OTHER_TYPES += ["application/json; " + "a=b; " * 200]
 
 
 def send_both(user: User, body: dict[str, Any]) -> list[Any]:
