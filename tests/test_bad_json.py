@@ -34,9 +34,10 @@ NO_JSON = {
         (b'{"title": 1e999}', "a number is beyond reach"),
         (b'{"title": ' + b"9" * 5000 + b"}", "a number is beyond reach"),
         (b"[" * 5_000, "it nests too deep"),
+        (b"[" * 100_000, "it has too many values"),
         (b'{"title": [' + b"{}," * 10_000 + b"{}]}", "it has too many values"),
     ],
-    ids=["twice", "infinite", "long", "deep", "many"],
+    ids=["twice", "infinite", "long", "deep", "deeper", "many"],
 )
 def test_json_that_is_not_taken_is_told_why(alice: User, body: bytes, said: str):
     response = alice.call("POST", data=body, headers=JSON)
