@@ -18,7 +18,7 @@ STREAMING_ALGORITHMS = ["zstd", "gzip"]  # brotli buffers megabytes before it wr
 MIN_SIZE = 1024  # bytes; below that, compressing is not worth the time
 LONG = 256 * 1024  # bytes, 20 ms for gzip; a longer response is sent while it is compressed
 PIECE = 64 * 1024  # bytes
-MAX_WISHES = 1000  # characters of Accept-Encoding; reading 30,000 takes 50 ms
+MAX_ACCEPT_ENCODING = 1000  # characters; reading 30,000 takes 50 ms
 TYPES = [
     "application/javascript",
     "application/json",
@@ -51,7 +51,7 @@ def compress_responses(app: Flask) -> None:
         if status == 304:
             keep_tag(response, req.environ.get("HTTP_IF_NONE_MATCH", ""))
         wishes = req.environ.get("HTTP_ACCEPT_ENCODING")
-        if wishes is None or len(wishes) > MAX_WISHES or status not in {200, 201}:
+        if wishes is None or len(wishes) > MAX_ACCEPT_ENCODING or status not in {200, 201}:
             return response  # a 206 is a part of the uncompressed form
         length = response.content_length or 0
         if length < MIN_SIZE and not response.is_streamed:

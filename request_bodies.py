@@ -10,7 +10,7 @@ from errors import ApiError
 
 MERGE_PATCH = "application/merge-patch+json"
 ACCEPTED_PATCHES = f"{MERGE_PATCH}, application/json"
-MAX_TYPE = 1000  # characters of Content-Type; reading 30,000 takes 30 ms
+MAX_CONTENT_TYPE = 1000  # characters; reading 30,000 takes 30 ms
 ARRIVED_KEY = "tasks.body_has_arrived"  # environ key
 
 
@@ -46,8 +46,10 @@ def replace_body(req: Request, file: IO[bytes]) -> None:
 
 def refuse_by_headers(req: Request) -> None:
     """Refuse a body with a Content-Encoding or an overlong Content-Type: an ApiError, 415."""
-    if len(req.environ.get("CONTENT_TYPE", "")) > MAX_TYPE:
-        raise ApiError(415, f"The header Content-Type is longer than {MAX_TYPE} characters.")
+    if len(req.environ.get("CONTENT_TYPE", "")) > MAX_CONTENT_TYPE:
+        raise ApiError(
+            415, f"The header Content-Type is longer than {MAX_CONTENT_TYPE} characters."
+        )
     if req.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in {"", "identity"}:
         raise ApiError(415, "Send the body without a Content-Encoding.")
 

@@ -42,7 +42,7 @@ LIST_OF_FORMATS = f"{', '.join(FIRST_FORMATS)} or {LAST_FORMAT}"
 TASKS_PER_STATEMENT = 500  # takes far less than the time limit of one
 PART = 64 * 1024  # bytes per read
 KEPT_IN_MEMORY = 256 * 1024  # bytes of a file being received; a larger one is kept on disk
-MAX_RANGES = 1000  # characters of Accept; reading 30,000 takes 70 ms
+MAX_ACCEPT = 1000  # characters; reading 30,000 takes 70 ms
 MAX_FAULTS = 20  # faulty entries that one response names; an entry with as many faults ends it
 
 ENTRY = TaskImport()
@@ -186,8 +186,8 @@ def acceptable_format() -> Format:
     Raises:
         ApiError: 406 where none is acceptable, or the header is too long.
     """
-    if len(request.environ.get("HTTP_ACCEPT", "")) > MAX_RANGES:
-        raise ApiError(406, f"The header Accept is longer than {MAX_RANGES} characters.")
+    if len(request.environ.get("HTTP_ACCEPT", "")) > MAX_ACCEPT:
+        raise ApiError(406, f"The header Accept is longer than {MAX_ACCEPT} characters.")
     accepted = request.accept_mimetypes or [("*/*", 1)]  # without the header, anything is
     # From the least wanted to the most: of one type with several parameters, that one counts.
     ranges = {given.partition(";")[0].strip().lower(): q for given, q in reversed(accepted)}

@@ -12,26 +12,19 @@ PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty t
 Item = TypeVar("Item")
 
 
-class Paused:
-    """Long work that pauses. In each turn of gevent's loop one goes on: all would make it long."""
+paused: deque[object] = deque()  # long work of all requests, in the order in which it goes on
 
-    def __init__(self) -> None:
-        self._queue: deque[object] = deque()
-        self._last_turn = 0.0
 
-    def wait(self) -> None:
-        me, turn_of_loop = object(), turn_clock()
-        self._queue.append(me)
-        try:
+def pause() -> None:
+    """Let others run. One of what pauses goes on in a turn of gevent's loop: all would be long."""
+    me = object()
+    paused.append(me)
+    try:
+        while paused[0] is not me:
             sleep(PAUSE)
-            while self._queue[0] is not me or turn_of_loop() == self._last_turn:
-                sleep(PAUSE)
-            self._last_turn = turn_of_loop()
-        finally:
-            self._queue.remove(me)
-
-
-PAUSED = Paused()
+        sleep(PAUSE)  # begun after the one before went on, so it ends in another turn
+    finally:
+        paused.remove(me)
 
 
 def in_turns(items: Iterable[Item]) -> Iterator[Item]:
@@ -40,7 +33,7 @@ def in_turns(items: Iterable[Item]) -> Iterator[Item]:
     for item in items:
         yield item
         if monotonic() - began > TURN:
-            PAUSED.wait()
+            pause()
             began = monotonic()
 
 
