@@ -22,7 +22,8 @@ def prepare(settings: Settings) -> None:
     """
     memory = Path("/dev/shm")
     parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    folder = parent / f"tasks-metrics-{os.geteuid()}-{settings.metrics_port}"
+    place = f"{settings.metrics_host}-{settings.metrics_port}"  # others may have the port elsewhere
+    folder = parent / f"tasks-metrics-{os.geteuid()}-{place}"
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR") == str(folder):
         return
     # A process that has the port may be using the folder.

@@ -173,11 +173,25 @@ def test_folder_of_the_numbers_is_emptied_at_a_start_and_kept_at_a_reload(
     assert not numbers.exists()
 
 
+def test_same_port_of_another_address_has_numbers_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(metrics_server, "Path", lambda _: tmp_path)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    port = free_port()
+    folders = set()
+    for host in ("127.0.0.1", "127.0.0.2"):
+        metrics_server.prepare(Settings(metrics_host=host, metrics_port=port))
+        folders.add(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    assert len(folders) == 2
+
+
 def test_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(metrics_server, "Path", lambda _: tmp_path)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     port = free_port()
     (tmp_path / "theirs").mkdir()
-    (tmp_path / f"tasks-metrics-{os.geteuid()}-{port}").symlink_to(tmp_path / "theirs")
+    name = f"tasks-metrics-{os.geteuid()}-127.0.0.1-{port}"
+    (tmp_path / name).symlink_to(tmp_path / "theirs")
     with pytest.raises(ConfigError, match="not this user's"):
         metrics_server.prepare(Settings(metrics_port=port))
