@@ -29,6 +29,8 @@ WAITING_FOR_SHARES = 200  # requests; refused at the same moment, they keep the 
 CLOSE_TIMEOUT = 0.1  # seconds for each of the pool's threads: a server that is silent holds them
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
+# On a replica only replay has locks to wait for, and keeps them where it stops; also milliseconds.
+REPLICA_LOCK_TIMEOUT = 500
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
 READ_ONLY = "25006"
 
@@ -74,7 +76,7 @@ class Database:
     def __init__(self, settings: Settings, *, is_primary: bool = True) -> None:
         self._settings: dict[str, Value] = {
             "statement_timeout": str(settings.database_statement_timeout),
-            "lock_timeout": str(LOCK_TIMEOUT),
+            "lock_timeout": str(LOCK_TIMEOUT if is_primary else REPLICA_LOCK_TIMEOUT),
             "idle_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT),
         }
         self._reply_timeout = settings.database_statement_timeout / 1000 + REPLY_MARGIN

@@ -94,6 +94,7 @@ class Reader:
         [(replayed_to,)] = self._replica.fetch("select_replayed_version", user_id="")
         if not replayed_to:
             raise DatabaseUnavailable(NO_REPLICA)
+        self._replica.fetch("select_task", user_id="", task_id=0)  # replay may have tasks locked
 
     def _await_return(self, cause: str) -> None:
         told = {cause}  # at first often only that no connection was free

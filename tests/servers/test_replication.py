@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import processes
@@ -223,6 +223,37 @@ def test_read_in_the_way_of_replay_is_served_by_the_primary_and_the_replica_stay
     assert api.output().count(AWAY) == away
     with told_apart(primary, replica, "frank"):
         assert titles(api, "frank") == ["x"]
+
+
+def test_replica_whose_replay_stopped_with_a_lock_is_as_one_that_is_away(
+    apis: list[Process], primary: OwnPostgres, replica: OwnPostgres
+):
+    """Every list would wait a second for the lock, and no log or metric tell why."""
+    api = apis[0]
+    api.create("heidi", "x")
+
+    def is_locked_on_the_replica() -> bool:
+        with replica.connect() as connection:
+            found = "SELECT 1 FROM pg_locks WHERE relation = 'tasks'::regclass AND granted"
+            return connection.execute(found).fetchone() is not None
+
+    wait_until_replayed(primary, replica)
+    before = api.output().count(AWAY), api.output().count(BACK)
+    with psycopg.connect(primary.url) as locking, ExitStack() as paused:
+        locking.execute("LOCK tasks")
+        locking.execute("SELECT pg_current_xact_id(), pg_switch_wal()")
+        wait_until(is_locked_on_the_replica)
+        paused.enter_context(replay_paused(replica))
+        locking.commit()
+        assert titles(api, "heidi") == ["x"]
+        assert api.output().count(AWAY) == before[0] + 1
+        started = time.monotonic()
+        for _ in range(10):
+            assert titles(api, "heidi") == ["x"]
+        assert time.monotonic() - started < 4  # ten that each waited would take five seconds
+        time.sleep(2)
+        assert api.output().count(BACK) == before[1]
+    wait_until(lambda: api.output().count(BACK) == before[1] + 1)
 
 
 def test_replica_without_the_tables_is_as_one_that_is_away(primary: OwnPostgres, folder: Path):
