@@ -2,6 +2,8 @@
 
 import json
 import re
+import select
+import sys
 
 import psycopg
 import pytest
@@ -10,6 +12,7 @@ from issuer import Issuer, answer_with, get_me
 from support import Lines, NewApp, User, bearer, token_for
 
 from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+from config import PROJECT
 from observability.observe import cause_of
 
 
@@ -123,6 +126,20 @@ def test_fault_of_ours_is_one_line_with_its_traceback(
     assert line["cause"] == "RuntimeError: cause\nin two lines"
     assert line["exception"].startswith("Traceback")
     assert line["request_id"] == response.json["details"]["request_id"]
+
+
+def test_error_of_a_list_is_a_line_that_a_pipe_takes_at_once(
+    alice: User, postgresql: psycopg.Connection, lines: Lines
+):
+    """Otherwise lines of other processes end up within it."""
+    postgresql.execute("ALTER TABLE tasks RENAME COLUMN priority TO other")
+    postgresql.commit()
+    assert alice.call("GET").status_code == 500
+    [line] = lines()
+    assert "UndefinedColumn" in line["exception"]
+    assert "^^" not in line["exception"]
+    in_image = json.dumps(line).replace(sys.prefix, "/usr/local").replace(str(PROJECT), "/app")
+    assert len(in_image) < select.PIPE_BUF
 
 
 def test_row_that_a_constraint_refuses_does_not_reach_the_log(
