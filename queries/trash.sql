@@ -107,11 +107,12 @@ RETURNING new_version, tasks_deleted;
 
 -- name: select_trash_owners
 -- The next users by id, and true for those whose first task in the trash is older than some days:
--- the one of the lowest version, as deleting a task raises it. It reads across users: for
+-- the one of the lowest version, as deleting a task raises it. True, too, where its time is yet to
+-- come, as after a clock that was ahead: older ones may follow. It reads across users: for
 -- `manage.py purge`, never for a request. A subselect with LIMIT reads one entry of the index for
 -- each user, where EXISTS may be hashed over everybody's trash.
 SELECT user_id, (
-    SELECT deleted_at < now() - make_interval(days => %(days)s)
+    SELECT deleted_at NOT BETWEEN now() - make_interval(days => %(days)s) AND now()
     FROM tasks
     WHERE tasks.user_id = owner.user_id AND deleted_at IS NOT NULL
     ORDER BY version, id

@@ -155,6 +155,20 @@ def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
     assert purge(TRASH_DAYS=29) == (0, [deleted(12, days=29)])
 
 
+def test_purge_finds_old_trash_behind_what_was_deleted_while_the_clock_was_ahead(
+    postgresql: psycopg.Connection, purge: RunHere
+):
+    fill(postgresql, ["alice"], 1, days=-400)
+    postgresql.execute(
+        "INSERT INTO tasks (user_id, title, version, deleted_at)"
+        " VALUES ('alice', 'old', 3, now() - interval '31 days')"
+    )
+    postgresql.execute("UPDATE task_counters SET version = 3, stored = 2")
+    postgresql.commit()
+    assert purge() == (0, [deleted(1)])
+    assert counts(postgresql) == (1, 1, 1)
+
+
 def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
     trashed: dict, postgresql: psycopg.Connection, purge: RunHere
 ):
