@@ -9,7 +9,7 @@ from database import Database
 TASKS_PER_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
 OWNERS_PER_STATEMENT = 1000
 KEYS_PER_STATEMENT = 100  # with their responses, each up to 4 MB: a thousand would take seconds
-ENTRIES_PER_STATEMENT = 100_000  # each statement walks past those that were deleted before
+ENTRIES_PER_STATEMENT = 100_000
 
 
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> Iterator[int]:
@@ -57,7 +57,9 @@ def purge_old_trash(database: Database, days: int) -> int:
 
 def purge_idempotency_keys(database: Database) -> int:
     """Delete everybody's keys that have expired; return how many."""
-    deleted, after = 0, "-infinity"  # or each statement would walk past those deleted before
+    # Each statement begins where the last ended. As long as an older transaction is open, such as a
+    # backup's, it would otherwise walk past all that were deleted before, longer each time.
+    deleted, after = 0, "-infinity"
     while True:
         [(count, last)] = database.fetch(
             "delete_expired_idempotency_keys", after=after, max_rows=KEYS_PER_STATEMENT
@@ -70,11 +72,12 @@ def purge_idempotency_keys(database: Database) -> int:
 
 def purge_audit(database: Database, days: int) -> int:
     """Delete the audit's entries that are older than `days`; return how many."""
-    deleted = 0
+    deleted, after = 0, "-infinity"  # as above
     while True:
-        [(count,)] = database.fetch(
-            "delete_audit_entries", days=days, max_rows=ENTRIES_PER_STATEMENT
+        [(count, last)] = database.fetch(
+            "delete_audit_entries", after=after, days=days, max_rows=ENTRIES_PER_STATEMENT
         )
-        deleted += int(count)
-        if int(count) < ENTRIES_PER_STATEMENT:
+        if not last:
             return deleted
+        deleted += int(count)
+        after = last.decode()

@@ -7,18 +7,26 @@ FROM jsonb_to_recordset(%(entries)s) AS given (
 );
 
 -- name: delete_audit_entries
--- Of the max_rows oldest entries, deletes those that are older than some days, and returns how
--- many. They are taken in the index's order before their age is compared: otherwise the planner,
--- which does not know max_rows, may read and sort all that are too old for each statement.
+-- Of the max_rows oldest entries, not from before `after`, deletes those that are older than some
+-- days; returns how many, and when the last of them is from. They are taken in the index's order
+-- before their age is compared: otherwise the planner, which does not know max_rows, may read and
+-- sort all that are too old for each statement. Between two bounds it expects few, without `now()`
+-- a third of the table, which it may sort as well.
 WITH deleted AS (
     DELETE FROM audit_log
     WHERE ctid = ANY (
         ARRAY(
             SELECT row_id
-            FROM (SELECT at, ctid AS row_id FROM audit_log ORDER BY at LIMIT %(max_rows)s) AS oldest
+            FROM (
+                SELECT at, ctid AS row_id
+                FROM audit_log
+                WHERE at BETWEEN %(after)s::timestamptz AND now()
+                ORDER BY at
+                LIMIT %(max_rows)s
+            ) AS oldest
             WHERE at < now() - make_interval(days => %(days)s)
         )
     )
     RETURNING at
 )
-SELECT count(*) FROM deleted;
+SELECT count(*), max(at) FROM deleted;
