@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from flask import Response, current_app
-from marshmallow import ValidationError, fields, validates
+from marshmallow import ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range
 
 from blueprints import BodyParser, UserBlueprint, json_response, transaction
@@ -77,8 +77,24 @@ class RestoreOperation(OperationOnTask):
     op = op_field("restore")
 
 
+class Operations(BoundedList):
+    """A list with one operation for a task: what two mean together could only be guessed."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        # Here, where no operation is wrong by itself: a hook of marshmallow's would get the others
+        # only, and count those.
+        operations: list[Operation] = super()._deserialize(value, attr, data, **kwargs)
+        first: dict[int, int] = {}
+        for number, operation in enumerate(operations):
+            if "id" not in operation:
+                continue
+            if (earlier := first.setdefault(operation["id"], number)) != number:
+                raise ValidationError({number: {"id": [f"Operation {earlier} has it already."]}})
+        return operations
+
+
 class Batch(StrictSchema):
-    operations = BoundedList(
+    operations = Operations(
         Choice(
             "op",
             {
@@ -93,16 +109,6 @@ class Batch(StrictSchema):
         validate=Length(1, MAX_OPERATIONS),
         metadata={"description": "A task may appear in one operation only."},
     )
-
-    @validates("operations")
-    def refuse_task_twice(self, operations: list[Operation], data_key: str) -> None:
-        """Refuse two changes of one task: what they mean together could only be guessed."""
-        first: dict[int, int] = {}
-        for number, operation in enumerate(operations):
-            if "id" not in operation:
-                continue
-            if (earlier := first.setdefault(operation["id"], number)) != number:
-                raise ValidationError({number: {"id": [f"Operation {earlier} has it already."]}})
 
 
 class BatchResult(ResponseSchema):

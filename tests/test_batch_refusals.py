@@ -172,3 +172,15 @@ def test_operation_before_those_past_the_quota_decides_the_error(
         details = assert_error(batch(alice, CREATE, fault), 409, "conflict")
         assert details["operations"].keys() == {"0"}
     assert alice.all() == [task]
+
+
+@pytest.mark.parametrize("wrong", [5, {"op": "create", "task": {}}], ids=["number", "no title"])
+def test_operation_that_is_wrong_by_itself_is_named_before_a_task_that_stands_twice(
+    alice: User, wrong: Any
+):
+    twice = [{"op": "complete", "id": 7}] * 2
+    for number, operations in [("0", [wrong, *twice]), ("2", [*twice, wrong])]:
+        response = batch(alice, *operations)
+        details = assert_error(response, 422, "validation_error")["operations"]
+        assert list(details) == [number]
+        assert response.json["message"].startswith(f"operation {number}: ")
