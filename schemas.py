@@ -58,7 +58,11 @@ class TaskFields(StrictSchema):
         ),
         allow_none=True,
         validate=Length(max=MAX_TAGS),
-        metadata={"uniqueItems": True, "examples": [["home", "shop"]]},
+        metadata={
+            "description": "White space at both ends of a tag is dropped; then all must differ.",
+            "uniqueItems": True,
+            "examples": [["home", "shop"]],
+        },
     )
 
     @post_load

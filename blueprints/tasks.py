@@ -134,7 +134,8 @@ def create_task(body: dict[str, Any], user_id: str) -> Response:
     """Create a task
 
     A field that is left out is empty, and `priority` is `none`. If you send it again after a broken
-    connection, the same Idempotency-Key keeps it from creating a second task.
+    connection, the same Idempotency-Key keeps it from creating a second task. One task more than
+    the user may store is a 409.
     """
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     values = parameters_of(body)
