@@ -120,6 +120,17 @@ def test_csv_begins_with_a_byte_order_mark(alice: User):
     assert export(alice, "text/csv").startswith(BOM_UTF8 + b"title,")
 
 
+def test_field_that_is_empty_is_an_empty_cell(alice: User):
+    alice.create("x")
+    [row] = csv.DictReader(StringIO(export(alice, "text/csv").decode("utf-8-sig")))
+    assert [name for name in row if not row[name]] == [
+        "description",
+        "due_at",
+        "tags",
+        "completed_at",
+    ]
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\ufeff"])
 def test_formula_behind_blanks_is_defused_too(blank: str):
     assert csv_file.defuse(f"{blank}=1+1") == f"'{blank}=1+1"

@@ -84,6 +84,13 @@ def test_first_import_of_a_user_counts_each_task_once(
     alice.create()
 
 
+def test_import_brings_as_many_tasks_as_a_user_may_store(
+    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(app.config, "MAX_TASKS_PER_USER", 2)
+    bring(alice, [{"title": "x"}] * 2)
+
+
 def test_fields_that_only_the_server_writes_are_ignored_by_an_import(alice: User, bob: User):
     task = bob.create(tags=["home"])
     trashed = {"deleted_at": task["created_at"]}
@@ -145,6 +152,7 @@ UNFIT = [
     ("text/calendar", calendar("DESCRIPTION:x")),
     ("text/calendar", calendar("SUMMARY:a\0b")),
     ("text/calendar", calendar("SUMMARY:x", "SUMMARY:y")),
+    ("text/calendar", calendar("SUMMARY:x", "DUE:20261120", "DUE:20261121")),
     ("text/calendar", calendar("SUMMARY;=:x")),
     ("text/calendar", calendar("SUMMARY;X-TASKS-ESCAPED=PERCENT:%FF")),
     ("text/calendar", calendar("SUMMARY;ENCODING=QUOTED-PRINTABLE;CHARSET=UTF-8:K=C3=A4se")),

@@ -1,13 +1,16 @@
 """Calendars: what other programs write is understood, and what they read is written."""
 
+import json
 import re
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import pytest
 from icalendar import Calendar
 from support import User, assert_error
 from transfers import DEFAULTS, calendar, export, send, written
+
+from formats import calendar_file
 
 
 def test_calendar_tells_what_calendars_show(alice: User):
@@ -23,6 +26,16 @@ def test_calendar_tells_what_calendars_show(alice: User):
     assert todo["UID"].startswith(f"{task['id']}-")
     assert todo["DTSTAMP"].dt == todo["LAST-MODIFIED"].dt >= todo["CREATED"].dt
     assert "alice" not in todo["UID"]
+
+
+def test_calendar_tells_each_time_of_a_task_under_its_name(alice: User):
+    task = alice.create() | {"completed": True, "created_at": "2026-11-20T09:30:00+00:00"}
+    task |= {"completed_at": "2026-11-21T09:30:00+00:00", "updated_at": "2026-11-22T09:30:00+00:00"}
+    file = b"".join(calendar_file.write([json.dumps(task).encode()], "alice"))
+    [todo] = Calendar.from_ical(file).todos
+    names = {"CREATED": "created", "COMPLETED": "completed", "LAST-MODIFIED": "updated"}
+    for name, field in names.items():
+        assert todo[name].dt == datetime.fromisoformat(task[f"{field}_at"]), name
 
 
 def test_calendar_writes_text_as_other_programs_read_it(alice: User):
