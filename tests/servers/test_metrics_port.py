@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 from urllib.request import urlopen
 
 import processes
@@ -24,6 +25,7 @@ from support import token_for
 
 from auth import MESSAGE_OF_REFUSAL
 from config import PROJECT, ConfigError, Settings
+from events import Event
 from observability import metrics_server
 
 DURATION = "tasks_http_request_duration_seconds"
@@ -122,6 +124,7 @@ def test_requests_that_wait_for_a_connection_are_told_until_none_waits(api: Mete
         lock.execute("LOCK tasks")
         asking = [pool.submit(ask_again_and_again, user) for user in users]
         wait_until(lambda: api.total("tasks_db_pool_waiting") > 0)
+        wait_until(lambda: api.total("tasks_db_pool_available") < api.total("tasks_db_pool_size"))
     for each in asking:
         each.result()
     wait_until(lambda: api.total("tasks_db_pool_waiting") == 0)
@@ -181,16 +184,49 @@ def test_second_start_on_the_port_is_refused_and_leaves_the_first_ones_numbers(a
     assert api.total(f"{DURATION}_count") >= 1
 
 
+def numbers_after(program: str, folder: Path) -> CollectorRegistry:
+    """Run a program as a worker would run, and collect what it counted."""
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, env=environment, check=True)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)
+    return registry
+
+
 def test_time_of_the_last_fetch_of_keys_outlives_the_worker_that_did_it(tmp_path: Path):
     program = (
         "import os; from observability import metrics; metrics.count_event('jwks_fetched', '', 1);"
         " from prometheus_client.multiprocess import mark_process_dead as end; end(os.getpid())"
     )
-    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, env=environment, check=True)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, tmp_path)
+    registry = numbers_after(program, tmp_path)
     assert time.time() - registry.get_sample_value("tasks_jwks_fetched_timestamp_seconds") < 60
+
+
+COUNTED = {
+    "audit_lost": "tasks_audit_lost_total{}",
+    "connection_stale": "tasks_db_checks_failed_total{'check': 'connection_stale'}",
+    "jwks_failed": "tasks_jwks_fetches_total{'result': 'failed'}",
+    "jwks_fetched": "tasks_jwks_fetches_total{'result': 'done'}",
+    "probe_failed": "tasks_db_checks_failed_total{'check': 'probe_failed'}",
+    "rate_limited": "tasks_rate_limited_total{'limit': 'tombstones'}",
+    "redis_failed": "tasks_redis_failures_total{}",
+    "replica_failed": "tasks_db_checks_failed_total{'check': 'replica_failed'}",
+    "tasks_completed": "tasks_completed_total{}",
+    "tasks_created": "tasks_created_total{}",
+}
+
+
+def test_each_event_is_counted_under_the_name_that_alerts_look_for(tmp_path: Path):
+    assert COUNTED.keys() == set(get_args(Event))
+    program = (
+        "from events import emit; from observability import metrics;"
+        f" [emit(name, 'tombstones', place) for place, name in enumerate({list(COUNTED)}, 1)]"
+    )
+    families = numbers_after(program, tmp_path).collect()
+    samples = [sample for family in families for sample in family.samples if sample.value]
+    counted = {f"{each.name}{each.labels}": each.value for each in samples}
+    del counted["tasks_jwks_fetched_timestamp_seconds{}"]
+    assert counted == {name: place for place, name in enumerate(COUNTED.values(), 1)}
 
 
 def test_time_until_a_response_begins_has_nothing_of_a_slow_download(api: Metered):
