@@ -122,6 +122,12 @@ def test_connection_is_used_again(redis: Speaker):
     assert [counts.add("x", 60, 1) for _ in range(3)] == [1, 2, 3]
 
 
+def test_connection_that_broke_off_is_given_back(redis: Speaker, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
+    counts = SharedCounts(f"{redis.url}&max_connections=1")
+    assert [counts.add(key, 60, 1) for key in ["broken", "whole"]] == [None, 1]
+
+
 def test_each_attempt_to_reach_redis_that_fails_is_told(
     monkeypatch: pytest.MonkeyPatch, heard: list[str]
 ):
