@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from issuer import gate_for
 from support import PARENT, TRACE, Lines, User, assert_error, listening
 
+from observability.logs import rfc3339
 from observability.observe import BrokenOff, fields_of, level_of, line_of_success, request_log
 from trail import CURRENT, Run, Trail
 
@@ -57,6 +58,15 @@ def test_line_of_a_success_tells_what_every_line_tells():
         line = json.loads(line_of_success(one))
         assert line.keys() - fields_of(one).keys() == {"time", "level"}
         assert line | fields_of(one) == line
+
+
+def test_time_of_a_line_is_that_of_utc_to_the_millisecond(monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        told = rfc3339(5.0625)
+    time.tzset()
+    assert told == "1970-01-01T00:00:05.062Z"
 
 
 def test_response_to_head_is_logged_with_0_bytes(alice: User, lines: Lines):

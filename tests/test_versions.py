@@ -15,7 +15,7 @@ WRITES = {
     "toggle": ("{}/complete", None),
     "DELETE": ("{}", None),
 }
-NO_MATCH = ['"1"', '"9999"', '"abc"', "", "3", "2, 3", '"2', '"x", "y"', f'"{10**30}"', '"-1"']
+NO_MATCH = ['"1"', '"9999"', '"abc"', "", "3", "2, 3", '"2', '"x", "y"', f'"{2**63}"', '"-1"']
 
 
 def write(user: User, name: str, task: dict, if_match: str | None = None, header: str = "If-Match"):
