@@ -27,9 +27,8 @@ Render = Callable[[Any, str, Any], Any]  # structlog's processors; the last one 
 
 # What a terminal or a reader of lines would take for more than text: C0, C1, line separators.
 CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-# gunicorn's messages about requests that have a line already; they quote what was sent. The last
-# is a request's method and path, at `debug`.
-REPORTED = ("Invalid request from ", "Error handling request ", "%s %s")
+# gunicorn's messages about requests that have a line already; they quote what was sent.
+REPORTED = ("Invalid request from ", "Error handling request ")
 
 
 def set_up_logging(settings: Settings) -> None:

@@ -51,6 +51,13 @@ def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
     assert "eyJ" not in json.dumps(lines)
 
 
+def test_path_is_in_no_line_of_gunicorn_even_at_debug(tmp_path: Path, url: str):
+    with processes.gunicorn(processes.copy_of_project(tmp_path), url, LOG_LEVEL="debug") as api:
+        api.request("GET", "/private")
+        wait_until(lambda: '"status": 404' in api.output())
+        assert "private" not in api.output()
+
+
 def test_every_line_is_json_after_a_reload_too(tmp_path: Path, url: str):
     """gunicorn's own handler, which it adds again, would also wait for room in a full pipe."""
     with processes.gunicorn(processes.copy_of_project(tmp_path), url) as api:
