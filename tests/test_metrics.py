@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def test_folder_of_the_numbers_is_emptied_at_a_start_and_kept_at_a_reload(
     metrics_server.prepare(settings)
     numbers = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], "counter_1.db")
     numbers.touch()
+    assert stat.filemode(numbers.parent.stat().st_mode) == "drwx------"
     metrics_server.prepare(settings)
     assert numbers.exists()
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")

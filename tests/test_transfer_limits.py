@@ -61,6 +61,16 @@ def test_import_has_a_limit_of_its_own(narrow: User, size: int, status: int):
     assert send(narrow, b"[]".ljust(size), "application/json").status_code == status
 
 
+def test_chunked_import_with_a_byte_too_many_is_413_and_not_cut_short(
+    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(app.config, "MAX_IMPORT_LENGTH", PART)  # as by default, whole parts
+    for size, status in [(PART, 201), (PART + 1, 413)]:
+        sent = {"wsgi.input": BytesIO(b"[]".ljust(size)), "wsgi.input_terminated": True}
+        response = alice.call("POST", "import", headers=JSON, environ_overrides=sent)
+        assert response.status_code == status
+
+
 def test_statement_larger_than_the_buffers_of_a_socket_arrives(alice: User):
     tasks = [{"title": f"{number}", "description": "😀" * 5000} for number in range(400)]
     bring(alice, tasks)
