@@ -53,6 +53,13 @@ def test_calendar_with_a_line_of_any_length_is_imported(alice: User):
     assert [task["title"] for task in alice.all()] == ["Buy milk"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_calendar_whose_lines_end_as_on_other_systems_is_imported(alice: User, end: str):
+    file = calendar("SUMMARY:Buy", "  milk").replace("\r\n", end)
+    assert send(alice, file, "text/calendar").status_code == 201
+    assert alice.all()[0]["title"] == "Buy milk"
+
+
 def test_calendar_folded_within_a_character_is_imported(alice: User):
     body = calendar("SUMMARY:Käse").encode()
     folded = body.replace("ä".encode(), b"\xc3\r\n \xa4")
