@@ -10,6 +10,7 @@ from processes import RunHere, free_port
 from support import SECRET
 
 import config
+import manage
 import run_gunicorn
 from config import SETTINGS
 from development import generated
@@ -81,6 +82,19 @@ def test_folder_that_takes_no_secret_is_told_in_one_line(
     monkeypatch.setattr("manage.DATA_FOLDER", tmp_path / "file")
     monkeypatch.setattr("manage.SECRET_FILE", tmp_path / "file" / "secret")
     assert run_here("token") == (1, [f"Error: File exists: {tmp_path / 'file'}."])
+
+
+def test_secret_of_the_process_that_was_first_is_everybodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def be_second(_: int) -> str:
+        manage.SECRET_FILE.write_text("the first")
+        return "the second"
+
+    monkeypatch.setattr("manage.DATA_FOLDER", tmp_path)
+    monkeypatch.setattr("manage.SECRET_FILE", tmp_path / "secret")
+    monkeypatch.setattr("secrets.token_urlsafe", be_second)
+    assert manage.kept_secret() == "the first"
 
 
 CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]

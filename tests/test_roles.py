@@ -254,6 +254,29 @@ def test_owner_that_may_make_no_role_is_told_so_in_one_line(database_url: str):
         roles.grant(database_url, psycopg.conninfo.make_conninfo(database_url, user="another"))
 
 
+def test_owner_who_serves_the_api_too_keeps_all_rights(
+    owner_url: str, postgresql: psycopg.Connection
+):
+    rights = "SELECT oid, relacl::text FROM pg_class WHERE relkind IN ('r', 'S') ORDER BY oid"
+    before = postgresql.execute(rights).fetchall()
+    postgresql.rollback()
+    roles.grant(owner_url, owner_url)
+    assert postgresql.execute(rights).fetchall() == before
+
+
+def test_warning_of_the_server_is_told_and_what_is_less_is_not(
+    owner_url: str, caplog: pytest.LogCaptureFixture
+):
+    """Such as that an owner of the tables, who does not own the database, revokes nothing there."""
+    with migrate.connect(owner_url) as connection:
+        connection.add_notice_handler(roles.log_warning)
+        for level in ["NOTICE", "WARNING"]:
+            connection.execute(
+                f"DO $$ BEGIN RAISE {level} '{level} of the server'; END $$".encode()
+            )
+    assert caplog.messages == ["WARNING of the server"]
+
+
 def test_refusal_of_a_role_quotes_nothing_of_its_password(owner_url: str):
     reserved = psycopg.conninfo.make_conninfo(owner_url, user="pg_tasks", password="a b c d e f")
     with pytest.raises(CommandError) as raised:
