@@ -95,7 +95,8 @@ def test_collector_that_hangs_delays_no_stop(fresh: Path, database_url: str):
 
 def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path, database_url: str):
     port = free_port()
-    with traced(fresh, database_url, port, **SMALL, RATE_LIMIT="off") as api:
+    given = SMALL | {"RATE_LIMIT": "off", "OTEL_SERVICE_NAME": "todo"}
+    with traced(fresh, database_url, port, **given) as api:
         for _ in range(5):
             assert api.call("GET").status_code == 200
         wait_until(lambda: "takes no spans" in api.output(), seconds=20)
@@ -108,6 +109,7 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path,
             headers = {"X-Request-Id": "later"}
             assert api.call("GET", headers=headers).status_code == 200
             collector.of_request("later")
+            assert collector.services == {"todo"}
         assert api.call("GET").status_code == 200
         wait_until(lambda: "the collector is back" in api.output())
         stopped = time.monotonic()
