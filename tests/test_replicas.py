@@ -12,7 +12,7 @@ from listing import SLOW_WORD, fill_with_long_texts
 from processes import wait_until
 from support import NoThread, settings_for
 
-from database import Database
+from database import Database, DatabaseUnavailable
 from replicas import Reader
 from statements import QUERIES
 from trail import CURRENT, Trail
@@ -119,6 +119,16 @@ def test_replica_that_is_away_is_passed_over_until_it_is_back(
         nowhere, reader._replica = reader._replica, Database(settings_for(replica_url))
         wait_until(lambda: not reader.is_away)
         nowhere.close()
+
+
+def test_requests_that_find_the_replica_away_at_once_tell_it_once(
+    database_url: str, replica_url: str, heard: list[str], caplog: pytest.LogCaptureFixture
+):
+    with reading(database_url, replica_url) as (reader, _):
+        for _ in range(2):
+            reader._leave(DatabaseUnavailable("it is gone"))
+        assert caplog.messages == ["the replica is away, the primary serves: it is gone"]
+        assert heard == ["replica_failed"]
 
 
 def test_replica_with_enough_requests_waiting_is_not_asked(
