@@ -2,7 +2,9 @@
 
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jwt
 import pytest
@@ -138,6 +140,26 @@ def test_make_runs_python_as_our_code_needs_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     assert make_token(tmp_path, 'echo "$PYTHONSAFEPATH$PYTHONOPTIMIZE"') == ""
+
+
+@pytest.mark.parametrize(
+    ("is_person", "given", "form"),
+    [(True, {}, "text"), (True, {"LOG_FORMAT": "json"}, "json"), (False, {}, "json")],
+)
+def test_run_writes_text_for_a_person_who_asks_for_nothing_else(
+    run_here: RunHere,
+    monkeypatch: pytest.MonkeyPatch,
+    is_person: bool,
+    given: dict[str, str],
+    form: str,
+):
+    served: list[str] = []
+    monkeypatch.setattr("manage.serve", lambda settings, _: served.append(settings.log_format))
+    stderr = SimpleNamespace(isatty=lambda: is_person)
+    monkeypatch.setattr("manage.sys", SimpleNamespace(stderr=stderr, exit=sys.exit))
+    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET} | given
+    run_here("run", API_PORT=free_port(), **given)
+    assert served == [form]
 
 
 def test_run_on_a_port_that_is_taken_says_so(run_here: RunHere):
