@@ -29,8 +29,7 @@ WAITING_FOR_SHARES = 200  # requests; refused at the same moment, they keep the 
 CLOSE_TIMEOUT = 0.1  # seconds for each of the pool's threads: a server that is silent holds them
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
-# On a replica only replay has locks to wait for, and keeps them where it stops; also milliseconds.
-REPLICA_LOCK_TIMEOUT = 500
+REPLICA_LOCK_TIMEOUT = 500  # milliseconds; only replay has locks there, and keeps them if it stops
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
 READ_ONLY = "25006"
 

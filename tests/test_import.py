@@ -17,7 +17,6 @@ from transfers import (
     bring,
     calendar,
     examples,
-    export,
     send,
     written,
 )
@@ -74,21 +73,6 @@ def test_file_is_checked_before_the_transaction_of_its_key(app: Flask, alice: Us
         response = alice.call("POST", "import", data='[{"title": "x"}]', headers=headers)
         assert (response.status_code, response.json) == (201, {"imported": 1})
     assert len(alice.all()) == 1
-
-
-def test_first_import_of_a_user_counts_each_task_once(
-    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(app.config, "MAX_TASKS_PER_USER", 3)
-    bring(alice, [{"title": "x"}] * 2)
-    alice.create()
-
-
-def test_import_brings_as_many_tasks_as_a_user_may_store(
-    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(app.config, "MAX_TASKS_PER_USER", 2)
-    bring(alice, [{"title": "x"}] * 2)
 
 
 def test_fields_that_only_the_server_writes_are_ignored_by_an_import(alice: User, bob: User):
@@ -186,15 +170,6 @@ def test_file_that_is_malformed_is_400(alice: User):
         assert response.status_code == 400, (content_type, body[:50], response.text)
         assert_error(response, 400, "bad_request")
     assert alice.all() == []
-
-
-def test_entry_with_very_many_values_is_400_even_where_they_would_be_ignored(alice: User):
-    task = {"title": "x", "description": "[{," * 1600, "tags": list(map(str, range(20)))}
-    entries = [task | {"created_at": [[]] * count} for count in (0, 280, 400)]
-    bring(alice, entries[:2])
-    response = send(alice, json.dumps(entries), "application/json")
-    message = "The request body cannot be taken: an element has too many values, after entry 2."
-    assert_error(response, 400, "bad_request", message)
 
 
 def test_column_that_is_unknown_is_named_with_those_that_there_are(alice: User):
@@ -305,16 +280,6 @@ def test_csv_of_a_spreadsheet_is_understood(alice: User):
         DEFAULTS | {"title": "x", "priority": "high"},
         DEFAULTS | {"title": "y"},
     ]
-
-
-@pytest.mark.no_cover
-@EACH_FORMAT
-def test_file_much_longer_than_any_of_its_entries_is_imported(alice: User, content_type: str):
-    bring(alice, [{"title": "x", "description": "x" * 500}] * 600)
-    file = export(alice, content_type)
-    assert len(file) > 300_000
-    response = send(alice, file, content_type)
-    assert (response.status_code, response.json) == (201, {"imported": 600})
 
 
 @EACH_FORMAT

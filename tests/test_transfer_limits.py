@@ -1,7 +1,6 @@
 """Files however large and clients however slow keep nobody else waiting."""
 
 import json
-import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -16,7 +15,6 @@ from support import JSON, NewApp, User, assert_error
 from transfers import EACH_FORMAT, bring, export, send, store, written
 from werkzeug.test import TestResponse
 
-from blueprints.transfer import PART
 from capacity import turns
 from capacity.transfer_limits import (
     BODIES_AT_ONCE,
@@ -28,47 +26,13 @@ from capacity.transfer_limits import (
 )
 
 
-@pytest.fixture
-def narrow(new_app: NewApp) -> User:
-    """A user of an application with one connection, 700 tasks and small bodies."""
-    settings = {"database_pool_size": 1, "max_tasks_per_user": 700, "max_content_length": 100}
-    app = new_app(max_import_length=100_000, **settings)
-    return User(app.test_client(), "alice")
-
-
-def test_client_that_reads_slowly_keeps_no_connection(narrow: User):
-    bring(narrow, [{"title": f"{number}"} for number in range(600)])
-    parts = iter(narrow.call("GET", "export", buffered=False).response)
+def test_client_that_reads_slowly_keeps_no_connection(new_app: NewApp):
+    alice = User(new_app(database_pool_size=1).test_client(), "alice")
+    bring(alice, [{"title": f"{number}"} for number in range(600)])
+    parts = iter(alice.call("GET", "export", buffered=False).response)
     begun = [next(parts), next(parts)]
-    assert len(narrow.all()) == 600
+    assert len(alice.all()) == 600
     assert len(json.loads(b"".join([*begun, *parts]))) == 600
-
-
-def test_import_beyond_what_a_user_may_store_is_409_and_nothing_is_imported(narrow: User):
-    bring(narrow, [{"title": "x"}] * 100)
-    for more in (601, 650, 701):
-        response = send(narrow, json.dumps([{"title": "y"}] * more), "application/json")
-        assert_error(response, 409, "conflict")
-        assert len(narrow.all()) == 100
-    cut_off = json.dumps([{"title": "y"}] * 702)[:-1]  # whose end is not looked at
-    assert_error(send(narrow, cut_off, "application/json"), 409, "conflict")
-    bring(narrow, [{"title": "y"}] * 600)
-    assert len(narrow.all()) == 700
-
-
-@pytest.mark.parametrize(("size", "status"), [(100_000, 201), (100_001, 413)])
-def test_import_has_a_limit_of_its_own(narrow: User, size: int, status: int):
-    assert send(narrow, b"[]".ljust(size), "application/json").status_code == status
-
-
-def test_chunked_import_with_a_byte_too_many_is_413_and_not_cut_short(
-    app: Flask, alice: User, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(app.config, "MAX_IMPORT_LENGTH", PART)  # as by default, whole parts
-    for size, status in [(PART, 201), (PART + 1, 413)]:
-        sent = {"wsgi.input": BytesIO(b"[]".ljust(size)), "wsgi.input_terminated": True}
-        response = alice.call("POST", "import", headers=JSON, environ_overrides=sent)
-        assert response.status_code == status
 
 
 def test_statement_larger_than_the_buffers_of_a_socket_arrives(alice: User):
@@ -266,44 +230,3 @@ def test_large_response_is_replayed_few_times_at_once(alice: User):
     assert_replayed(held[-1], first)
     for each in held:
         each.close()
-
-
-class Endless(BytesIO):
-    """A body that never ends, up to what a disk holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent = 0
-
-    def read(self, size: int | None = -1) -> bytes:
-        assert self.sent < 10_000_000
-        self.sent += size or 0
-        return b" " * (size or 0)
-
-
-def test_file_that_never_ends_is_413_and_not_received(narrow: User):
-    endless = Endless()
-    sent = {"wsgi.input": endless, "wsgi.input_terminated": True}
-    response = narrow.call("POST", "import", headers=JSON, environ_overrides=sent)
-    assert_error(response, 413, "payload_too_large")
-    assert endless.sent < 1_000_000
-
-
-def test_file_whose_last_part_has_no_room_is_503_too(alice: User):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8 * PART + 100, hard))
-    try:
-        response = send(alice, b" " * (8 * PART + 4000), "application/json")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert_error(response, 503, "unavailable")
-
-
-def test_file_for_which_the_disk_has_no_room_is_503_and_its_user_may_try_again(
-    alice: User, monkeypatch: pytest.MonkeyPatch
-):
-    body = json.dumps([{"title": "x" * 200}] * 2000)
-    with monkeypatch.context() as full:
-        full.setattr("tempfile.tempdir", "/dev/full")
-        assert_error(send(alice, body, "application/json"), 503, "unavailable")
-    assert send(alice, body, "application/json").status_code == 201
