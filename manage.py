@@ -200,6 +200,11 @@ def purge_all(settings: Settings) -> str:
     try:
         with migrations.connect(settings.database_url) as connection:
             migrations.require_none_pending(connection)  # the pool would only log why it cannot
+            if migrations.is_true(connection, "select_whether_policies_apply"):
+                raise CommandError(
+                    f"Row-level security hides rows from the role {connection.info.user}: set"
+                    " MIGRATION_DATABASE_URL to the tables' owner, which no FORCE may bind."
+                )
     except psycopg.Error as error:
         raise CommandError(f"The database refused it: {error}") from None
     # Where no log is set up, the pool's message about each connection would precede the cause.
@@ -210,9 +215,6 @@ def purge_all(settings: Settings) -> str:
         for kind, purge_kind in kinds.items():
             try:
                 deleted.append(f"{purge_kind(database)} {kind}")
-            except psycopg.errors.InsufficientPrivilege:
-                message = "Only the tables' owner may delete for good: set MIGRATION_DATABASE_URL."
-                raise CommandError(message) from None
             except (DatabaseUnavailable, psycopg.Error) as error:
                 failures.append(error)
     if failures:

@@ -52,7 +52,8 @@ FROM pg_class
 WHERE relname = 'schema_migrations' AND relkind = 'r';
 
 -- name: select_whether_policies_apply
--- Whether row-level security binds the role: not the tables' owner, nor a superuser.
+-- Whether row-level security binds the role: not a superuser, nor, unless it is forced, the tables'
+-- owner.
 SELECT row_security_active('tasks');
 
 -- name: select_whether_own_session

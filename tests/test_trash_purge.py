@@ -256,6 +256,17 @@ def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: RunHere, databa
     assert "set MIGRATION_DATABASE_URL" in line
 
 
+def test_purge_in_a_role_from_which_policies_hide_rows_does_not_say_that_there_are_none(
+    purge: RunHere, database_url: str, postgresql: psycopg.Connection
+):
+    fill(postgresql, ["alice"], 1, days=31)
+    postgresql.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO tasks_api")
+    postgresql.commit()
+    code, [line] = purge(DATABASE_URL=processes.as_url(database_url))
+    assert code == 1
+    assert line.startswith("Error: Row-level security hides rows from the role tasks_api: ")
+
+
 def test_purge_is_safe_beside_users(
     app: Flask, alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
