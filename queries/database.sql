@@ -4,6 +4,7 @@ set_config('statement_timeout', %(statement_timeout)s, <is_local>),
     set_config('lock_timeout', %(lock_timeout)s, <is_local>),
     set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, <is_local>),
     set_config('TimeZone', 'UTC', <is_local>),
+    set_config('DateStyle', 'ISO', <is_local>),
     set_config('plan_cache_mode', 'force_generic_plan', <is_local>),
     set_config('jit', 'off', <is_local>),
     set_config('enable_seqscan', 'off', <is_local>),
@@ -15,12 +16,12 @@ set_config('statement_timeout', %(statement_timeout)s, <is_local>),
 
 -- name: set_settings
 -- The settings of a fresh session, whatever those of the database or the role: limits in
--- milliseconds, none for a transaction (PostgreSQL 17), as each of an import's many statements
--- has its own; times in UTC; read committed, so that a write that waited for another sees its
--- result; one plan for each statement, whatever its values, or a list by tag would be planned
--- each time; no jit, as compiling such short statements takes longer than running them; no
--- sequential scan where there is an index, as a plan made while a table was empty is kept when it
--- is not; and policies that hide rows instead of failing.
+-- milliseconds, none for a transaction (PostgreSQL 17), as each of an import's many statements has
+-- its own; times in UTC and in the style that every session reads; read committed, so that a write
+-- that waited for another sees its result; one plan for each statement, whatever its values, or a
+-- list by tag would be planned each time; no jit, as compiling such short statements takes longer
+-- than running them; no sequential scan where there is an index, as a plan made while a table was
+-- empty is kept when it is not; and policies that hide rows instead of failing.
 -- Behind a pooler it sets nothing and returns no row: pids are the pooler's, and clients share the
 -- session.
 SELECT

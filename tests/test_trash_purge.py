@@ -209,6 +209,18 @@ def test_purge_gives_tombstones_a_version_of_their_own(
     assert rows == [(trashed["id"], 5)]
 
 
+def test_purge_goes_on_from_a_time_in_whatever_style_the_role_writes_them(
+    purge: RunHere, owner_url: str, postgresql: psycopg.Connection
+):
+    """SQL writes 11/30/2026, which YMD does not read."""
+    postgresql.execute("INSERT INTO audit_log VALUES (now() - interval '366 days', 'x', 'x')")
+    postgresql.commit()
+    styled = make_conninfo(owner_url, options="-c DateStyle=SQL,YMD")
+    code, [line] = purge(DATABASE_URL=processes.as_url(styled))
+    assert code == 0, line
+    assert line.endswith(", 1 audit entries older than 365 days.")
+
+
 def test_purge_without_a_database_ends_in_one_line(purge: RunHere):
     code, lines = purge(DATABASE_URL="postgresql://localhost:1/nowhere")
     assert code == 1
