@@ -100,8 +100,8 @@ def require_migrated(settings: Settings) -> None:
     Warn of a standby, and of a role that row-level security does not bind.
 
     Raises:
-        ConfigError: migrations are pending, the role has no rights, the address is wrong, or the
-            database cannot hold every character.
+        ConfigError: migrations are pending, the role has no rights or no triggers, the address is
+            wrong, or the database cannot hold every character.
     """
     try:
         with UnpreparedConnection.connect(
@@ -109,6 +109,11 @@ def require_migrated(settings: Settings) -> None:
         ) as connection:
             require_utf8(connection)
             require_none_pending(connection)
+            if not is_true(connection, "select_whether_triggers_run"):
+                raise ConfigError(
+                    f"No trigger runs for the role {connection.info.user}, so tags would not be"
+                    " found: set its session_replication_role to origin."
+                )
             if connection.info.parameter_status("in_hot_standby") == "on":
                 log.warning("the server of DATABASE_URL is a standby, which takes no writes")
             if not is_true(connection, "select_whether_policies_apply"):

@@ -57,6 +57,11 @@ WHERE relname = 'schema_migrations' AND relkind = 'r';
 -- owner.
 SELECT row_security_active('tasks');
 
+-- name: select_whether_triggers_run
+-- Whether changes are audited and tags found: no trigger runs where the role or the database is set
+-- to apply what was changed elsewhere.
+SELECT current_setting('session_replication_role') <> 'replica';
+
 -- name: select_whether_own_session
 -- Whether the client speaks to PostgreSQL itself: poolers and proxies tell a pid of their own.
 SELECT pg_backend_pid() = %(backend_pid)s;

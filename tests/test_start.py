@@ -30,6 +30,16 @@ def test_start_in_the_role_of_the_owner_warns_that_no_policy_applies(
     assert line.startswith("row-level security does not apply to the role ")
 
 
+def test_start_in_a_role_that_runs_no_triggers_is_refused(
+    database_url: str, postgresql: psycopg.Connection
+):
+    name = postgresql.info.dbname
+    postgresql.execute(f'ALTER DATABASE "{name}" SET session_replication_role = replica')
+    postgresql.commit()
+    with pytest.raises(ConfigError, match="session_replication_role"):
+        require_migrated(settings_for(database_url))
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
