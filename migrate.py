@@ -55,12 +55,18 @@ def pending_migrations(connection: Connection) -> list[str]:
 
     Raises:
         psycopg.Error: the database cannot tell.
+        ConfigError: its table of versions is not ours.
     """
     known = known_migrations()
     try:
         [(pending,)] = connection.fetch("select_pending_migrations", versions=known)
     except psycopg.errors.UndefinedTable:
         return known
+    except psycopg.errors.UndefinedFunction:  # no operator compares our text with a number
+        raise ConfigError(
+            "The table schema_migrations is another program's: make a database for this one, or"
+            " have search_path name a schema of its own alone."
+        ) from None
     return pending.decode().split(",") if pending else []
 
 

@@ -162,6 +162,18 @@ def test_role_that_does_not_see_the_tables_is_told_where_they_are(
         require_migrated(settings_for(elsewhere))
 
 
+def test_versions_of_another_program_are_not_taken_for_those_of_this_one(
+    empty_url: str, run: RunHere
+):
+    with psycopg.connect(empty_url) as connection:  # as Ecto and golang-migrate do
+        connection.execute("CREATE TABLE schema_migrations (version bigint)")
+    code, [line] = run("migrate", DATABASE_URL=empty_url)
+    assert code == 1
+    assert line.startswith("Error: The table schema_migrations is another program's: ")
+    with pytest.raises(ConfigError, match="another program's"):
+        require_migrated(settings_for(empty_url))
+
+
 def test_runner_keeps_its_lock_although_the_server_ends_idle_sessions(empty_url: str):
     hasty = processes.as_url(empty_url, options="-cidle_session_timeout=100")
     with migrate.only_runner(hasty) as connection:
