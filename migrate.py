@@ -26,8 +26,6 @@ LOCK_KEY = 0x7461736B73  # "tasks"
 RUNNER_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
 
-NO_OWNER = "Only the tables' owner may migrate: set MIGRATION_DATABASE_URL."
-
 # Errors of libpq and the server that waiting does not mend: the address is wrong.
 WRONG_ADDRESS = re.compile(
     r'invalid \S+ value:? .*|invalid port number: .*|(?:database|role) ".*" does not exist'
@@ -202,8 +200,9 @@ def only_runner(url: str) -> Iterator[Connection]:
                 raise CommandError(f"{message}set MIGRATION_DATABASE_URL.")
             take_lock(connection)
             yield connection
-        except psycopg.errors.InsufficientPrivilege:
-            raise CommandError(NO_OWNER) from None
+        except psycopg.errors.InsufficientPrivilege as error:
+            message = f"Only the tables' owner may migrate ({error}): set MIGRATION_DATABASE_URL."
+            raise CommandError(message) from None
         except psycopg.Error as error:
             raise CommandError(f"The database refused it: {error}") from None
 
