@@ -203,7 +203,7 @@ def purge_all(settings: Settings) -> str:
             if migrations.is_true(connection, "select_whether_policies_apply"):
                 raise CommandError(
                     f"Row-level security hides rows from the role {connection.info.user}: set"
-                    " MIGRATION_DATABASE_URL to the tables' owner, which no FORCE may bind."
+                    " MIGRATION_DATABASE_URL to the tables' owner (and force it on no table)."
                 )
     except psycopg.Error as error:
         raise CommandError(f"The database refused it: {error}") from None

@@ -61,10 +61,8 @@ def pending_migrations(connection: Connection) -> list[str]:
     except psycopg.errors.UndefinedTable:
         return known
     except psycopg.errors.UndefinedFunction:  # no operator compares our text with a number
-        raise ConfigError(
-            "The table schema_migrations is another program's: make a database for this one, or"
-            " have search_path name a schema of its own alone."
-        ) from None
+        message = "The table schema_migrations is another program's: use a database without it."
+        raise ConfigError(message) from None
     return pending.decode().split(",") if pending else []
 
 
@@ -114,10 +112,8 @@ def require_migrated(settings: Settings) -> None:
             require_utf8(connection)
             require_none_pending(connection)
             if not is_true(connection, "select_whether_triggers_run"):
-                raise ConfigError(
-                    f"No trigger runs for the role {connection.info.user}, so tags would not be"
-                    " found: set its session_replication_role to origin."
-                )
+                message = f"No trigger runs for the role {connection.info.user}: "
+                raise ConfigError(f"{message}set its session_replication_role to origin.")
             if connection.info.parameter_status("in_hot_standby") == "on":
                 log.warning("the server of DATABASE_URL is a standby, which takes no writes")
             if not is_true(connection, "select_whether_policies_apply"):
@@ -161,9 +157,9 @@ def migrate(url: str) -> None:
 def rollback(url: str) -> None:
     """Undo the newest migration, unless this code does not know it; raises as `migrate`."""
     with only_runner(url) as connection:
-        known = known_migrations()
+        newest = known_migrations()[-1]
         with suppress(psycopg.errors.UndefinedTable):  # dbmate says that there is nothing to undo
-            [(newer,)] = connection.fetch("select_newer_migrations", newest=known[-1])
+            [(newer,)] = connection.fetch("select_newer_migrations", newest=newest)
             if newer:
                 message = f"The database has newer migrations ({newer.decode()}): "
                 raise CommandError(f"{message}roll back with the code that brought them.")
@@ -227,8 +223,7 @@ def is_pooled(connection: Connection, url: str) -> bool:
 
 def take_lock(connection: Connection) -> None:
     """Take the lock of all runners, for the session; a CommandError if another keeps it."""
-    deadline = time.monotonic() + RUNNER_TIMEOUT
-    waits = False
+    deadline, waits = time.monotonic() + RUNNER_TIMEOUT, False
     while not is_true(connection, "try_migration_lock", key=LOCK_KEY):
         if not waits:
             log.warning("another runner holds the lock of migrations, waiting for it")
