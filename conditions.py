@@ -23,8 +23,8 @@ def tags_in(header: str) -> list[str]:
 def versions_of(header: str) -> list[str]:
     """Find the versions that a list of entity tags names.
 
-    Weak tags count for If-Match too, against RFC 9110: a proxy that compresses makes tags weak, and
-    would lock its clients out of writing. A version is exact all the same.
+    Weak tags count for If-Match too, against RFC 9110: a proxy that compresses may make tags weak,
+    and would lock its clients out of writing. A version is exact all the same.
     """
     return [tag for tag in tags_in(header) if VERSION_PATTERN.fullmatch(tag)]
 

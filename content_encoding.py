@@ -1,7 +1,8 @@
 """Large responses go out compressed, to clients that can read them.
 
 A compressed response is another representation, with an entity tag of its own (RFC 9110, section
-8.8.3.3): "57" becomes "57:br". What clients send back is read without the suffix.
+8.8.3.3): "57" becomes "57:br". What clients send back is read without the suffix. So is "57-gzip",
+which Apache, Caddy and lighttpd make of "57" where they compress what we did not.
 """
 
 import re
@@ -30,7 +31,7 @@ TYPES = [
 ]
 ASSETS = {"docs.get_asset", "docs.get_openapi"}  # the same for everybody
 TAG_KEY = "tasks.asset_tag"  # environ key: the tag of an asset before it is compressed
-SUFFIX = rf"(?::(?:{'|'.join(ALGORITHMS)}))"
+SUFFIX = rf"(?:[:-](?:{'|'.join(ALGORITHMS)}))"
 
 
 def compress_responses(app: Flask) -> None:

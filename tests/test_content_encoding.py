@@ -122,17 +122,28 @@ def test_etag_of_a_compressed_task_has_a_suffix_and_is_taken_back(
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("form", ['"{}"', 'W/"{}"', '"{}:br"', '"{}:zstd"', 'W/"{}:gzip"'])
+@pytest.mark.parametrize(
+    "form",
+    ['"{}"', 'W/"{}"', '"{}:br"', '"{}:zstd"', 'W/"{}:gzip"', '"{}-gzip"', '"{}-br"', '"{}-zstd"'],
+)
 def test_if_match_takes_the_version_with_any_suffix_and_as_a_weak_tag(
     alice: User, task: dict, form: str
 ):
-    """A proxy in front that compresses makes strong tags weak."""
+    """A proxy in front that compresses makes strong tags weak, or adds its own suffix."""
     sent = {"If-Match": form.format(task["version"])}
     written = alice.call("PATCH", task["id"], json={"title": "Mine"}, headers=sent)
     assert written.status_code == 200
     again = alice.call("PATCH", task["id"], json={"title": "Theirs"}, headers=sent)
     assert_error(again, 412, "precondition_failed")
     assert alice.call("GET", task["id"]).json == written.json
+
+
+@pytest.mark.parametrize("path", ["/api/alice/tasks", "/docs", "/openapi.json"])
+def test_none_is_sent_again_to_whom_a_proxy_compressed_it(alice: User, path: str):
+    """Apache and lighttpd send the tag that they gave to a client on as it comes back."""
+    tag = alice.call("GET", path).headers["ETag"][:-1] + '-gzip"'
+    again = alice.call("GET", path, headers={"If-None-Match": tag})
+    assert (again.status_code, again.headers["ETag"]) == (304, tag)
 
 
 @pytest.mark.parametrize("form", ['"{}:deflate"', '"{}:"', '"{}:br:br"', '"br:{}"', '"{}br"'])
