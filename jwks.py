@@ -130,11 +130,17 @@ def parse_key_set(body: bytes) -> dict[KeyName, Any]:
     Raises:
         ValueError: it is not a key set.
     """
-    match parse_json(body):
+    try:
+        content = parse_json(body)
+    except ValueError as error:  # of a page in HTML, for one
+        raise ValueError(f"it cannot be read as JSON: {error}") from None
+    match content:
         case {"keys": [*entries]} if len(entries) <= MAX_KEYS:
             return dict(pair for entry in entries for pair in keys_of(entry))
-        case _:
-            raise ValueError(f"it is no set of {MAX_KEYS} keys at most")
+        case {"keys": [*_]}:
+            raise ValueError(f"it has more than {MAX_KEYS} keys")
+        case _:  # the issuer's openid-configuration, for one
+            raise ValueError('it is no key set: it has no list "keys"')
 
 
 def keys_of(entry: Any) -> Iterator[tuple[KeyName, Any]]:
@@ -218,8 +224,9 @@ class KeySet:
                     error,
                 )
             return
-        if keys != self._keys:
-            log.info("the issuer at %s has %d keys", self._url, len(keys))
+        if keys != self._keys or self._fetched_at == -inf:
+            level = logging.INFO if keys else logging.WARNING  # without any, it refuses all tokens
+            log.log(level, "the issuer at %s has %d keys for use here", self._url, len(keys))
         self._keys = keys
         self._fetched_at = monotonic()
         emit("jwks_fetched")

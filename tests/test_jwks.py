@@ -1,6 +1,7 @@
 """The issuer's keys: which tokens they verify, and what a set of them may hold."""
 
 import json
+import re
 from typing import Any
 
 import jwt
@@ -184,3 +185,19 @@ def test_key_set_with_too_many_keys_is_503(issuer: Issuer, gate: Flask, caplog: 
     issuer.behave = answer_with(json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode())
     assert_error(get_me(gate, issuer.token()), 503, "unavailable")
     assert len([each for each in caplog.records if each.name == "jwks"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<!doctype html><title>Sign in</title>", "it cannot be read as JSON: Expecting value"),
+        (b"\x1f\x8b\x08", "it cannot be read as JSON: 'utf-8' codec"),
+        (b'{"keys": [], "keys": []}', "it cannot be read as JSON: an object has a name twice"),
+        (b'{"issuer": "https://x", "jwks_uri": "https://x/keys"}', "it is no key set: "),
+        (b'{"keys": {}}', 'it is no key set: it has no list "keys"'),
+        (json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode(), "it has more than 100 keys"),
+    ],
+)
+def test_refusal_of_a_key_set_says_what_came_instead(body: bytes, message: str):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        jwks.parse_key_set(body)

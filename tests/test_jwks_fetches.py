@@ -1,5 +1,6 @@
 """When the issuer's keys are fetched, how often, and what holds while that fails."""
 
+import json
 import socket
 import time
 
@@ -19,6 +20,7 @@ from issuer import (
     get_me,
     hang,
     make_key,
+    one_key,
     send_at_once,
 )
 from processes import wait_until
@@ -92,7 +94,21 @@ def test_keys_are_logged_only_if_they_changed(issuer: Issuer, caplog: pytest.Log
     key_set = jwks.KeySet(f"{issuer.origin}{JWKS_PATH}")
     for _ in range(2):
         key_set._fetch()
-    assert caplog.messages == [f"the issuer at {issuer.origin}{JWKS_PATH} has 1 keys"]
+    assert caplog.messages == [f"the issuer at {issuer.origin}{JWKS_PATH} has 1 keys for use here"]
+
+
+def test_set_without_a_key_for_use_here_is_told_once(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+):
+    """The fetch succeeds, and no later one would tell why every token is refused."""
+    entry = one_key("RS256").entry() | {"use": "enc"}
+    issuer.behave = answer_with(json.dumps({"keys": [entry]}).encode())
+    key_set = jwks.KeySet(f"{issuer.origin}{JWKS_PATH}")
+    for _ in range(2):
+        key_set._fetch()
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("WARNING", f"the issuer at {issuer.origin}{JWKS_PATH} has 0 keys for use here")
+    ]
 
 
 def test_50_unknown_kids_at_once_cost_one_fetch_at_most(
