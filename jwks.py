@@ -169,6 +169,7 @@ class KeySet:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._body: bytes | None = None
         self._keys: dict[KeyName, Any] = {}
         self._fetched_at = self._asked_at = -inf
         self._failure = ""  # why the last fetch failed
@@ -212,7 +213,9 @@ class KeySet:
     def _fetch(self) -> None:
         started = monotonic()
         try:
-            keys = parse_key_set(fetch(self._url))
+            body = fetch(self._url)
+            # A set that is still the same is not read again, nor is what is wrong in it told again.
+            keys = self._keys if body == self._body else parse_key_set(body)
         except (OSError, HTTPException, ValueError) as error:
             emit("jwks_failed")
             if self._failure != repr(error):  # told once, not every five seconds
@@ -227,7 +230,7 @@ class KeySet:
         if keys != self._keys or self._fetched_at == -inf:
             level = logging.INFO if keys else logging.WARNING  # without any, it refuses all tokens
             log.log(level, "the issuer at %s has %d keys for use here", self._url, len(keys))
-        self._keys = keys
+        self._body, self._keys = body, keys
         self._fetched_at = monotonic()
         emit("jwks_fetched")
         if self._failure:

@@ -184,6 +184,19 @@ def test_system_without_threads_fails_no_request_whose_key_is_known(
     wait_until(lambda: len(issuer.requests) > fetches)
 
 
+def test_broken_entry_is_told_again_only_if_the_set_has_changed(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+):
+    """Anybody can cause a fetch every five seconds, by a token with an unknown kid."""
+    key_set = jwks.KeySet(f"{issuer.origin}{JWKS_PATH}")
+    entries = [issuer.keys[0].entry(), issuer.keys[0].entry() | {"kid": None}]
+    for given, told in [(entries, 1), (entries, 1), (entries[::-1], 2)]:
+        issuer.behave = answer_with(json.dumps({"keys": given}).encode())
+        key_set._fetch()
+        assert caplog.text.count("a key of the issuer is skipped") == told
+        assert list(key_set._keys) == [(issuer.keys[0].kid, "EdDSA")]
+
+
 # An issuer that fails
 
 
