@@ -112,8 +112,8 @@ def require_migrated(settings: Settings) -> None:
             require_utf8(connection)
             require_none_pending(connection)
             if not is_true(connection, "select_whether_triggers_run"):
-                message = f"No trigger runs for the role {connection.info.user}: "
-                raise ConfigError(f"{message}set its session_replication_role to origin.")
+                message = "Triggers do not run: set session_replication_role to origin, or,"
+                raise ConfigError(f"{message} as the owner, ALTER TABLE tasks ENABLE TRIGGER USER.")
             if connection.info.parameter_status("in_hot_standby") == "on":
                 log.warning("the server of DATABASE_URL is a standby, which takes no writes")
             if not is_true(connection, "select_whether_policies_apply"):

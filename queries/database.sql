@@ -59,8 +59,14 @@ SELECT row_security_active('tasks');
 
 -- name: select_whether_triggers_run
 -- Whether changes are audited and tags found: no trigger runs where the role or the database is set
--- to apply what was changed elsewhere.
-SELECT current_setting('session_replication_role') <> 'replica';
+-- to apply what was changed elsewhere, and pg_restore --disable-triggers that fails midway leaves
+-- ours disabled.
+SELECT
+    current_setting('session_replication_role') <> 'replica'
+    AND NOT EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = 'tasks'::regclass AND tgname ^@ 'tasks_' AND tgenabled IN ('D', 'R')
+    );
 
 -- name: select_whether_own_session
 -- Whether the client speaks to PostgreSQL itself: poolers and proxies tell a pid of their own.
