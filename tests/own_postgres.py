@@ -209,8 +209,8 @@ def either_of(*servers: OwnPostgres, **options: str) -> str:
 
 
 def raise_what_is_given_out(url: str) -> None:
-    """Do what docs/operations.md says of ids and versions after a restore."""
-    text = (PROJECT / "docs/operations.md").read_text()
+    """Do what docs/database.md says of ids and versions after a restore."""
+    text = (PROJECT / "docs/database.md").read_text()
     found = re.search(r"```sql\n(SELECT setval.+?)```", text, re.DOTALL)
     assert found
     with psycopg.connect(url) as connection:

@@ -116,9 +116,9 @@ def test_each_kind_of_write_is_one_change(
 def test_change_of_many_tasks_in_sql_raises_the_version_once_and_is_followed(
     alice: User, copy: Copy, postgresql: psycopg.Connection
 ):
-    """The statement of docs/operations.md."""
-    operations = (PROJECT / "docs/operations.md").read_text()
-    [statement] = re.findall(r"```sql\n(WITH counter.*?)```", operations, re.DOTALL)
+    """The statement of docs/database.md."""
+    text = (PROJECT / "docs/database.md").read_text()
+    [statement] = re.findall(r"```sql\n(WITH counter.*?)```", text, re.DOTALL)
     tasks = [alice.create() for _ in range(3)]
     copy.catch_up()
     postgresql.execute(statement.replace("'demo'", "'alice'").encode())

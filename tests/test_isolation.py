@@ -105,9 +105,9 @@ def test_user_ids_that_differ_in_case_or_space_are_two_users(alice: User):
 def test_nothing_of_a_user_who_left_is_kept_and_nothing_of_others_is_lost(
     alice: User, bob: User, postgresql: psycopg.Connection
 ):
-    """The statements of docs/operations.md."""
-    operations = (PROJECT / "docs/operations.md").read_text()
-    [statements] = re.findall(r"```sql\n(BEGIN;.*?)```", operations, re.DOTALL)
+    """The statements of docs/database.md."""
+    text = (PROJECT / "docs/database.md").read_text()
+    [statements] = re.findall(r"```sql\n(BEGIN;.*?)```", text, re.DOTALL)
     columns = "SELECT table_name FROM information_schema.columns WHERE column_name = 'user_id'"
     tables = [table for (table,) in postgresql.execute(columns)]
 

@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md for a backup and a move: what arrives is what was there."""
+"""The commands of docs/database.md for a backup and a move: what arrives is what was there."""
 
 import re
 import subprocess
@@ -81,8 +81,8 @@ def test_user_who_is_copied_to_another_database_finds_the_same_and_goes_on_with_
             connection.execute("UPDATE tasks SET version = 1 WHERE id = 1")
         tasks, trash = alice.all(), trash_of(alice)
 
-    operations = (PROJECT / "docs/operations.md").read_text()
-    found = re.search(r"```sql\n +(SELECT setval.+?)```", operations, re.DOTALL)
+    text = (PROJECT / "docs/database.md").read_text()
+    found = re.search(r"```sql\n +(SELECT setval.+?)```", text, re.DOTALL)
     assert found
     with psycopg.connect(old) as source, psycopg.connect(new) as target:
         target.execute("SET session_replication_role = replica")
