@@ -17,6 +17,7 @@ import gunicorn.http.message  # type: ignore[import-untyped]
 import gunicorn.http.parser  # type: ignore[import-untyped]
 import gunicorn.http.unreader  # type: ignore[import-untyped]
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
+import gunicorn.sock  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
 
 from config import ConfigError
@@ -86,7 +87,23 @@ def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]
+    """Refuse options of gunicorn's that this server would break under, and start the metrics.
+
+    Raises:
+        ConfigError: see there.
+    """
+    if server.worker_class is not worker.Worker:  # no other drops stalled clients
+        raise ConfigError("Leave out gunicorn's --worker-class: no other than ours fits.")
+    if server.cfg.worker_connections > settings.web_connections:
+        raise ConfigError("Set WEB_CONNECTIONS, not --worker-connections: it counts files, too.")
+    if server.cfg.is_ssl:
+        try:
+            gunicorn.sock.ssl_context(server.cfg)
+        except OSError as error:  # which would end each worker, again and again
+            raise ConfigError(f"TLS fails with gunicorn's --certfile, --keyfile: {error}") from None
     if settings.metrics_port:
+        if server.cfg.uid != os.geteuid():  # whose workers could not write into its folder
+            raise ConfigError("METRICS_PORT rules out gunicorn's --user: start it as that user.")
         server.metrics_server = metrics_server.start(settings)
 
 

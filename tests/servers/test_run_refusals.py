@@ -60,6 +60,29 @@ def test_gunicorn_that_has_not_read_its_configuration_is_refused(project: Path, 
         assert f"gunicorn has not read gunicorn.conf.py: start it in {project}" in process.output()
 
 
+@pytest.mark.parametrize(
+    ("options", "ports"),
+    [
+        ("--worker-class gevent", ["API_PORT"]),
+        ("--worker-class gthread --threads 4", ["API_PORT"]),
+        ("--worker-connections 1001", ["API_PORT"]),
+        ("--certfile pyproject.toml", ["API_PORT"]),
+        ("--user 65534", ["API_PORT", "METRICS_PORT"]),
+    ],
+)
+def test_option_of_gunicorn_that_would_break_it_is_refused(
+    project: Path, database_url: str, options: str, ports: list[str]
+):
+    given: dict[str, object] = {name: free_port() for name in ports}
+    given |= {"GUNICORN_CMD_ARGS": options, "DATABASE_URL": as_url(database_url)}
+    program = ["-m", "gunicorn", "wsgi:application"]
+    with processes.running(program, project, BETTER_AUTH_SECRET=SECRET, **given) as process:
+        assert process.wait() == 1, process.output()
+        *_, line = process.lines()
+    assert line.startswith("Error: ")
+    assert options.split(maxsplit=1)[0] in line
+
+
 def test_database_behind_the_code_is_refused_with_the_command_to_run(
     project: Path, postgresql: psycopg.Connection, database_url: str
 ):
