@@ -87,15 +87,16 @@ def worker_exit(_server, ended):  # type: ignore[no-untyped-def]
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]
-    """Refuse options of gunicorn's that this server would break under, and start the metrics.
+    """Refuse options of gunicorn's that would break this server, and serve the metrics.
 
     Raises:
-        ConfigError: see there.
+        ConfigError: an option is refused, or METRICS_PORT is taken.
     """
     if server.worker_class is not worker.Worker:  # no other drops stalled clients
-        raise ConfigError("Leave out gunicorn's --worker-class: no other than ours fits.")
+        raise ConfigError("Leave out gunicorn's --worker-class: this server needs its own.")
     if server.cfg.worker_connections > settings.web_connections:
-        raise ConfigError("Set WEB_CONNECTIONS, not --worker-connections: it counts files, too.")
+        message = "Set WEB_CONNECTIONS, which also raises the limit of open files,"
+        raise ConfigError(f"{message} instead of --worker-connections.")
     if server.cfg.is_ssl:
         try:
             gunicorn.sock.ssl_context(server.cfg)
