@@ -173,17 +173,17 @@ def arrange(_: object, __: str, event: Any) -> Line:
 
 
 ENCODE = json.JSONEncoder(default=str).encode
-MARKS = re.compile(r"\n *[~^]+(?=\n)")  # beneath the lines of a traceback
+CARETS = re.compile(r"\n *[~^]+(?=\n)")  # beneath the lines of a traceback
 
 
 def render_json(_: object, __: str, event: Line) -> str:
     """Write JSON: whatever could end a line is escaped, so that no text makes a second one.
 
-    A traceback's marks are a quarter of it. With them, many an error is longer than PIPE_BUF, and
+    A traceback's carets are a quarter of it. With them, many an error is longer than PIPE_BUF, and
     other processes write their lines into its own.
     """
     if exception := event.get("exception"):
-        event = event | {"exception": MARKS.sub("", exception)}
+        event = event | {"exception": CARETS.sub("", exception)}
     return ENCODE(event)
 
 
