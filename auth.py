@@ -16,7 +16,7 @@ from field_types import UNSTORABLE
 from jwks import KEY_OF_ALGORITHM, KeySet, KeysUnavailable, UnknownKey
 from lean_flask import current_request
 from strict_json import parse_json
-from trail import CURRENT
+from trail import CURRENT, note_error
 
 PUBLIC_ENDPOINTS = frozenset(
     {
@@ -64,6 +64,10 @@ REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
     jwt.MissingRequiredClaimError: "claim",
     jwt.exceptions.InvalidSubjectError: "subject",
 }
+
+
+CLAIM_OF_REASON = {"issuer": "iss", "audience": "aud"}
+MAX_LOGGED_CLAIM = 200  # characters
 
 
 class TokenRefused(Exception):
@@ -174,6 +178,10 @@ class TokenVerifier:
                 raise TokenRefused("expired", subject=claims["sub"]) from None
             except jwt.PyJWTError as error:
                 reason = REASON_OF_ERROR.get(type(error), "invalid")
+                if name := CLAIM_OF_REASON.get(reason):  # the log says how it differs from ours
+                    came = repr(claims[name])[:MAX_LOGGED_CLAIM]
+                    ours = {"iss": issuer, "aud": audience}[name]
+                    note_error(type(error)(f"{name} is {came}, and here {ours or 'not set'}"))
                 raise TokenRefused(reason, getattr(error, "claim", "")) from None
             check_claims(claims)
             return Verified(claims["sub"], claims["exp"], algorithm, kid, key)

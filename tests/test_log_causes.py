@@ -53,6 +53,19 @@ def test_token_that_cannot_be_verified_is_logged_with_the_reason(
     assert lines()[-1]["refused"] == "keys_unavailable"
 
 
+def test_token_for_somewhere_else_is_logged_with_what_it_has_and_what_is_set_here(
+    issuer: Issuer, gate: Flask, lines: Lines
+):
+    elsewhere = "http://127.0.0.1:3000"
+    for claim in ["iss", "aud"]:
+        get_me(gate, issuer.token(**{claim: elsewhere}))
+    get_me(gate, issuer.token(aud=["a" * 9_000]))
+    causes = [line["cause"] for line in lines()[-3:]]
+    assert causes[0] == f"InvalidIssuerError: iss is {elsewhere!r}, and here {issuer.origin}"
+    assert causes[1] == f"InvalidAudienceError: aud is {elsewhere!r}, and here {issuer.origin}"
+    assert len(causes[2]) < 300
+
+
 def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
     lines: Lines, new_app: NewApp, postgresql: psycopg.Connection
 ):
