@@ -30,7 +30,6 @@ TYPES = [
     "text/javascript",
 ]
 ASSETS = {"docs.get_asset", "docs.get_openapi"}  # the same for everybody
-TAG_KEY = "tasks.asset_tag"  # environ key: the tag of an asset before it is compressed
 SUFFIX = rf"(?:[:-](?:{'|'.join(ALGORITHMS)}))"
 
 
@@ -45,7 +44,7 @@ def compress_responses(app: Flask) -> None:
     }
     compress, compress_asset = Compress(app), Compress(app)
     compress_asset.cache = DictCache()  # a megabyte takes 70 ms, and anybody may request it
-    compress_asset.cache_key = lambda req: req.environ[TAG_KEY]
+    compress_asset.cache_key = lambda req: req.path
 
     def compress_large(response: Response) -> Response:
         req, status = current_request(), response.status_code
@@ -53,7 +52,7 @@ def compress_responses(app: Flask) -> None:
             keep_tag(response, req.environ.get("HTTP_IF_NONE_MATCH", ""))
         wishes = req.environ.get("HTTP_ACCEPT_ENCODING")
         if wishes is None or len(wishes) > MAX_ACCEPT_ENCODING or status not in {200, 201}:
-            return response  # a 206 is a part of the uncompressed form
+            return response
         length = response.content_length or 0
         if length < MIN_SIZE and not response.is_streamed:
             return response
@@ -66,8 +65,6 @@ def compress_responses(app: Flask) -> None:
                 response.call_on_close(close)  # even if nobody reads it to its end
             if is_long and algorithm != "identity":
                 response.response = in_turns(pieces_of(response.iter_encoded()))
-            if is_asset:
-                req.environ[TAG_KEY] = response.headers["ETag"]
             response = (compress_asset if is_asset else compress).after_request(response)
             response.vary.discard("accept-encoding")  # every response has it: headers.py
         return response

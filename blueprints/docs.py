@@ -1,15 +1,16 @@
 """The description of the API: /openapi.json for programs, /docs and /redoc for people."""
 
 import json
-import re
-from functools import lru_cache
+from functools import cache, lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import flask_swagger_ui
 from apispec import APISpec
-from flask import Blueprint, Response, abort, current_app, request, send_from_directory
+from flask import Blueprint, Response, abort, current_app
 
-from content_encoding import SUFFIX
+from conditions import is_fresh
+from lean_flask import BytesResponse
 
 STATIC = Path(__file__).parent / "static"
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
@@ -21,6 +22,12 @@ FOLDER_OF_ASSET = {
     "swagger-ui.css": SWAGGER_UI,
     "swagger-ui-bundle.js": SWAGGER_UI,
     "favicon-32x32.png": SWAGGER_UI,
+}
+TYPE_OF_SUFFIX = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
 }
 
 POLICY = (
@@ -35,44 +42,25 @@ REDOC_POLICY = (
     " 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
 )
 
-RANGE = re.compile(r"bytes=(?:[0-9]+-[0-9]*|-[0-9]+)")
-
 blueprint = Blueprint("docs", __name__)
-
-
-@blueprint.before_request
-def simplify_conditions() -> None:
-    """Drop the headers that werkzeug would answer otherwise than our other routes do."""
-    tags = request.environ.get("HTTP_IF_NONE_MATCH", "")
-    if re.search(SUFFIX, tags):  # of a compressed response
-        request.environ["HTTP_IF_NONE_MATCH"] = f"{tags}, {re.sub(SUFFIX, '', tags)}"
-    # As for tasks: a GET heeds no If-Match, for which werkzeug sends the whole file as a 412.
-    request.environ.pop("HTTP_IF_MATCH", None)
-    if not RANGE.fullmatch(request.environ.get("HTTP_RANGE", "")):  # RFC 9110, section 14.2
-        request.environ.pop("HTTP_RANGE", None)
 
 
 @blueprint.get("/openapi.json")
 def get_openapi() -> Response:
     """Describe the API in OpenAPI"""
-    body = serialise(current_app.extensions["description"])
-    response = Response(body, content_type="application/json")
-    response.cache_control.no_cache = True
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+    return document(serialise(current_app.extensions["description"]), "application/json")
 
 
 @blueprint.get("/docs")
 def get_swagger_ui() -> Response:
     """Show the API in Swagger UI"""
-    return page("swagger-ui.html", SWAGGER_UI_POLICY)
+    return file(STATIC / "swagger-ui.html", {"Content-Security-Policy": SWAGGER_UI_POLICY})
 
 
 @blueprint.get("/redoc")
 def get_redoc() -> Response:
     """Show the API in ReDoc"""
-    return page("redoc.html", REDOC_POLICY)
+    return file(STATIC / "redoc.html", {"Content-Security-Policy": REDOC_POLICY})
 
 
 @blueprint.get("/docs/assets/<path:name>")
@@ -80,17 +68,25 @@ def get_asset(name: str) -> Response:
     """Serve a file that the pages load"""
     if name not in FOLDER_OF_ASSET:
         abort(404)
-    response = send_from_directory(FOLDER_OF_ASSET[name], name)
-    if response.status_code == 200:
-        response.response.close()  # type: ignore[union-attr]
-        response.response = [contents_of(FOLDER_OF_ASSET[name] / name, response.headers["ETag"])]
-        response.direct_passthrough = False
-    return response
+    return file(FOLDER_OF_ASSET[name] / name)
 
 
-@lru_cache(len(FOLDER_OF_ASSET))
-def contents_of(path: Path, _tag: str) -> bytes:
-    """Read a file once: all clients share the copy, however slowly they receive it."""
+def file(path: Path, headers: dict[str, str] | None = None) -> Response:
+    return document(contents_of(path), TYPE_OF_SUFFIX[path.suffix], headers)
+
+
+def document(body: bytes, content_type: str, headers: dict[str, str] | None = None) -> Response:
+    """Answer with what is the same for everybody, or 304 where the client has it."""
+    tag = tag_of(body)
+    headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache", **(headers or {})}
+    if is_fresh(tag):
+        return Response(status=304, headers=headers)
+    return BytesResponse(body, 200, content_type, **headers)
+
+
+# Each once: all clients share the bytes, however slowly they receive them.
+@cache
+def contents_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
@@ -99,7 +95,6 @@ def serialise(spec: APISpec) -> bytes:
     return json.dumps(spec.to_dict(), ensure_ascii=False).encode()
 
 
-def page(name: str, policy: str) -> Response:
-    response = send_from_directory(STATIC, name)
-    response.headers["Content-Security-Policy"] = policy
-    return response
+@lru_cache(maxsize=32)
+def tag_of(body: bytes) -> str:
+    return sha256(body).hexdigest()[:16]

@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import brotli
@@ -16,7 +15,6 @@ from flask_compress.compat import compression as codecs
 from support import User, app_for, assert_error, bearer, token_for
 from werkzeug.test import TestResponse
 
-from blueprints import docs
 from content_encoding import ALGORITHMS, MIN_SIZE, PIECE, STREAMING_ALGORITHMS
 
 READ = {"br": brotli.decompress, "gzip": gzip.decompress, "zstd": codecs.zstd.decompress}
@@ -195,32 +193,12 @@ def test_what_everybody_gets_is_compressed_once(
     assert READ[algorithm](first.data) == plain.data
 
 
-@pytest.mark.parametrize("headers", [{}, accepting("gzip")])
-def test_asset_that_changes_on_disk_is_read_again(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, headers: dict[str, str]
-):
-    """Under the new tag, a browser would keep the old form for ever."""
-    monkeypatch.setitem(docs.FOLDER_OF_ASSET, "page.css", tmp_path)
-    for text in [b"a" * MIN_SIZE, b"b" * (MIN_SIZE + 1)]:
-        (tmp_path / "page.css").write_bytes(text)
-        response = client.get("/docs/assets/page.css", headers=headers, buffered=True)
-        assert (gzip.decompress(response.data) if headers else response.data) == text
-
-
 def test_clients_of_an_asset_share_its_bytes_however_slowly_they_read(client: FlaskClient):
     path = "/docs/assets/swagger-ui-bundle.js"
     for headers in [{}, accepting("gzip")]:
         responses = [client.get(path, headers=headers) for _ in range(2)]
         first, second = (next(iter(response.response)) for response in responses)
         assert first is second
-
-
-def test_range_of_a_file_is_sent_uncompressed(alice: User):
-    path, headers = "/docs/assets/swagger-ui.css", BROWSER | {"Range": "bytes=0-1999"}
-    part = alice.call("GET", path, headers=headers)
-    assert part.status_code == 206
-    assert "Content-Encoding" not in part.headers
-    assert part.data == alice.call("GET", path).data[:2000]
 
 
 class Export:
@@ -296,10 +274,3 @@ def test_stream_that_nobody_reads_to_its_end_is_closed(method: str):
     response.close()
     assert export.made < 50_000
     assert export.closed
-
-
-def test_range_of_the_last_bytes_of_a_file_is_sent(alice: User):
-    path = "/docs/assets/swagger-ui.css"
-    part = alice.call("GET", path, headers={"Range": "bytes=-100"})
-    whole = alice.call("GET", path).data
-    assert (part.status_code, part.data) == (206, whole[-100:])

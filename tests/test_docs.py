@@ -124,9 +124,7 @@ def test_what_the_browser_has_is_not_sent_again(client: FlaskClient, path: str):
     assert get(client, path, headers={"If-None-Match": "*"}).status_code == 304
 
 
-@pytest.mark.parametrize(
-    "header", [("If-Match", '"x"'), ("Range", "items=0-1"), ("Range", "bytes=0-1,3-4")]
-)
+@pytest.mark.parametrize("header", [("If-Match", '"x"'), ("Range", "bytes=0-1")])
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/docs/assets/swagger-ui.css"])
 def test_condition_or_range_that_is_not_heeded_gets_the_whole(
     client: FlaskClient, path: str, header: tuple[str, str]
