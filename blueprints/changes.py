@@ -9,10 +9,10 @@ from marshmallow.validate import Equal
 
 from blueprints import UserBlueprint, database, json_response
 from blueprints.paging import MAX_PAGE_SIZE, PageArguments, position_field, position_in
+from blueprints.positions import START, Position, write_position
 from converters import MAX_ID
 from errors import validation_error
 from field_types import Choice, ResponseSchema
-from positions import START, Position, write_position
 from schemas import Task
 
 

@@ -8,9 +8,9 @@ from flask import Response
 from marshmallow import fields
 from marshmallow.validate import Range
 
+from blueprints.positions import CURSOR_PATTERN, Position, read_position
 from errors import validation_error
 from field_types import StrictSchema
-from positions import CURSOR_PATTERN, Position, read_position
 
 MAX_PAGE_SIZE = 1000
 EXAMPLE_POSITION = "MS41Ny4xMi4yNTk5MzY3Ng"  # of the user demo

@@ -15,10 +15,10 @@ from blueprints.paging import (
     position_field,
     position_in,
 )
+from blueprints.positions import END, Position, write_position
 from blueprints.tasks import ETAG, task_response, write_task
 from capacity.rate_limits import Limit, RateLimits
 from converters import MAX_ID
-from positions import END, Position, write_position
 from purge import purge_trash
 from schemas import Task
 

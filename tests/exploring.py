@@ -17,8 +17,8 @@ from schemathesis.engine import Status, events, from_schema
 from support import User, cursor_at, token_for
 from werkzeug.test import TestResponse
 
+from blueprints.positions import START
 from idempotency import KEY
-from positions import START
 
 SECURITY_CHECK = "object_level_authorization"
 CHECKS = {

@@ -16,9 +16,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
+from blueprints.positions import Position, write_position
 from config import PROJECT, Settings
 from observability.logs import LineFormatter
-from positions import Position, write_position
 
 # The product's own modules: at the top, and in folders beside what only tries it.
 MODULES = [*PROJECT.glob("*.py")]

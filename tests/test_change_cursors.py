@@ -5,7 +5,7 @@ from flask import Flask
 from support import User, assert_error, cursor_at
 
 from blueprints.paging import EXAMPLE_POSITION
-from positions import Position, read_position, write_position
+from blueprints.positions import Position, read_position, write_position
 
 LARGEST = 2**63 - 1
 BAD_SINCE = ["", "abc", "0", "MQ", "MS4x", "=", "é", "%00", "a" * 5000, "MS4xLjEuMjU5OTM2NzY"]
