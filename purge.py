@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import psycopg
 
+from connection import Value
 from database import Database
 
 TASKS_PER_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
@@ -57,26 +58,25 @@ def purge_old_trash(database: Database, days: int) -> int:
 
 def purge_idempotency_keys(database: Database) -> int:
     """Delete everybody's keys that have expired; return how many."""
-    # Each statement begins where the last ended. As long as an older transaction is open, such as a
-    # backup's, it would otherwise walk past all that were deleted before, longer each time.
-    deleted, after = 0, "-infinity"
-    while True:
-        [(count, last)] = database.fetch(
-            "delete_expired_idempotency_keys", after=after, max_rows=KEYS_PER_STATEMENT
-        )
-        if not last:
-            return deleted
-        deleted += int(count)
-        after = last.decode()
+    return delete_oldest(database, "delete_expired_idempotency_keys", max_rows=KEYS_PER_STATEMENT)
 
 
 def purge_audit(database: Database, days: int) -> int:
     """Delete the audit's entries that are older than `days`; return how many."""
-    deleted, after = 0, "-infinity"  # as above
+    return delete_oldest(
+        database, "delete_audit_entries", max_rows=ENTRIES_PER_STATEMENT, days=days
+    )
+
+
+def delete_oldest(database: Database, statement: str, **values: Value) -> int:
+    """Run a statement until it finds nothing more to delete; return how much it deleted.
+
+    Each run begins where the last ended. As long as an older transaction is open, such as a
+    backup's, it would otherwise walk past all that were deleted before, longer each time.
+    """
+    deleted, after = 0, "-infinity"
     while True:
-        [(count, last)] = database.fetch(
-            "delete_audit_entries", after=after, days=days, max_rows=ENTRIES_PER_STATEMENT
-        )
+        [(count, last)] = database.fetch(statement, after=after, **values)
         if not last:
             return deleted
         deleted += int(count)
