@@ -97,7 +97,7 @@ class Reader:
         self._replica.fetch("select_task", user_id="", task_id=0)  # replay may have tasks locked
 
     def _await_return(self, cause: str) -> None:
-        told = {cause}  # at first often only that no connection was free
+        told = {cause}  # often only that no connection was free: the next one says why
         sleep(PAUSE)
         while self.is_away:
             try:

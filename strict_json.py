@@ -30,7 +30,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def has_many_values(data: bytes) -> bool:
-    """Tell what would take long to parse, in a fraction of that time; marks in texts are none."""
+    """Count commas and opening brackets, which is far quicker than to parse; not those in texts."""
     if sum(map(data.count, MARKS)) <= MAX_VALUES:
         return False
     bare = b"".join(data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])

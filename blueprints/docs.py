@@ -84,9 +84,9 @@ def document(body: bytes, content_type: str, headers: dict[str, str] | None = No
     return BytesResponse(body, 200, content_type, **headers)
 
 
-# Each once: all clients share the bytes, however slowly they receive them.
 @cache
 def contents_of(path: Path) -> bytes:
+    """Read a file once: all clients share the bytes, however slowly they receive them."""
     return path.read_bytes()
 
 

@@ -64,7 +64,7 @@ class Readiness:
             if self._asked_at < wanted_at:  # nobody has asked since this probe came
                 asked_at = monotonic()
                 self._fault = find_fault()
-                self._asked_at = asked_at  # only now: a failure to ask is no answer
+                self._asked_at = asked_at  # not before: if asking raises, the next probe asks again
             fault = self._fault
         if fault:
             message, cause = fault

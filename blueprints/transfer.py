@@ -50,7 +50,6 @@ ENTRY = TaskImport()
 IMPORTED = [{"title": "Buy milk", "priority": "high", "due_at": "2026-12-01"}]
 EXPORTED = {name: field.metadata["examples"][-1] for name, field in Task().fields.items()}
 
-
 # An import takes what an export wrote.
 TEXTS = {
     name: {

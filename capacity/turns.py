@@ -11,7 +11,6 @@ PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty t
 
 Item = TypeVar("Item")
 
-
 paused: deque[object] = deque()  # long work of all requests, in the order in which it goes on
 
 

@@ -94,5 +94,5 @@ def read_element(body: bytes, at: int) -> tuple[Any, int]:
         except ValueError:
             continue
         return element, at + len(text[:length].encode())
-    utf_8_decode(part, "strict", False)  # raises where that is the fault
+    utf_8_decode(part, "strict", False)  # if it is not UTF-8, this says so
     raise ValueError("it is malformed, too large or nests too deep")
