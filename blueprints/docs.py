@@ -48,19 +48,19 @@ blueprint = Blueprint("docs", __name__)
 @blueprint.get("/openapi.json")
 def get_openapi() -> Response:
     """Describe the API in OpenAPI"""
-    return document(serialise(current_app.extensions["description"]), "application/json")
+    return document_response(serialise(current_app.extensions["description"]), "application/json")
 
 
 @blueprint.get("/docs")
 def get_swagger_ui() -> Response:
     """Show the API in Swagger UI"""
-    return file(STATIC / "swagger-ui.html", {"Content-Security-Policy": SWAGGER_UI_POLICY})
+    return file_response(STATIC / "swagger-ui.html", {"Content-Security-Policy": SWAGGER_UI_POLICY})
 
 
 @blueprint.get("/redoc")
 def get_redoc() -> Response:
     """Show the API in ReDoc"""
-    return file(STATIC / "redoc.html", {"Content-Security-Policy": REDOC_POLICY})
+    return file_response(STATIC / "redoc.html", {"Content-Security-Policy": REDOC_POLICY})
 
 
 @blueprint.get("/docs/assets/<path:name>")
@@ -68,14 +68,16 @@ def get_asset(name: str) -> Response:
     """Serve a file that the pages load"""
     if name not in FOLDER_OF_ASSET:
         abort(404)
-    return file(FOLDER_OF_ASSET[name] / name)
+    return file_response(FOLDER_OF_ASSET[name] / name)
 
 
-def file(path: Path, headers: dict[str, str] | None = None) -> Response:
-    return document(contents_of(path), TYPE_OF_SUFFIX[path.suffix], headers)
+def file_response(path: Path, headers: dict[str, str] | None = None) -> Response:
+    return document_response(contents_of(path), TYPE_OF_SUFFIX[path.suffix], headers)
 
 
-def document(body: bytes, content_type: str, headers: dict[str, str] | None = None) -> Response:
+def document_response(
+    body: bytes, content_type: str, headers: dict[str, str] | None = None
+) -> Response:
     """Answer with what is the same for everybody, or 304 where the client has it."""
     tag = tag_of(body)
     headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache", **(headers or {})}
