@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from processes import copy_of_project, gunicorn
 
 import migrate
@@ -23,6 +23,9 @@ def pytest_sessionstart() -> None:
     """Without Chromium, end in one line; pytest calls this only for a folder that it was given."""
     if not CHROMIUM:
         raise pytest.UsageError(MISSING)
+
+
+expect.set_options(timeout=30_000)  # milliseconds; on a busy machine, ReDoc takes more than five
 
 
 @pytest.fixture(scope="module")
