@@ -184,7 +184,7 @@ class Connection(psycopg.Connection[Any]):
         else:
             self.pgconn.send_query_params(query.text.encode(), arguments)
 
-    def fetch(self, name: str, **values: Value) -> list[Row]:
+    def fetch(self, name: str, /, **values: Value) -> list[Row]:
         """Run a named statement; return its rows as `Database.fetch`; raises as `run`."""
         return rows_of(self.run(name, values))
 

@@ -103,7 +103,7 @@ class Database:
         self._probing = Lock()
         self._answered_at = -inf
 
-    def fetch(self, name: str, **values: Value) -> list[Row]:
+    def fetch(self, name: str, /, **values: Value) -> list[Row]:
         """Run a named statement; return its rows, each value as PostgreSQL wrote it, b"" for NULL.
 
         Raises:

@@ -41,7 +41,7 @@ class Reader:
         self.is_away = False
         self._lock = Lock()
 
-    def fetch(self, name: str, **values: Value) -> list[Row]:
+    def fetch(self, name: str, /, **values: Value) -> list[Row]:
         """Run a named statement; return its rows and raise as `Database.fetch`."""
         if name in LARGE_READS and not self.is_away and not self._replica.is_crowded():
             rows = self._ask_replica(name, values)

@@ -41,6 +41,11 @@ def test_jit_is_off(db: Database, monkeypatch: pytest.MonkeyPatch):
     assert db.fetch("show") == [(b"off",)]
 
 
+def test_parameter_of_a_statement_may_be_called_name(db: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(QUERIES, "echo", Query("echo", "SELECT $1::text", ("name",)))
+    assert db.fetch("echo", name="Kitchen") == [(b"Kitchen",)]
+
+
 def test_exhausted_pool_is_busy_and_not_down_if_a_connection_was_answered_meanwhile(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ):
