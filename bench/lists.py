@@ -18,7 +18,7 @@ STEP = 995  # tasks at once on the way there
 SORTS = ("created", "updated", "title", "due", "priority")
 ORDERS = ("asc", "desc")
 NO_FILTERS: dict[str, Any] = dict.fromkeys(
-    ["after_key", "after_id", "completed", "priority", "due_before", "due_after"]
+    parameter for name in QUERIES if "_tasks_by_" in name for parameter in QUERIES[name].parameters
 ) | {"user_id": "heavy", "limit": LIMIT, "tags": "[]", "words": "[]", "count": False}
 FILTERS: dict[str, dict[str, Any]] = {
     "status": {"completed": False},

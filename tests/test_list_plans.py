@@ -42,7 +42,7 @@ POSITIONS = {
     "priority_desc": "medium",
 }
 VALUES: dict[str, Any] = dict.fromkeys(
-    ["after_key", "after_id", "completed", "priority", "due_before", "due_after"]
+    parameter for name in LISTS for parameter in QUERIES[name].parameters
 ) | {"user_id": "heavy", "limit": LIMIT, "tags": "[]", "words": "[]", "count": False}
 
 

@@ -16,7 +16,7 @@ from pglast.visitors import Visitor
 from support import MODULES
 
 from config import PROJECT, ConfigError
-from statements import QUERIES, QUERIES_FOLDER, Query, load_queries
+from statements import PLACEHOLDER, QUERIES, QUERIES_FOLDER, Query, load_queries
 
 SCHEMA = PROJECT / "schema.sql"
 
@@ -172,12 +172,28 @@ def test_statement_that_breaks_a_rule_is_found(text: str):
     assert broken_rules(text)
 
 
+def test_list_is_taken_to_have_no_filters_only_where_none_is_given():
+    """A filter that `has_no_filters` lacks would be passed over where it is the only one."""
+    text = (QUERIES_FOLDER / "list_filters.sql").read_text()
+    _, *parts = re.split(r"^-- fragment: (\w+)$", text, flags=re.MULTILINE)
+    bodies = dict(zip(parts[::2], parts[1::2], strict=True))
+    used, counted = (
+        set(PLACEHOLDER.findall(bodies[name])) for name in ("passes_filters", "has_no_filters")
+    )
+    assert used == counted
+    assert used
+
+
 def test_every_statement_fits_the_schema(postgresql: psycopg.Connection):
     for query in QUERIES.values():
-        postgresql.execute(f"PREPARE {query.name} AS {query.text}")
         nulls = ", ".join("NULL" for _ in query.parameters)
         execute = f"EXECUTE {query.name}({nulls})" if nulls else f"EXECUTE {query.name}"
-        assert postgresql.execute(f"EXPLAIN {execute}").fetchone()
+        try:
+            postgresql.execute(f"PREPARE {query.name} AS {query.text}")
+            assert postgresql.execute(f"EXPLAIN {execute}").fetchone()
+        except psycopg.Error as error:
+            error.add_note(f"It is the statement {query.name}.")
+            raise
 
 
 @NAMED
