@@ -10,12 +10,13 @@ import psycopg
 import pytest
 from flask import Flask
 from support import SET, NewApp, User, assert_error, trash_of
+from transfers import DEFAULTS
 
 from blueprints.tasks import NOT_SENT
 from field_types import DUE_PATTERN
 from schemas import TaskUpdate
 
-NEW = {"priority": "none", "due_at": None, "tags": [], "completed_at": None}
+NEW = DEFAULTS | {"completed_at": None}
 BAD_DUES = """
 tomorrow 2026-02-30 20261120 2026-W47-5 ٢٠٢٦-11-20 2026-11-20T09:30Z 2026-11-20T09:30:00
 2026-11-20T24:00:00Z 2026-11-20T25:00:00Z 2026-11-20T09:30:00+25:00 2026-11-20T09:30:00+05:60
@@ -64,7 +65,7 @@ def test_every_field_is_a_parameter_of_the_statements():
 
 def test_every_field_is_written_by_a_batch_and_an_import_too(alice: User):
     given = {"title": "Buy bread", **SET, "completed": True}
-    assert given.keys() == TaskUpdate().fields.keys()
+    assert given.keys() == TaskUpdate().fields.keys(), "give the new field a value in SET"
     created = {"op": "create", "task": {"title": "Buy bread", **SET}}
     [first] = alice.call("POST", "batch", json={"operations": [created]}).json["results"]
     assert {name: first[name] for name in SET} == SET
@@ -81,7 +82,7 @@ def test_patch_keeps_what_is_left_out_and_null_clears(alice: User, name: str):
     kept = alice.call("PATCH", task["id"], json={"title": "Buy bread"}).json
     assert {name: kept[name] for name in SET} == SET
     cleared = alice.call("PATCH", task["id"], json={name: None}).json
-    assert cleared[name] == (NEW | {"description": None})[name]
+    assert cleared[name] == NEW[name]
     assert {other: cleared[other] for other in SET if other != name} == {
         other: SET[other] for other in SET if other != name
     }
