@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,6 +120,25 @@ class User:
         assert response.status_code == 200, response.text
         tasks: list[dict[str, Any]] = response.json
         return tasks
+
+
+def tables_with_users() -> list[str]:
+    """Name the tables that hold users' data; the audit is about them."""
+    schema = (PROJECT / "schema.sql").read_text()
+    tables = re.findall(r"^CREATE TABLE public\.(\w+) \((.*?)^\)", schema, re.MULTILINE | re.DOTALL)
+    return [name for name, columns in tables if "user_id text" in columns and name != "audit_log"]
+
+
+EVERY_TABLE = "write_to_every_table in support.py has to write to the table"
+
+
+def write_to_every_table(user: User) -> None:
+    """Give the user a row in each table that holds what is a user's."""
+    gone = user.create()["id"]
+    user.call("DELETE", gone)
+    user.call("DELETE", f"/api/{user.id}/trash/{gone}")
+    user.call("DELETE", user.create()["id"])
+    user.call("POST", json={"title": "kept"}, headers={"Idempotency-Key": "key"})
 
 
 def cursor_at(user: User, version: int, task_id: int) -> str:

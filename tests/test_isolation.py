@@ -5,8 +5,7 @@ import re
 
 import psycopg
 import pytest
-from idempotent import post
-from support import User, assert_error, trash_of
+from support import EVERY_TABLE, User, assert_error, trash_of, write_to_every_table
 
 from config import PROJECT
 
@@ -45,7 +44,7 @@ def test_operations_on_one_task_are_all_tried():
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_other_users_path_is_401_and_untouched(alice: User, bob: User, method: str, path: str):
     task = alice.create()
-    place = path.format(user_id="alice", task_id=task["id"])
+    place = re.sub(r"{\w+}", str(task["id"]), path.replace("{user_id}", "alice"))
     assert_error(bob.call(method, place), 401, "unauthorized")
     assert alice.all() == [task]
 
@@ -111,19 +110,17 @@ def test_nothing_of_a_user_who_left_is_kept_and_nothing_of_others_is_lost(
     columns = "SELECT table_name FROM information_schema.columns WHERE column_name = 'user_id'"
     tables = [table for (table,) in postgresql.execute(columns)]
 
-    def rows_of(user: User) -> list[int]:
+    def rows_of(user: User) -> dict[str, int]:
         count = "SELECT count(*) FROM {} WHERE user_id = '{}'"
         counted = [postgresql.execute(count.format(table, user.id).encode()) for table in tables]
-        return [rows for cursor in counted for (rows,) in cursor]
+        rows = [rows for cursor in counted for (rows,) in cursor]
+        return dict(zip(tables, rows, strict=True))
 
     for user in [alice, bob]:
-        post(user)
-        user.call("DELETE", user.create()["id"])
-        user.call("DELETE", f"/api/{user.id}/trash")
-        user.call("DELETE", user.create()["id"])
+        write_to_every_table(user)
     of_bob = rows_of(bob)
-    assert all(rows_of(alice))
+    assert [table for table, rows in rows_of(alice).items() if not rows] == [], EVERY_TABLE
     postgresql.execute(statements.replace("'demo'", "'alice'").encode())
-    assert rows_of(alice) == [0] * len(tables)
+    assert rows_of(alice) == dict.fromkeys(tables, 0)
     assert rows_of(bob) == of_bob
     assert alice.create()["version"] == 2

@@ -1,7 +1,6 @@
 """The API's database role: what it may do, and row-level security under each statement's WHERE."""
 
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -12,11 +11,18 @@ import pytest
 from listing import listed
 from own_postgres import database_on
 from processes import RunHere, wait_until
-from support import User, settings_for, someone_waits_for
+from support import (
+    EVERY_TABLE,
+    User,
+    settings_for,
+    someone_waits_for,
+    tables_with_users,
+    write_to_every_table,
+)
 
 import migrate
 import roles
-from config import PROJECT, CommandError
+from config import CommandError
 from migrate import require_migrated
 from statements import QUERIES
 
@@ -70,7 +76,7 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
         "idempotency_keys": "INSERT SELECT UPDATE",
         "purged_tasks": "INSERT SELECT",
         "schema_migrations": "SELECT",
-    }
+    }, "a table belongs in the REVOKE and a GRANT of select_grants, and here"
     sequences = (
         "SELECT has_sequence_privilege('tasks_api', 'tasks_id_seq', 'USAGE, SELECT, UPDATE')"
     )
@@ -152,12 +158,6 @@ def test_api_role_has_bounds_for_every_wait(as_api: psycopg.Connection):
     ]
 
 
-def tables_with_users() -> list[str]:
-    schema = (PROJECT / "schema.sql").read_text()
-    tables = re.findall(r"^CREATE TABLE public\.(\w+) \((.*?)^\)", schema, re.MULTILINE | re.DOTALL)
-    return [name for name, columns in tables if "user_id text" in columns and name != "audit_log"]
-
-
 @pytest.mark.parametrize("table", tables_with_users())
 def test_table_of_users_has_one_policy_and_it_names_the_owner(
     postgresql: psycopg.Connection, table: str
@@ -175,16 +175,13 @@ def test_table_of_users_has_one_policy_and_it_names_the_owner(
 def test_table_of_users_shows_the_api_only_the_rows_of_the_named_user(
     alice: User, bob: User, as_api: psycopg.Connection, table: str
 ):
-    for user in [alice, bob]:  # a row of each in every table
-        gone = user.create()["id"]
-        user.call("DELETE", gone)
-        user.call("DELETE", f"/api/{user.id}/trash/{gone}")
-        user.call("POST", json={"title": "kept"}, headers={"Idempotency-Key": "key"})
+    for user in [alice, bob]:
+        write_to_every_table(user)
     count = f"SELECT user_id FROM {table} GROUP BY user_id"  # noqa: S608
     assert as_api.execute(count).fetchall() == []
     with as_api.transaction():
         as_api.execute("SELECT set_config('app.user_id', 'alice', true)")
-        assert as_api.execute(count).fetchall() == [("alice",)]
+        assert as_api.execute(count).fetchall() == [("alice",)], EVERY_TABLE
     assert as_api.execute(count).fetchall() == []
 
 
