@@ -171,6 +171,18 @@ def test_table_of_users_has_one_policy_and_it_names_the_owner(
     assert postgresql.execute(policies, [table]).fetchall() == [(True, True, "*", owner, None)]
 
 
+def test_primary_key_of_a_table_of_users_begins_with_the_user(postgresql: psycopg.Connection):
+    """A user's rows stand together, and every statement finds them by it."""
+    keys = dict(
+        postgresql.execute(
+            "SELECT conrelid::regclass::text, pg_get_constraintdef(oid)"
+            " FROM pg_constraint WHERE contype = 'p'"
+        ).fetchall()
+    )
+    for table in tables_with_users():
+        assert keys[table].startswith("PRIMARY KEY (user_id"), table
+
+
 @pytest.mark.parametrize("table", tables_with_users())
 def test_table_of_users_shows_the_api_only_the_rows_of_the_named_user(
     alice: User, bob: User, as_api: psycopg.Connection, table: str
