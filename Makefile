@@ -59,7 +59,7 @@ check: .venv/dev ## Check style, format, types and migrations
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@for file in migrations/*.sql; do sed '/^-- migrate:down/,$$d' "$$file" | $(BIN)/squawk --config .squawk.toml --stdin-filepath "$$file" || exit 1; done
+	@for file in migrations/*.sql; do found=$$(sed '/^-- migrate:down/,$$d' "$$file" | $(BIN)/squawk --config .squawk.toml --stdin-filepath "$$file") || { echo "$$found"; exit 1; }; done
 
 format: .venv/dev ## Format the code
 	@$(BIN)/ruff check --fix-only --quiet .
