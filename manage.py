@@ -71,9 +71,9 @@ def own_postgres() -> ModuleType:
     """Import what runs a local server; where a database is given, it is not needed."""
     if not DEVELOPMENT_FOLDER.exists():
         raise CommandError("Set DATABASE_URL: there is no PostgreSQL of its own here.")
-    migrations.forget_libpq()
     from development import embedded
 
+    embedded.forget_libpq()
     return embedded
 
 
@@ -120,14 +120,14 @@ def run() -> None:
     if not is_embedded:
         sys.exit(serve(settings, environ))
     code = 0
-    with suppress(KeyboardInterrupt), own_postgres().running(DATABASE_FOLDER) as url:
+    with suppress(KeyboardInterrupt), (own := own_postgres()).running(DATABASE_FOLDER) as url:
         migrations.migrate(url)
         try:
             purge_all(replace(settings, database_url=url))
         except CommandError as error:
             click.echo(f"Warning: {line_of(error)}", err=True)
         api_url = urlsplit(url)._replace(netloc=f"{API_ROLE}@").geturl()
-        migrations.forget_libpq(environ)
+        own.forget_libpq(environ)
         environ |= {"DATABASE_URL": api_url, "BETTER_AUTH_SECRET": secret or kept_secret()}
         settings = Settings.load(environ)
         roles.grant(url, api_url, settings.database_statement_timeout)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -36,12 +36,6 @@ WRONG_ADDRESS = re.compile(
     r"|certificate verify failed|server certificate for .* does not match host name \".*\""
     r"|connection requires a valid client certificate|private key file \".*\" has .* access"
 )
-
-
-def forget_libpq(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Remove the variables that libpq reads: they mean another server than our own."""
-    for name in [name for name in environ if name.startswith("PG")]:
-        del environ[name]
 
 
 def known_migrations() -> list[str]:
@@ -150,7 +144,11 @@ def migrate(url: str) -> None:
                 "search and the order by title do not ignore the case of all letters: see the"
                 " database's locale (LC_CTYPE)"
             )
-        if pending_migrations(connection):
+        pending = pending_migrations(connection)
+        if pending == known_migrations() and is_true(connection, "select_whether_tasks_exist"):
+            section = 'docs/database.md, "From another back end"'
+            raise CommandError(f"There is a table tasks that no migration has made: see {section}.")
+        if pending:
             run_dbmate(connection, "migrate")
 
 

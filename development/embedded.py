@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -41,6 +41,12 @@ ANOTHER_USER = (
 )
 # What PostgreSQL says while a killed predecessor is still ending: miscinit.c, sysv_shmem.c.
 LINGERING = re.compile(r"lock file .* already exists|pre-existing shared memory block")
+
+
+def forget_libpq(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Remove the variables that libpq reads: they mean another server than our own."""
+    for name in [name for name in environ if name.startswith("PG")]:
+        del environ[name]
 
 
 @contextmanager

@@ -50,7 +50,11 @@ SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE');
 -- The schemas that have been migrated, where search_path names none of them.
 SELECT string_agg(relnamespace::regnamespace::text, ', ' ORDER BY relnamespace)
 FROM pg_class
-WHERE relname = 'schema_migrations' AND relkind = 'r';
+WHERE relname = 'schema_migrations' AND relkind = 'r' AND to_regclass('schema_migrations') IS NULL;
+
+-- name: select_whether_tasks_exist
+-- Whether there is a table of that name: before the first migration, it is another program's.
+SELECT to_regclass('tasks') IS NOT NULL;
 
 -- name: select_whether_policies_apply
 -- Whether row-level security binds the role: not a superuser, nor, unless it is forced, the tables'

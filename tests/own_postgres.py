@@ -30,7 +30,7 @@ SETTINGS = ("fsync=off", "max_connections=24", "dynamic_shared_memory_type=mmap"
 
 # Without it, libpq's variables mean another server than our own; with it, they may be for it.
 if "TEST_DATABASE_URL" not in os.environ:
-    migrate.forget_libpq()
+    embedded.forget_libpq()
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_first_response_in_the_readme_is_a_task():
 def test_environment_is_read_in_config_alone():
     # The others pass it on to programs that we start, or read what is gunicorn's or a library's.
     readers = {"config.py", "metrics_server.py", "plain_requests.py"}
-    readers |= {"migrate.py", "postgres_programs.py"}
+    readers |= {"embedded.py", "migrate.py", "postgres_programs.py"}
     for path in MODULES:
         if path.name not in readers:
             assert "os.environ" not in path.read_text(), path
