@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,7 @@ from setting_parsers import (
 
 PROJECT = Path(__file__).parent
 VERSION = "1.0.0"  # of the API
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 class CommandError(RuntimeError):
@@ -43,7 +45,17 @@ def setting(default: Any, parse: Callable[[str], Any], text: str, derived: str =
 
 
 def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the cores that this process may use, within its container's CPU limit.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
+    """
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cores = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # there is no such file, or no limit in it
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+        return min(cores, -(-quota // period))
+    return cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +129,10 @@ class Settings:
         " `capacitor://localhost`",
     )
     web_concurrency: int = setting(
-        available_cores(), integer(1, 256), "Worker processes", "number of cores"
+        available_cores(),
+        integer(1, 256),
+        "Worker processes",
+        "number of cores, within a container's CPU limit",
     )
     web_connections: int = setting(
         1000,

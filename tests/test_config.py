@@ -2,6 +2,7 @@
 
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,20 @@ def test_defaults_serve_on_loopback_for_the_front_end_of_development():
     assert (settings.api_host, settings.api_port) == ("127.0.0.1", 8000)
     assert settings.cors_origins == ("http://localhost:3000",)
     assert settings.max_content_length == 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("max 100000", 8), ("50000 100000", 1), ("150000 100000", 2), ("900000 100000", 8), ("", 8)],
+)
+def test_cores_are_counted_within_the_limit_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(config, "CPU_LIMIT", tmp_path / "cpu.max")
+    assert config.available_cores() == 8
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert config.available_cores() == cores
 
 
 def test_port_that_is_taken_is_one_sentence_with_what_to_set():
