@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) -> None:
     """As the tables' owner, let the role of `api_url` serve the API; create it if need be.
 
+    Warn of others that may write where row-level security does not stop them.
+
     `statement_timeout` is in milliseconds, and is set only on a role that is created.
 
     Raises:
@@ -26,26 +28,33 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
     name, password = given.get("user"), given.get("password")
     with only_runner(owner_url) as connection:  # concurrent GRANTs on one table fail
         connection.add_notice_handler(log_warning)
-        if name in (None, connection.info.user):
+        if name not in (None, connection.info.user):
+            verifier = password and connection.pgconn.encrypt_password(
+                str(password).encode(), str(name).encode(), b"scram-sha-256"
+            )
+            values: dict[str, Value] = {
+                "role": str(name),
+                "verifier": verifier.decode() if verifier else None,
+                "timeout": statement_timeout or Settings().database_statement_timeout,
+                "lock_timeout": LOCK_TIMEOUT,
+                "idle_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
+            }
+            give_rights(connection, values)
+        [(writers,)] = connection.fetch("select_other_writers", role=str(name))
+        if writers:
+            log.warning("other roles may write to audit_log: %s", writers.decode())
+
+
+def give_rights(connection: Connection, values: dict[str, Value]) -> None:
+    try:
+        with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            run_grants(connection, values)
             return
-        verifier = password and connection.pgconn.encrypt_password(
-            str(password).encode(), str(name).encode(), b"scram-sha-256"
-        )
-        values: dict[str, Value] = {
-            "role": str(name),
-            "verifier": verifier.decode() if verifier else None,
-            "timeout": statement_timeout or Settings().database_statement_timeout,
-            "lock_timeout": LOCK_TIMEOUT,
-            "idle_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
-        }
-        try:
-            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-                run_grants(connection, values)
-                return
-            run_grants(connection, values)  # a runner on another database has just made the role
-        except psycopg.Error as error:
-            reason = error.diag.message_primary or error  # not LINE: it quotes the verifier
-            raise CommandError(f"The role {name} cannot be given its rights: {reason}") from None
+        run_grants(connection, values)  # a runner on another database has just made the role
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or error  # not LINE: it quotes the verifier
+        message = f"The role {values['role']!s} cannot be given its rights: {reason}"
+        raise CommandError(message) from None
 
 
 def log_warning(notice: psycopg.errors.Diagnostic) -> None:

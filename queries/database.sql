@@ -157,3 +157,15 @@ FROM
     ) AS grants (position, is_for_new_role, statement)
 WHERE NOT is_for_new_role OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
 ORDER BY position;
+
+-- name: select_other_writers
+-- The roles, besides the owner and the given one, that have a right to write where no row-level
+-- security stops them: hosts give it by default to those of an API of their own.
+SELECT string_agg(DISTINCT coalesce(rolname, 'PUBLIC'), ', ' ORDER BY coalesce(rolname, 'PUBLIC'))
+FROM
+    pg_class,
+    aclexplode(relacl) AS given
+    LEFT JOIN pg_roles ON pg_roles.oid = grantee
+WHERE pg_class.oid IN ('audit_log'::regclass, 'schema_migrations'::regclass)
+    AND privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+    AND grantee <> relowner AND rolname IS DISTINCT FROM %(role)s::name;

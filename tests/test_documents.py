@@ -197,6 +197,15 @@ def test_document_on_the_database_moves_every_table_of_a_user_and_every_sequence
     assert [sequence for sequence in sequences if f"'{sequence}'" not in text] == []
 
 
+def test_tables_that_supabase_serves_no_more_are_all():
+    text = (PROJECT / "docs/operations.md").read_text()
+    [tables] = re.findall(r"REVOKE ALL ON ([\w, ]+)\s+FROM anon", text)
+    made = re.findall(
+        r"^CREATE TABLE public\.(\w+)", (PROJECT / "schema.sql").read_text(), re.MULTILINE
+    )
+    assert sorted(tables.strip().split(", ")) == sorted(made)
+
+
 def test_every_package_has_its_reason():
     reasons = (PROJECT / "docs/decisions/0009-dependencies.md").read_text()
     for path in PROJECT.glob("requirements*.in"):

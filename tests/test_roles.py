@@ -1,4 +1,4 @@
-"""The API's database role: what it may do, and row-level security under each statement's WHERE."""
+"""The API's database role: what it may do, how it gets its rights, and who else has them."""
 
 import os
 from collections.abc import Iterator
@@ -11,20 +11,12 @@ import pytest
 from listing import listed
 from own_postgres import database_on
 from processes import RunHere, wait_until
-from support import (
-    EVERY_TABLE,
-    User,
-    settings_for,
-    someone_waits_for,
-    tables_with_users,
-    write_to_every_table,
-)
+from support import User, settings_for, someone_waits_for
 
 import migrate
 import roles
 from config import CommandError
 from migrate import require_migrated
-from statements import QUERIES
 
 FORBIDDEN = [
     "CREATE TABLE mine (id bigint)",
@@ -94,6 +86,34 @@ def test_rights_are_granted_in_one_transaction(
     assert len(transactions.fetchall()) == 1
 
 
+def test_others_who_may_write_to_the_audit_are_named_until_they_may_not(
+    owner_url: str,
+    database_url: str,
+    postgresql: psycopg.Connection,
+    caplog: pytest.LogCaptureFixture,
+):
+    """As on a host that gives all rights on new tables to the roles of an API of its own."""
+    role = f"anon_{os.getpid()}"
+    postgresql.execute(f"CREATE ROLE {role}")
+    postgresql.commit()
+    try:
+        for api_url in [database_url, owner_url]:
+            postgresql.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+            postgresql.commit()
+            roles.grant(owner_url, api_url)
+            assert caplog.messages == [f"other roles may write to audit_log: {role}"]
+            caplog.clear()
+            postgresql.execute(f"REVOKE ALL ON audit_log, schema_migrations FROM {role}")
+            postgresql.commit()
+            roles.grant(owner_url, api_url)
+            assert caplog.messages == []
+    finally:
+        postgresql.rollback()
+        postgresql.execute(f"DROP OWNED BY {role}")
+        postgresql.execute(f"DROP ROLE {role}")
+        postgresql.commit()
+
+
 def test_tags_are_written_and_found_where_functions_are_closed_to_others(
     owner_url: str, database_url: str, postgresql: psycopg.Connection, alice: User
 ):
@@ -156,58 +176,6 @@ def test_api_role_has_bounds_for_every_wait(as_api: psycopg.Connection):
         ("3s",),
         ("10s",),
     ]
-
-
-@pytest.mark.parametrize("table", tables_with_users())
-def test_table_of_users_has_one_policy_and_it_names_the_owner(
-    postgresql: psycopg.Connection, table: str
-):
-    policies = """
-        SELECT relrowsecurity, polpermissive, polcmd, pg_get_expr(polqual, polrelid), polwithcheck
-        FROM pg_class LEFT JOIN pg_policy ON polrelid = pg_class.oid
-        WHERE pg_class.oid = %s::regclass
-        """
-    owner = "(user_id = current_setting('app.user_id'::text, true))"
-    assert postgresql.execute(policies, [table]).fetchall() == [(True, True, "*", owner, None)]
-
-
-def test_primary_key_of_a_table_of_users_begins_with_the_user(postgresql: psycopg.Connection):
-    """A user's rows stand together, and every statement finds them by it."""
-    keys = dict(
-        postgresql.execute(
-            "SELECT conrelid::regclass::text, pg_get_constraintdef(oid)"
-            " FROM pg_constraint WHERE contype = 'p'"
-        ).fetchall()
-    )
-    for table in tables_with_users():
-        assert keys[table].startswith("PRIMARY KEY (user_id"), table
-
-
-@pytest.mark.parametrize("table", tables_with_users())
-def test_table_of_users_shows_the_api_only_the_rows_of_the_named_user(
-    alice: User, bob: User, as_api: psycopg.Connection, table: str
-):
-    for user in [alice, bob]:
-        write_to_every_table(user)
-    count = f"SELECT user_id FROM {table} GROUP BY user_id"  # noqa: S608
-    assert as_api.execute(count).fetchall() == []
-    with as_api.transaction():
-        as_api.execute("SELECT set_config('app.user_id', 'alice', true)")
-        assert as_api.execute(count).fetchall() == [("alice",)], EVERY_TABLE
-    assert as_api.execute(count).fetchall() == []
-
-
-def test_statement_without_an_owner_in_its_where_still_reads_ones_own_rows_alone(
-    alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
-):
-    mine, _ = alice.create(), bob.create()
-    query = QUERIES["select_tasks"]
-    leaky = query.text.replace("user_id = $1 AND", "user_id = coalesce(user_id, $1) AND")
-    assert leaky != query.text
-    monkeypatch.setitem(
-        QUERIES, "select_tasks", type(query)("select_tasks", leaky, query.parameters)
-    )
-    assert alice.all() == [mine]
 
 
 @pytest.fixture
