@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from issuer import SLOW_FAILURES, Issuer, drip, gate_of, get_me, make_key
+from processes import PATIENCE
 from support import assert_error
 
 import jwks
@@ -21,7 +22,8 @@ from config import PROJECT
 
 
 @pytest.fixture
-def tls_issuer(certificate: Path) -> Iterator[Issuer]:
+def tls_issuer(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", PATIENCE)  # a slow machine's handshake takes long
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
     issuer = Issuer(make_key(), tls=tls)

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
+from itertools import count, cycle
 from queue import SimpleQueue
 from threading import Event, get_ident
+from time import monotonic
 
 import pytest
 from flask import Flask
@@ -220,6 +221,8 @@ def test_one_in_four_requests_that_queued_for_too_long_is_refused(
 def test_refusals_of_one_second_are_one_line_in_the_log(
     narrow: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
+    times = count(monotonic(), 0.01)  # a slow machine would take more than a second
+    monkeypatch.setattr("capacity.overload.monotonic", times.__next__)
     monkeypatch.setattr("capacity.overload.PATIENCE", 0)
     monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
     assert [status_for(narrow, number) for number in range(3)] == [503] * 3
