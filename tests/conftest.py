@@ -40,14 +40,18 @@ from development import embedded
 SERVER_SETTINGS = ["fsync=off", "full_page_writes=off", "max_wal_size=64MB"]
 MEMORY = Path("/dev/shm")
 ENOUGH_MEMORY = 2**30  # bytes; a run takes half of it
+# Characters of TMPDIR. In a longer one, a server's socket may have no room in the server's folder,
+# and gets another address at each start: the tests would not find the server again.
+LONGEST_FOLDER = 16
 END_OF_WINDOW = 3  # seconds; few tests take as long
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests' files in memory: there, a new database's 300 are made ten times faster."""
     free = shutil.disk_usage(MEMORY).free if os.access(MEMORY, os.W_OK) else 0
-    if free > ENOUGH_MEMORY and "TMPDIR" not in os.environ:
-        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+    if not 0 < len(os.environ.get("TMPDIR", "")) <= LONGEST_FOLDER:
+        short = str(MEMORY) if free > ENOUGH_MEMORY else "/tmp"
+        os.environ["TMPDIR"] = tempfile.tempdir = short
     # coverage would begin a measurement in every child process, and pytest-cov two more in those of
     # xdist. Of the three, only one is reported and heeds `no_cover`.
     cov = config.pluginmanager.get_plugin("_cov")
