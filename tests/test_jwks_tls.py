@@ -54,7 +54,6 @@ GREENLET = """
 from gevent import monkey
 monkey.patch_all()
 import jwks
-jwks.FETCH_TIMEOUT = 0.5
 jwks.fetch("https://localhost:{port}")
 """
 
