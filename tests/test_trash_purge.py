@@ -19,10 +19,13 @@ TRASH = "/api/alice/trash"
 
 
 def fill(postgresql: psycopg.Connection, owners: list[str], tasks: int, days: int = 0) -> None:
-    """Put tasks into the trash of each owner, as so many deletions would, days ago."""
+    """Put tasks into the trash of each owner, as so many deletions would, days ago.
+
+    Of 24 hours, as purge counts them in UTC: where a clock is put forward, a local day is shorter.
+    """
     postgresql.execute(
         "INSERT INTO tasks (user_id, title, version, deleted_at)"
-        " SELECT owner, 'old', n + 1, now() - make_interval(days => %s)"
+        " SELECT owner, 'old', n + 1, now() - make_interval(hours => 24 * %s)"
         " FROM unnest(%s::text[]) AS owner, generate_series(1, %s) AS n",
         (days, owners, tasks),
     )
@@ -138,7 +141,7 @@ def deleted(tasks: int, days: int = 30) -> str:
 def test_purge_deletes_what_is_too_old_of_every_user_and_nothing_else(
     alice: User, bob: User, trashed: dict, postgresql: psycopg.Connection, purge: RunHere
 ):
-    postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '29 days'")
+    postgresql.execute("UPDATE tasks SET deleted_at = now() - interval '696 hours'")
     task = bob.create()
     fill(postgresql, ["alice"], 25, days=31)
     fill(postgresql, [f"user {number}" for number in range(1, 22, 2)], 1, days=31)
