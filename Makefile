@@ -82,7 +82,7 @@ clean: ## Remove what the targets made, except .data
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make run PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed: make run PYTHON=python3.13")'
 	@$(PYTHON) -m venv .venv
 
 .venv/run: requirements.txt requirements-embedded.txt | .venv/bin/python

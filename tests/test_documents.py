@@ -221,10 +221,10 @@ def test_links_between_the_documents_hold(path: Path):
         assert (path.parent / name).exists(), name
 
 
-def test_oldest_python_of_the_readme_is_the_one_that_ruff_checks_for():
+def test_pythons_of_the_readme_are_those_that_make_takes_and_ruff_checks_for():
     dockerfile, makefile = ((PROJECT / name).read_text() for name in ("Dockerfile", "Makefile"))
-    assert "Python 3.11" in README
-    assert "sys.version_info >= (3, 11)" in makefile
+    assert "Python 3.11 to 3.14" in README
+    assert "(3, 11) <= sys.version_info < (3, 15)" in makefile
     assert "--python-version 3.11 " in makefile
     assert 'target-version = "py311"' in (PROJECT / "pyproject.toml").read_text()
     assert re.search(r"FROM python:3\.1[1-9]", dockerfile)
