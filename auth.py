@@ -64,8 +64,6 @@ REASON_OF_ERROR: dict[type[jwt.PyJWTError], str] = {
     jwt.MissingRequiredClaimError: "claim",
     jwt.exceptions.InvalidSubjectError: "subject",
 }
-
-
 CLAIM_OF_REASON = {"issuer": "iss", "audience": "aud"}
 MAX_LOGGED_CLAIM = 200  # characters
 
@@ -179,7 +177,7 @@ class TokenVerifier:
             except jwt.PyJWTError as error:
                 reason = REASON_OF_ERROR.get(type(error), "invalid")
                 if name := CLAIM_OF_REASON.get(reason):  # the log says how it differs from ours
-                    came = repr(claims[name])[:MAX_LOGGED_CLAIM]
+                    came = repr(claims.get(name))[:MAX_LOGGED_CLAIM]
                     ours = {"iss": issuer, "aud": audience}[name]
                     note_error(type(error)(f"{name} is {came}, and here {ours or 'not set'}"))
                 raise TokenRefused(reason, getattr(error, "claim", "")) from None

@@ -53,8 +53,9 @@ FROM pg_class
 WHERE relname = 'schema_migrations' AND relkind = 'r' AND to_regclass('schema_migrations') IS NULL;
 
 -- name: select_whether_tasks_exist
--- Whether there is a table of that name: before the first migration, it is another program's.
-SELECT to_regclass('tasks') IS NOT NULL;
+-- Whether there is a table of that name where ours are to be made: before the first migration, it
+-- is another program's.
+SELECT to_regclass(format('%I.tasks', current_schema())) IS NOT NULL;
 
 -- name: select_whether_policies_apply
 -- Whether row-level security binds the role: not a superuser, nor, unless it is forced, the tables'

@@ -64,6 +64,14 @@ def test_table_of_another_back_end_is_refused_with_where_to_read(
             require_migrated(settings_for(empty_url))
 
 
+def test_table_of_another_back_end_in_another_schema_is_left_alone(
+    empty_url: str, old: psycopg.Connection
+):
+    old.execute("CREATE SCHEMA app")
+    migrate.migrate(f"{empty_url}&options=-csearch_path%3Dapp%2Cpublic")
+    assert old.execute("SELECT count(*) FROM public.tasks").fetchone() == (3,)
+
+
 def test_tasks_of_another_back_end_are_taken_over(empty_url: str, old: psycopg.Connection):
     put_aside, take_over = documented()
     old.execute(put_aside.encode())
