@@ -104,10 +104,11 @@ def origins(text: str) -> tuple[str, ...]:
     for origin in found:
         # The pages of an app on a phone have a scheme of their own, as in capacitor://localhost.
         url = APP_SCHEME.sub("http://", origin)
-        if origin_of(web_url(url)) != url or origin != origin.lower():
+        is_address = url.startswith(("http://", "https://"))  # not `*`, or a list in JSON
+        if not is_address or origin_of(web_url(url)) != url or origin != origin.lower():
             raise ValueError(
                 "origins as browsers send them, between commas, such as https://app.example.com:"
-                " in lower case, without a path or the default port"
+                " in lower case, without brackets, quotes, a path or the default port"
             )
     return found
 
@@ -122,7 +123,10 @@ def postgres_url(text: str) -> str:
     if not separator or scheme not in {"postgresql", "postgres"}:
         raise ValueError("an address that begins with postgresql://")
     url = re.sub(r"([?&])ssl=(?!true(?:&|$))", r"\1sslmode=", f"{scheme}://{rest}")
-    no_address = ValueError("an address that libpq understands, with special characters escaped")
+    no_address = ValueError(
+        "an address that libpq understands, with special characters escaped and without the"
+        " parameters of other drivers"
+    )
     authority, _, path = rest.partition("?")[0].partition("/")
     if authority.count("@") > 1 or "@" in path:  # libpq would show a part of the password as a host
         raise no_address

@@ -257,6 +257,17 @@ def test_origin_in_capitals_is_told_that_it_must_not_be(text: str):
         Settings.load(ENOUGH | {"CORS_ORIGINS": text})
 
 
+def test_origins_in_json_are_told_that_they_must_not_be():
+    with pytest.raises(ConfigError, match="without brackets, quotes"):
+        Settings.load(ENOUGH | {"CORS_ORIGINS": '["http://localhost:3000"]'})
+
+
+def test_parameter_of_another_driver_is_told_that_it_must_not_be():
+    url = "postgresql+asyncpg://h/d?prepared_statement_cache_size=0"
+    with pytest.raises(ConfigError, match="without the parameters of other drivers"):
+        Settings.load(ENOUGH | {"DATABASE_URL": url})
+
+
 @pytest.mark.parametrize("text", ["off", "OFF", "600/minute", "20 per 5 seconds", "1/day"])
 def test_limit_is_off_or_a_number_in_a_time(text: str):
     settings = Settings.load(ENOUGH | {"RATE_LIMIT": text, "AUTH_FAILURE_LIMIT": text})
