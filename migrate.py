@@ -145,9 +145,11 @@ def migrate(url: str) -> None:
                 " database's locale (LC_CTYPE)"
             )
         pending = pending_migrations(connection)
-        if pending == known_migrations() and is_true(connection, "select_whether_tasks_exist"):
+        [(others,)] = connection.fetch("select_tables_in_the_way")
+        if others and pending == known_migrations():
             section = 'docs/database.md, "From another back end"'
-            raise CommandError(f"There is a table tasks that no migration has made: see {section}.")
+            message = f"There are tables that no migration has made ({others.decode()})"
+            raise CommandError(f"{message}: see {section}.")
         if pending:
             run_dbmate(connection, "migrate")
 

@@ -52,10 +52,12 @@ SELECT string_agg(relnamespace::regnamespace::text, ', ' ORDER BY relnamespace)
 FROM pg_class
 WHERE relname = 'schema_migrations' AND relkind = 'r' AND to_regclass('schema_migrations') IS NULL;
 
--- name: select_whether_tasks_exist
--- Whether there is a table of that name where ours are to be made: before the first migration, it
--- is another program's.
-SELECT to_regclass(format('%I.tasks', current_schema())) IS NOT NULL;
+-- name: select_tables_in_the_way
+-- Which of the names of our tables are taken where they are to be made: before the first migration,
+-- by another program.
+SELECT string_agg(name, ', ' ORDER BY name)
+FROM unnest('{tasks,task_counters,idempotency_keys,purged_tasks,audit_log}'::text[]) AS name
+WHERE to_regclass(format('%I.%I', current_schema(), name)) IS NOT NULL;
 
 -- name: select_whether_policies_apply
 -- Whether row-level security binds the role: not a superuser, nor, unless it is forced, the tables'

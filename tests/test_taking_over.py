@@ -9,7 +9,7 @@ from processes import RunHere
 from support import User, app_on, settings_for
 
 import migrate
-from config import PROJECT, ConfigError
+from config import PROJECT, CommandError, ConfigError
 from migrate import require_migrated
 
 # As SQLModel makes it.
@@ -59,7 +59,9 @@ def test_table_of_another_back_end_is_refused_with_where_to_read(
         old.execute(left_by_dbmate.encode())
         code, [line] = run_here("migrate", DATABASE_URL=empty_url)
         assert code == 1
-        assert line.startswith("Error: There is a table tasks that no migration has made: see ")
+        assert line.startswith(
+            "Error: There are tables that no migration has made (tasks): see docs/database.md,"
+        )
         with pytest.raises(ConfigError, match="The database lacks migrations"):
             require_migrated(settings_for(empty_url))
 
@@ -70,6 +72,16 @@ def test_table_of_another_back_end_in_another_schema_is_left_alone(
     old.execute("CREATE SCHEMA app")
     migrate.migrate(f"{empty_url}&options=-csearch_path%3Dapp%2Cpublic")
     assert old.execute("SELECT count(*) FROM public.tasks").fetchone() == (3,)
+
+
+def test_no_table_of_ours_may_be_there_before_the_first_migration(empty_url: str):
+    ours = set(re.findall(r"CREATE TABLE public\.(\w+)", (PROJECT / "schema.sql").read_text()))
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        for name in ours - {"schema_migrations"}:
+            connection.execute(f"CREATE TABLE {name} (id bigint)".encode())
+            with pytest.raises(CommandError, match=rf"made \({name}\): see"):
+                migrate.migrate(empty_url)
+            connection.execute(f"DROP TABLE {name}".encode())
 
 
 def test_tasks_of_another_back_end_are_taken_over(empty_url: str, old: psycopg.Connection):
