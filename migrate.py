@@ -147,9 +147,8 @@ def migrate(url: str) -> None:
         pending = pending_migrations(connection)
         [(others,)] = connection.fetch("select_tables_in_the_way")
         if others and pending == known_migrations():
-            section = 'docs/database.md, "From another back end"'
             message = f"There are tables that no migration has made ({others.decode()})"
-            raise CommandError(f"{message}: see {section}.")
+            raise CommandError(f"{message}: see docs/taking_over.md.")
         if pending:
             run_dbmate(connection, "migrate")
 

@@ -46,9 +46,10 @@ def old(empty_url: str, request: pytest.FixtureRequest) -> Iterator[psycopg.Conn
         yield connection
 
 
-DOCUMENT = (PROJECT / "docs/database.md").read_text()
-[SECTION] = re.findall(r"^## From another back end.*?(?=^##)", DOCUMENT, re.MULTILINE | re.DOTALL)
-PUT_ASIDE, TAKE_OVER, FIND_BREAKING, GIVE_BACK = re.findall(r"```sql\n(.*?)```", SECTION, re.DOTALL)
+DOCUMENT = (PROJECT / "docs/taking_over.md").read_text()
+PUT_ASIDE, TAKE_OVER, FIND_BREAKING, GIVE_BACK = re.findall(
+    r"```sql\n(.*?)```", DOCUMENT, re.DOTALL
+)
 
 
 def run(connection: psycopg.Connection, *statements: str) -> list[tuple[Any, ...]]:
@@ -66,7 +67,7 @@ def test_table_of_another_back_end_is_refused_with_where_to_read(
         code, [line] = run_here("migrate", DATABASE_URL=empty_url)
         assert code == 1
         assert line.startswith(
-            "Error: There are tables that no migration has made (tasks): see docs/database.md,"
+            "Error: There are tables that no migration has made (tasks): see docs/taking_over.md."
         )
         with pytest.raises(ConfigError, match="The database lacks migrations"):
             require_migrated(settings_for(empty_url))
@@ -77,7 +78,7 @@ def test_table_of_another_back_end_in_another_schema_is_left_alone(
 ):
     old.execute("CREATE SCHEMA app")
     migrate.migrate(f"{empty_url}&options=-csearch_path%3Dapp%2Cpublic")
-    assert old.execute("SELECT count(*) FROM public.tasks").fetchone() == (3,)
+    assert old.execute("SELECT count(*) FROM public.tasks").fetchone() == (4,)
 
 
 def test_no_table_of_ours_may_be_there_before_the_first_migration(empty_url: str):
@@ -131,7 +132,7 @@ def test_every_task_that_breaks_a_limit_is_found(empty_url: str, old: psycopg.Co
 
 
 def test_columns_of_other_kinds_are_taken_over_as_documented(empty_url: str):
-    rows = dict(re.findall(r"^   \| `(\w+)` .*\| `(.+)` \|$", SECTION, re.MULTILINE))
+    rows = dict(re.findall(r"^   \| `(\w+)` .*\| `(.+)` \|$", DOCUMENT, re.MULTILINE))
     assert list(rows) == ["id", "completed", "priority", "due_at", "tags"]
     into, select, rest = re.split(r"(?=SELECT\n|FROM old)", TAKE_OVER)
     into = into.replace("version)", "version, priority, due_at, due_all_day, tags)")
@@ -186,7 +187,7 @@ def test_tasks_are_given_back_with_what_was_written_since(
     run(old, GIVE_BACK)
     while run_here("rollback", DATABASE_URL=empty_url)[0] == 0:
         pass
-    [put_back] = re.findall(r"`(ALTER TABLE old\.tasks SET SCHEMA .*)`", SECTION)
+    [put_back] = re.findall(r"`(ALTER TABLE old\.tasks SET SCHEMA .*)`", DOCUMENT)
     run(old, put_back, "SET TimeZone = 'UTC'")
     tasks = run(old, "SELECT id, title, completed, updated_at::text FROM tasks ORDER BY id")
     assert [row[:3] for row in tasks] == [
