@@ -124,9 +124,18 @@ SELECT
 -- on the role for statements without a user, which have no others behind a pooler. A temporary
 -- table would hide the one of its name from the triggers, the audit's among them, and a function in
 -- the tables' schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
+-- Some hosts put row-level security on every table. Where it is on tables that have no policy for
+-- all, the role gets its own: without, it sees no version, and each write fails with its audit.
 SELECT statement
 FROM
     (SELECT %(role)s::name::text AS role) AS given,  -- truncated to 63 bytes, as any name is
+    LATERAL (
+        SELECT array_agg(pg_class.oid) AS closed
+        FROM pg_class
+        WHERE relrowsecurity AND NOT EXISTS (
+            SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polname = role
+        )
+    ) AS without_policy,
     LATERAL (
         VALUES
             (1, true, format('CREATE ROLE %I LOGIN PASSWORD %L', role, %(verifier)s::text)),
@@ -156,9 +165,16 @@ FROM
             )),
             (13, false, format('GRANT EXECUTE ON FUNCTION bits_of_tags(text[]) TO %I', role)),
             (14, false, format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())),
-            (15, false, format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema()))
+            (15, false, format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema())),
+            (16, false, CASE WHEN 'schema_migrations'::regclass = ANY (closed) THEN format(
+                'CREATE POLICY %I ON schema_migrations FOR SELECT TO %I USING (true)', role, role
+            ) END),
+            (17, false, CASE WHEN 'audit_log'::regclass = ANY (closed) THEN format(
+                'CREATE POLICY %I ON audit_log FOR INSERT TO %I WITH CHECK (true)', role, role
+            ) END)
     ) AS grants (position, is_for_new_role, statement)
-WHERE NOT is_for_new_role OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
+WHERE statement IS NOT NULL
+    AND (NOT is_for_new_role OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role))
 ORDER BY position;
 
 -- name: select_other_writers

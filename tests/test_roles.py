@@ -124,6 +124,20 @@ def test_tags_are_written_and_found_where_functions_are_closed_to_others(
     assert listed(alice, tag="home") == [task]
 
 
+def test_api_serves_where_a_host_puts_row_level_security_on_every_table(
+    owner_url: str, database_url: str, postgresql: psycopg.Connection, alice: User
+):
+    for table in ["schema_migrations", "audit_log"]:
+        postgresql.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY".encode())
+    postgresql.commit()
+    for _ in range(2):  # the second time, the policies are there
+        roles.grant(owner_url, database_url)
+    require_migrated(settings_for(database_url))
+    alice.create()
+    entries = postgresql.execute("SELECT action FROM audit_log WHERE user_id = %s", [alice.id])
+    assert entries.fetchall() == [("create",)]
+
+
 def test_password_is_not_sent_and_its_verifier_not_logged_even_if_the_server_tells_all_it_logs(
     new_role: tuple[str, str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
