@@ -8,6 +8,7 @@ from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidKeyError
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 MAX_DIGITS = 20  # int() refuses more than 4,300 in words of its own
 MIN_SECRET_LENGTH = 32  # bytes; RFC 7518, section 3.2, for HS256
@@ -133,8 +134,18 @@ def postgres_url(text: str) -> str:
     try:
         conninfo_to_dict(url)
     except ProgrammingError:  # its text may hold a part of the password
-        raise no_address from None
+        raise unknown_options(rest.partition("?")[2]) or no_address from None
     return url
+
+
+def unknown_options(query: str) -> ValueError | None:
+    """Name those that libpq does not know, as of Prisma or JDBC; none that may be of a password."""
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    names = [pair.partition("=")[0] for pair in query.split("&")]
+    unknown = [name for name in names if name.isidentifier() and name not in known]
+    if not unknown or "@" in query or "password" in names:
+        return None
+    return ValueError(f"an address without {' and '.join(unknown)}, which libpq does not know")
 
 
 def parse_rate(text: str) -> tuple[int, int] | None:

@@ -123,6 +123,21 @@ def test_wrong_value_is_refused_in_one_line_that_names_the_setting(name: str, te
 
 
 @pytest.mark.parametrize(
+    ("rest", "told"),
+    [
+        ("me:pw@db:6543/d?pgbouncer=true", "without pgbouncer, which"),
+        ("db/d?schema=public&sslmode=require&connection_limit=1", "without schema and connection_"),
+        ("me:pass?word=x@db/d?pgbouncer=true", "an address that libpq understands"),
+        ("db/d?user=me&password=pass&word=x", "an address that libpq understands"),
+    ],
+)
+def test_option_of_another_driver_is_named_and_no_part_of_a_password(rest: str, told: str):
+    with pytest.raises(ConfigError, match=told) as refused:
+        parse("database_url", f"postgresql://{rest}")
+    assert "word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("environ", "named"),
     [
         ({}, "DATABASE_URL"),
