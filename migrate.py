@@ -37,6 +37,9 @@ WRONG_ADDRESS = re.compile(
     r"|connection requires a valid client certificate|private key file \".*\" has .* access"
 )
 
+# PgBouncer's and RDS Proxy's.
+REFUSED_OPTIONS = re.compile("unsupported startup parameter|support command-line options")
+
 
 def known_migrations() -> list[str]:
     return sorted(path.name.split("_")[0] for path in MIGRATIONS_FOLDER.glob("*.sql"))
@@ -215,7 +218,7 @@ def is_pooled(connection: Connection, url: str) -> bool:
         with UnpreparedConnection.connect(url, **options) as other:
             return not is_true(other, "select_whether_options_arrive")
     except psycopg.OperationalError as error:
-        if "unsupported startup parameter" in str(error):  # PgBouncer's
+        if REFUSED_OPTIONS.search(str(error)):
             return True
         raise
 

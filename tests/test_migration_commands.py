@@ -203,6 +203,31 @@ def test_migration_without_a_name_is_refused(run: RunHere):
     assert (code, line) == (1, "Error: A migration's name needs a letter or a digit.")
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "unsupported startup parameter: options",
+        "Feature not supported: RDS Proxy currently doesn\u2019t support command-line options.",
+    ],
+)
+def test_pooler_that_refuses_options_is_refused(
+    empty_url: str, run: RunHere, monkeypatch: pytest.MonkeyPatch, refusal: str
+):
+    connect = migrate.UnpreparedConnection.connect
+
+    def refuse_options(url: str, **given: Any) -> Connection:
+        if "options" in given:
+            raise psycopg.OperationalError(f"connection failed: FATAL:  {refusal}")
+        connection = connect(url, **given)
+        monkeypatch.setattr(connection, "fetch", lambda *_, **__: [(b"f",)])  # not its own pid
+        return connection
+
+    monkeypatch.setattr(migrate.UnpreparedConnection, "connect", refuse_options)
+    code, [line] = run("migrate", DATABASE_URL=empty_url)
+    assert code == 1
+    assert line.startswith("Error: Migrations need PostgreSQL itself, not a pooler: ")
+
+
 # The address for dbmate's driver
 
 
