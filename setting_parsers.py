@@ -124,10 +124,7 @@ def postgres_url(text: str) -> str:
     if not separator or scheme not in {"postgresql", "postgres"}:
         raise ValueError("an address that begins with postgresql://")
     url = re.sub(r"([?&])ssl=(?!true(?:&|$))", r"\1sslmode=", f"{scheme}://{rest}")
-    no_address = ValueError(
-        "an address that libpq understands, with special characters escaped and without the"
-        " parameters of other drivers"
-    )
+    no_address = ValueError("an address that libpq understands, with special characters escaped")
     authority, _, path = rest.partition("?")[0].partition("/")
     if authority.count("@") > 1 or "@" in path:  # libpq would show a part of the password as a host
         raise no_address
