@@ -57,7 +57,7 @@ WHERE relname = 'schema_migrations' AND relkind = 'r' AND to_regclass('schema_mi
 -- by another program.
 SELECT string_agg(name, ', ' ORDER BY name)
 FROM unnest('{tasks,task_counters,idempotency_keys,purged_tasks,audit_log}'::text[]) AS name
-WHERE to_regclass(format('%I.%I', current_schema(), name)) IS NOT NULL;
+WHERE to_regclass(quote_ident(current_schema()) || '.' || name) IS NOT NULL;
 
 -- name: select_whether_policies_apply
 -- Whether row-level security binds the role: not a superuser, nor, unless it is forced, the tables'
@@ -124,8 +124,9 @@ SELECT
 -- on the role for statements without a user, which have no others behind a pooler. A temporary
 -- table would hide the one of its name from the triggers, the audit's among them, and a function in
 -- the tables' schema would hide one of PostgreSQL's own: PUBLIC loses the right to create either.
--- Some hosts put row-level security on every table. Where it is on tables that have no policy for
--- all, the role gets its own: without, it sees no version, and each write fails with its audit.
+-- Some hosts put row-level security on every table. Where it is on the two that have no policy of
+-- ours, the role gets one: else it would see no version, and each write would fail with its audit
+-- entry. A policy locks its table, for which nobody waits longer than for a migration.
 SELECT statement
 FROM
     (SELECT %(role)s::name::text AS role) AS given,  -- truncated to 63 bytes, as any name is
@@ -138,6 +139,7 @@ FROM
     ) AS without_policy,
     LATERAL (
         VALUES
+            (0, false, 'SET LOCAL lock_timeout = ''2s'''),
             (1, true, format('CREATE ROLE %I LOGIN PASSWORD %L', role, %(verifier)s::text)),
             (2, true, format('ALTER ROLE %I SET statement_timeout = %s', role, %(timeout)s::int)),
             (3, true, format('ALTER ROLE %I SET lock_timeout = %s', role, %(lock_timeout)s::int)),
