@@ -10,6 +10,7 @@ from support import User, assert_error
 from werkzeug.test import TestResponse
 
 from blueprints.lists import write_cursor
+from schemas import MAX_TITLE_LENGTH
 
 # Links
 
@@ -54,7 +55,7 @@ def test_link_keeps_every_parameter(app: Flask):
 
 def test_link_fits_a_request_line_with_the_longest_title(alice: User):
     for _ in range(2):
-        alice.create("\U0001f600" * 200)
+        alice.create("\U0001f600" * MAX_TITLE_LENGTH)
     link = next_link(get_list(alice, sort="title", limit=1))
     assert link
     assert len(link) < 2000

@@ -16,6 +16,7 @@ from support import API_ROLE, settings_for
 from transfers import store
 
 from database import Database
+from schemas import MAX_TITLE_LENGTH
 from statements import QUERIES
 
 OTHERS, TASKS, SHARE = 1000, 10_000, 4
@@ -281,7 +282,7 @@ def test_index_by_title_holds_the_longest_title_of_the_longest_user_id(
     dice = random.Random(5)
     user_id, title = (
         "".join(chr(dice.randrange(0x10400, 0x1FFFF)) for _ in range(length))
-        for length in (255, 200)
+        for length in (255, MAX_TITLE_LENGTH)
     )
     for due_at in [None, "2026-05-01"]:
         postgresql.execute(
