@@ -9,6 +9,7 @@ import pytest
 from support import MODULES, tables_with_users
 
 from blueprints.batch import MAX_OPERATIONS
+from blueprints.lists import ListArguments
 from blueprints.paging import MAX_PAGE_SIZE
 from blueprints.transfer import KEPT_IN_MEMORY, MAX_FAULTS
 from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
@@ -47,6 +48,15 @@ def test_every_operation_of_users_stands_in_the_readme():
                 continue
             assert f"`{operation['operationId']}`" in README, "give it a row in the table"
             assert operation.get("summary"), f"the view of {path} needs a docstring"
+
+
+def test_every_parameter_and_order_of_lists_stands_in_the_readme():
+    [text] = re.findall(r"^\*\*Lists\*\* .*?\n\n", README, re.MULTILINE | re.DOTALL)
+    parameters = ListArguments().fields
+    names = [*parameters.keys() - {"cursor"}, *parameters["sort"].validate.choices]
+    assert [name for name in names if not re.search(rf"`{name}\b", text)] == [], (
+        "tell of it under Lists"
+    )
 
 
 def test_first_response_in_the_readme_is_a_task():

@@ -10,9 +10,10 @@ import pytest
 from listing import flat, get_list, ids, listed, pages
 from support import User
 
+from blueprints.lists import ListArguments
 from schemas import PRIORITIES
 
-SORTS = ["created", "updated", "title", "due", "priority"]
+SORTS = ListArguments().fields["sort"].validate.choices
 ORDERS = ["asc", "desc"]
 TITLES = ["apple", "Apple", "banana", "Cherry", "date", "DATE"]
 DUES = [None, None, "2026-05-01", "2026-05-01T00:00:00Z", "2026-05-01T02:00:00+02:00", "2026-06-01"]
