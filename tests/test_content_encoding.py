@@ -15,7 +15,8 @@ from flask_compress.compat import compression as codecs
 from support import User, app_for, assert_error, bearer, token_for
 from werkzeug.test import TestResponse
 
-from content_encoding import ALGORITHMS, MIN_SIZE, PIECE, STREAMING_ALGORITHMS
+from blueprints.transfer import FORMATS
+from content_encoding import ALGORITHMS, MIN_SIZE, PIECE, STREAMING_ALGORITHMS, TYPES
 
 READ = {"br": brotli.decompress, "gzip": gzip.decompress, "zstd": codecs.zstd.decompress}
 BROWSER = {"Accept-Encoding": "gzip, deflate, br, zstd"}
@@ -42,6 +43,10 @@ def test_large_response_is_compressed_as_the_client_can_read_it(
         assert int(response.headers["Content-Length"]) == len(response.data) < MIN_SIZE
         assert response.headers.getlist("Vary") == ["Origin, Accept-Encoding"]
         assert response.content_type == "application/json"
+
+
+def test_every_format_of_files_is_compressed():
+    assert FORMATS.keys() <= set(TYPES)
 
 
 @pytest.mark.parametrize(

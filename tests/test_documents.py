@@ -11,7 +11,7 @@ from support import MODULES, tables_with_users
 from blueprints.batch import MAX_OPERATIONS
 from blueprints.lists import ListArguments
 from blueprints.paging import MAX_PAGE_SIZE
-from blueprints.transfer import KEPT_IN_MEMORY, MAX_FAULTS
+from blueprints.transfer import FORMATS, KEPT_IN_MEMORY, MAX_FAULTS
 from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
 from capacity.transfer_limits import LARGE, LARGE_BODY
 from config import PROJECT, SETTINGS
@@ -57,6 +57,11 @@ def test_every_parameter_and_order_of_lists_stands_in_the_readme():
     assert [name for name in names if not re.search(rf"`{name}\b", text)] == [], (
         "tell of it under Lists"
     )
+
+
+def test_every_format_of_files_stands_in_the_readme():
+    [row] = re.findall(r"^\| `exportTasks`.*$", README, re.MULTILINE)
+    assert [each.NAME for each in FORMATS.values() if each.NAME not in row] == []
 
 
 def test_first_response_in_the_readme_is_a_task():

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, settings
 from support import User
 from werkzeug.test import TestResponse
 
+from blueprints import transfer
 from schemas import TaskUpdate
 
-FORMATS = ["application/json", "text/csv", "text/calendar"]
+FORMATS = list(transfer.FORMATS)
 EACH_FORMAT = pytest.mark.parametrize("content_type", FORMATS)
 WRITABLE = list(TaskUpdate().fields)
 DEFAULTS = {"description": None, "priority": "none", "due_at": None, "tags": [], "completed": False}
