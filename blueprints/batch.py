@@ -93,18 +93,18 @@ class Operations(BoundedList):
         return operations
 
 
+SCHEMA_OF_OPERATION: dict[str | bool, StrictSchema] = {
+    "create": CreateOperation(),
+    "patch": PatchOperation(),
+    "complete": CompleteOperation(),
+    "delete": DeleteOperation(),
+    "restore": RestoreOperation(),
+}
+
+
 class Batch(StrictSchema):
     operations = Operations(
-        Choice(
-            "op",
-            {
-                "create": CreateOperation(),
-                "patch": PatchOperation(),
-                "complete": CompleteOperation(),
-                "delete": DeleteOperation(),
-                "restore": RestoreOperation(),
-            },
-        ),
+        Choice("op", SCHEMA_OF_OPERATION),
         required=True,
         validate=Length(1, MAX_OPERATIONS),
         metadata={"description": "A task may appear in one operation only."},

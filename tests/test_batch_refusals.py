@@ -6,6 +6,8 @@ import pytest
 from batches import CREATE, batch, done
 from support import User, assert_error, trash_of
 
+from blueprints.batch import EXAMPLE, SCHEMA_OF_OPERATION
+
 CHANGES = [{"op": "patch", "task": {"title": "Mine"}}, {"op": "complete"}, {"op": "delete"}]
 EACH_CHANGE = pytest.mark.parametrize("change", CHANGES, ids=lambda change: change["op"])
 
@@ -28,6 +30,12 @@ def refused(user: User, status: int, error: str, fault: Any, *before: Any) -> tu
     message: str = response.json["message"]
     assert message.startswith(f"operation {number}: ")
     return message, details[str(number)]
+
+
+def test_every_kind_of_operation_is_tried_here_and_shown_in_the_description():
+    tried = {"create", "restore", *(change["op"] for change in CHANGES)}
+    assert tried == SCHEMA_OF_OPERATION.keys(), "add it to CHANGES"
+    assert {each["op"] for each in EXAMPLE["operations"]} == tried
 
 
 @EACH_CHANGE

@@ -12,6 +12,8 @@ from support import User, assert_error
 from transfers import DEFAULTS
 from werkzeug.test import TestResponse
 
+from blueprints.batch import SCHEMA_OF_OPERATION
+
 Fields = dict[str, Any]
 
 NUMBERS = count()
@@ -27,7 +29,7 @@ NEW = st.fixed_dictionaries(TITLE, optional=CREATED)
 PUT = st.fixed_dictionaries(TITLE, optional=WRITTEN)
 PATCH = st.fixed_dictionaries({}, optional=TITLE | WRITTEN)
 PLACE = st.integers(0, 3)
-OPS = ["create", "patch", "complete", "delete", "restore"]
+OPS = list(SCHEMA_OF_OPERATION)
 CHANGES = st.lists(st.tuples(st.sampled_from(OPS), PUT), max_size=4)
 
 
