@@ -85,3 +85,8 @@ def test_cursor_stays_what_it_was_in_the_first_release(app: Flask):
     """Clients keep theirs for months."""
     assert cursor_at(User(app.test_client(), "demo"), 57, 12) == EXAMPLE_POSITION
     assert EXAMPLE_POSITION == "MS41Ny4xMi4yNTk5MzY3Ng"
+
+
+def test_cursor_of_the_first_release_is_read_even_if_the_format_is_another_by_now(app: Flask):
+    with app.app_context():
+        assert read_position("demo", "MS41Ny4xMi4yNTk5MzY3Ng") == Position(57, 12)
