@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from flask import Flask
@@ -14,7 +14,8 @@ from support import User, app_for, assert_error, bearer, token_for
 from werkzeug.test import TestResponse
 
 from capacity import rate_limits
-from capacity.rate_limits import HEADERS_KEY, Counts, Limit, caller_at
+from capacity.rate_limits import HEADERS_KEY, Counts, Limit, LimitName, RateLimits, caller_at
+from config import Settings
 from errors import ApiError
 
 OFF = {"rate_limit": "off", "auth_failure_limit": "off"}
@@ -236,6 +237,13 @@ def test_forged_addresses_in_x_forwarded_for_share_one_limit():
 )
 def test_callers_are_told_apart_by_address_or_network_and_never_by_port(address: str, caller: str):
     assert caller_at({"REMOTE_ADDR": address}) == caller
+
+
+def test_every_limit_has_a_name_of_its_own():
+    """In Redis, two of one name would share their counts."""
+    limits = vars(RateLimits(Settings())).values()
+    names = [limit.name for limit in limits if isinstance(limit, Limit)]
+    assert sorted(names) == sorted(get_args(LimitName))
 
 
 def test_counts_take_no_more_memory_than_stated(monkeypatch: pytest.MonkeyPatch):
