@@ -12,6 +12,8 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 import database
 import errors
 from database import DatabaseUnavailable
+from observability.observe import is_our_fault
+from trail import Trail
 
 
 def failing(error: Exception) -> Callable[..., None]:
@@ -93,6 +95,13 @@ def test_every_http_error_of_the_framework_has_the_shape(
 
 def test_table_of_sqlstates_names_no_unknown_status():
     assert set(database.STATUS_OF_SQLSTATE.values()) <= errors.CODE_OF_STATUS.keys()
+
+
+@pytest.mark.parametrize("status", [each for each in errors.CODE_OF_STATUS if each >= 500])
+def test_status_of_our_own_faults_is_logged_as_one(status: int):
+    trail = Trail({})
+    trail.status = status
+    assert is_our_fault(trail)
 
 
 def test_success_logs_no_warning(alice: User, caplog: pytest.LogCaptureFixture):
