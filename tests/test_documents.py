@@ -95,6 +95,15 @@ def test_requirement_files_agree_on_every_version(name: str):
     }
 
 
+@pytest.mark.parametrize(
+    "name", ["requirements", "requirements-embedded", "requirements-dev", "bench/requirements"]
+)
+def test_every_package_that_is_required_is_pinned(name: str):
+    text = (PROJECT / f"{name}.in").read_text()
+    required = set(re.findall(r"^[a-z][\w-]*", text, re.MULTILINE))
+    assert required <= pinned(f"{name}.txt").keys(), "run: make requirements"
+
+
 def test_packages_fixed_by_design_are_required():
     fixed = {"flask", "flask-smorest", "marshmallow", "psycopg"}
     fixed |= {"psycopg-pool", "pyjwt", "gunicorn"}
