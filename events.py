@@ -24,7 +24,7 @@ DEFERRED: ContextVar[list[tuple[Event, str, int]] | None] = ContextVar("deferred
 
 def emit(event: Event, label: str = "", count: int = 1) -> None:
     """Tell the listeners what has happened."""
-    deferred = DEFERRED.get() if event in {"tasks_created", "tasks_completed"} else None
+    deferred = DEFERRED.get() if event.startswith("tasks_") else None
     if deferred is not None:
         deferred.append((event, label, count))
         return
