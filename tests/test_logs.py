@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from issuer import gate_for
 from support import PARENT, TRACE, Lines, User, assert_error, listening
 
+from config import PROJECT
 from observability.logs import rfc3339
 from observability.observe import BrokenOff, fields_of, level_of, line_of_success, request_log
 from trail import CURRENT, Run, Trail
@@ -51,13 +52,25 @@ def test_request_is_one_line_with_what_an_operator_asks_for(alice: User, lines: 
 def test_line_of_a_success_tells_what_every_line_tells():
     plain = Trail({"REQUEST_METHOD": "GET"})
     full = Trail({"REQUEST_METHOD": "GET", "HTTP_TRACEPARENT": PARENT})
-    full.user, full.backend_pid = 'the "user"\n', 7
+    for name, value in vars(full).items():
+        if not value and name not in {"refused", "error"}:
+            setattr(full, name, 7)
+    full.user = 'the "user"\n'
     full.runs = [Run("select_task", 0.0, 0.00125)]
     for one in (plain, full):
         one.route, one.status, one.seconds, one.size = "/livez", 200, 0.5, 0
         line = json.loads(line_of_success(one))
         assert line.keys() - fields_of(one).keys() == {"time", "level"}
         assert line | fields_of(one) == line
+
+
+def test_every_field_of_a_line_stands_in_operations():
+    text = (PROJECT / "docs/operations.md").read_text().partition("\n**Metrics**")[0]
+    source = (PROJECT / "observability/observe.py").read_text()
+    fields = re.findall(r'(?:fields|cause)\["(\w+)"\]|^ {8}"(\w+)": ', source, re.MULTILINE)
+    names = {name for pair in fields for name in pair if name}
+    assert names > {"event", "status", "sqlstate"}
+    assert [name for name in names if not re.search(rf'[`"]{name}[`"]', text)] == []
 
 
 def test_time_of_a_line_is_that_of_utc_to_the_millisecond(monkeypatch: pytest.MonkeyPatch):
