@@ -138,6 +138,13 @@ def test_alerts_and_dashboard_use_names_that_are_exported(expression: str):
     assert names_in(expression) <= exported()
 
 
+def test_every_metric_is_on_the_dashboard_or_in_an_alert():
+    used = set().union(*map(names_in, expressions()))
+    endings = r"_(bucket|count|sum)$"
+    shown = {re.sub(endings, "", name) for name in used}
+    assert {re.sub(endings, "", name) for name in exported()} <= shown
+
+
 def test_a_name_that_is_gone_would_be_found():
     assert names_in('sum(rate(tasks_gone_total{a="b"}[5m])) by (route)') - exported()
 
