@@ -38,7 +38,9 @@ def test_other_users_task_under_ones_own_path_is_404_and_untouched(alice: User, 
 def test_operations_on_one_task_are_all_tried():
     tasks = "/api/{user_id}/tasks/{task_id}"
     described = {(each, path) for each, path in OPERATIONS if path.startswith(tasks)}
-    assert {(each, path.replace("{}", tasks)) for each, path, _ in BY_TASK} == described
+    assert {(each, path.replace("{}", tasks)) for each, path, _ in BY_TASK} == described, (
+        "add a line to BY_TASK"
+    )
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
