@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from flask.typing import ResponseReturnValue
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -13,6 +14,8 @@ from transfers import DEFAULTS
 from werkzeug.test import TestResponse
 
 from blueprints.batch import SCHEMA_OF_OPERATION
+from conditions import WRITES
+from lean_flask import current_request
 
 Fields = dict[str, Any]
 
@@ -191,7 +194,17 @@ def test_model_knows_every_kind_of_operation_of_a_batch():
 
 
 @pytest.mark.no_cover  # other tests cover what these run
-def test_operations_in_any_order_end_as_a_plain_model_says(alice: User):
+def test_operations_in_any_order_end_as_a_plain_model_says(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    app, tried = alice.client.application, set()
+    dispatch = app.dispatch_request
+
+    def note_and_dispatch() -> ResponseReturnValue:
+        tried.add(current_request().endpoint)
+        return dispatch()
+
+    monkeypatch.setattr(app, "dispatch_request", note_and_dispatch)
     run_state_machine_as_test(
         lambda: Model(alice.client),
         settings=settings(
@@ -202,3 +215,5 @@ def test_operations_in_any_order_end_as_a_plain_model_says(alice: User):
             suppress_health_check=list(HealthCheck),
         ),
     )
+    writes = {rule.endpoint for rule in app.url_map.iter_rules() if WRITES & rule.methods}
+    assert writes <= tried, "give each operation that writes a rule in Model"
