@@ -3,6 +3,7 @@
 from itertools import count
 from typing import Any
 
+import psycopg
 import pytest
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
@@ -13,6 +14,7 @@ from support import User, assert_error
 from transfers import DEFAULTS
 from werkzeug.test import TestResponse
 
+import events
 from blueprints.batch import SCHEMA_OF_OPERATION
 from conditions import WRITES
 from lean_flask import current_request
@@ -39,8 +41,9 @@ CHANGES = st.lists(st.tuples(st.sampled_from(OPS), PUT), max_size=4)
 class Model(RuleBasedStateMachine):
     """What a user stores; `place` chooses a task of those there are, or none."""
 
-    def __init__(self, client: FlaskClient) -> None:
+    def __init__(self, client: FlaskClient, connection: psycopg.Connection) -> None:
         super().__init__()
+        self.connection = connection
         self.user = User(client, f"user-{next(NUMBERS)}")
         self.trash_path = f"/api/{self.user.id}/trash"
         self.tasks: dict[int, Fields] = {}
@@ -48,6 +51,11 @@ class Model(RuleBasedStateMachine):
         self.versions: dict[int, int] = {}
         self.followed: dict[int, Fields] = {}
         self.since: dict[str, str] = {}
+        self.created = 0
+        events.LISTENERS[:] = [self.hear]
+
+    def hear(self, event: str, _label: str, count: int) -> None:
+        self.created += count if event == "tasks_created" else 0
 
     def keep(self, task: Fields, expected: Fields) -> None:
         """Have a task be as it is expected, and newer than it was."""
@@ -183,6 +191,10 @@ class Model(RuleBasedStateMachine):
         while not self.has_followed(50):
             pass
         assert self.followed == {task["id"]: task for task in self.user.all()}
+        assert self.created == len(self.versions), "each new task is counted by emit"
+        stored = "SELECT stored FROM task_counters WHERE user_id = %s"
+        for (number,) in self.connection.execute(stored, [self.user.id]):
+            assert number == len(self.tasks) + len(self.trash), "MAX_TASKS_PER_USER counts wrongly"
 
 
 def id_at(tasks: dict[int, Fields], place: int) -> int:
@@ -195,8 +207,9 @@ def test_model_knows_every_kind_of_operation_of_a_batch():
 
 @pytest.mark.no_cover  # other tests cover what these run
 def test_operations_in_any_order_end_as_a_plain_model_says(
-    alice: User, monkeypatch: pytest.MonkeyPatch
+    alice: User, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(events, "LISTENERS", [])
     app, tried = alice.client.application, set()
     dispatch = app.dispatch_request
 
@@ -206,7 +219,7 @@ def test_operations_in_any_order_end_as_a_plain_model_says(
 
     monkeypatch.setattr(app, "dispatch_request", note_and_dispatch)
     run_state_machine_as_test(
-        lambda: Model(alice.client),
+        lambda: Model(alice.client, postgresql),
         settings=settings(
             derandomize=True,
             deadline=None,
