@@ -18,6 +18,7 @@ from config import PROJECT, SETTINGS
 from development import generated
 from observability.audit import MAX_WAITING
 from schemas import MAX_TAGS, Task
+from statements import QUERIES
 
 OPENAPI = json.loads(generated.openapi())
 README = (PROJECT / "README.md").read_text()
@@ -133,6 +134,25 @@ DOCUMENTS = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *(PROJECT / "docs"
 def test_every_path_that_a_document_names_exists(path: Path):
     named = re.findall(r"(?<![\w./-])(?:\w+/)+[\w-]+\.(?:py|sql|yml|conf)\b", path.read_text())
     assert [name for name in named if not (PROJECT / name).exists()] == []
+
+
+# Variables of others that stand in the documents beside our settings.
+OF_OTHERS = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "RES_OPTIONS", "SSL_CERT_FILE"}
+OF_OTHERS |= {"GUNICORN_CMD_ARGS", "OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER"}
+OF_OTHERS |= {"OTEL_EXPORTER_OTLP_HEADERS", "MESSAGE_OF_REFUSAL", "CERTIFICATE_VERIFY_FAILED"}
+OF_OTHERS |= {"POSTGRES_PASSWORD", "API_PASSWORD"}
+
+
+@pytest.mark.parametrize("name", ["docs/operations.md", "docs/database.md", "bench/features.py"])
+def test_every_setting_that_a_document_names_exists(name: str):
+    named = set(re.findall(r"`([A-Z]+_[A-Z_]+)\b", (PROJECT / name).read_text()))
+    assert {each for each in named if each.lower() not in SETTINGS} <= OF_OTHERS
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_statement_that_a_document_names_exists(path: Path):
+    named = re.findall(r"`((?:select|insert|update|delete|set|try)_[a-z_]+)`", path.read_text())
+    assert [name for name in named if name not in QUERIES] == []
 
 
 def test_files_stand_in_the_readme_under_their_folder():
