@@ -1,5 +1,6 @@
 """The audit: who did what, when, for which request. The API can add to it, but not read it."""
 
+import re
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ from support import (
 
 import events
 from app import create_app
+from config import PROJECT
 
 ID = {"X-Request-Id": "the-request"}
 
@@ -65,6 +67,16 @@ def test_every_table_of_users_has_audit_triggers_for_all_kinds_of_write(
     assert "tasks" in tables
     for name, kinds in tables.items():
         assert kinds == ["DELETE", "INSERT", "UPDATE"], name
+
+
+def test_every_action_stands_in_operations():
+    text = (PROJECT / "docs/operations.md").read_text()
+    [section] = re.findall(r"^## The audit\n.*?^## ", text, re.MULTILINE | re.DOTALL)
+    written = re.findall(r"(?:THEN|ELSE) '(\w+)'", (PROJECT / "schema.sql").read_text())
+    reported = (PROJECT / "observability/audit.py").read_text()
+    written += re.findall(r'action, detail = "(\w+)"', reported)
+    assert {"create", "purge", "limit"} <= set(written)
+    assert [action for action in written if f"`{action}`" not in section] == []
 
 
 def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connection):
