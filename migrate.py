@@ -36,8 +36,6 @@ WRONG_ADDRESS = re.compile(
     r"|certificate verify failed|server certificate for .* does not match host name \".*\""
     r"|connection requires a valid client certificate|private key file \".*\" has .* access"
 )
-
-# PgBouncer's and RDS Proxy's.
 REFUSED_OPTIONS = re.compile("unsupported startup parameter|support command-line options")
 
 
@@ -218,7 +216,7 @@ def is_pooled(connection: Connection, url: str) -> bool:
         with UnpreparedConnection.connect(url, **options) as other:
             return not is_true(other, "select_whether_options_arrive")
     except psycopg.OperationalError as error:
-        if REFUSED_OPTIONS.search(str(error)):
+        if REFUSED_OPTIONS.search(str(error)):  # by PgBouncer, by RDS Proxy
             return True
         raise
 
