@@ -54,6 +54,8 @@ def give_rights(connection: Connection, values: dict[str, Value]) -> None:
     except psycopg.Error as error:
         reason = error.diag.message_primary or error  # not LINE: it quotes the verifier
         message = f"The role {values['role']!s} cannot be given its rights: {reason}"
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            message += ' ("Roles" in README.md has what the owner needs)'
         raise CommandError(message) from None
 
 
