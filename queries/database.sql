@@ -166,8 +166,14 @@ FROM
                 role
             )),
             (13, false, format('GRANT EXECUTE ON FUNCTION bits_of_tags(text[]) TO %I', role)),
-            (14, false, format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())),
-            (15, false, format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema())),
+            (14, false, CASE
+                WHEN has_database_privilege('public', current_database(), 'TEMPORARY')
+                    THEN format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())
+            END),
+            (15, false, CASE
+                WHEN has_schema_privilege('public', current_schema(), 'CREATE')
+                    THEN format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema())
+            END),
             (16, false, CASE WHEN 'schema_migrations'::regclass = ANY (closed) THEN format(
                 'CREATE POLICY %I ON schema_migrations FOR SELECT TO %I USING (true)', role, role
             ) END),

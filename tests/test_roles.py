@@ -268,6 +268,15 @@ def test_warning_of_the_server_is_told_and_what_is_less_is_not(
     assert caplog.messages == ["WARNING of the server"]
 
 
+def test_what_others_have_lost_is_not_taken_from_them_again(owner_url: str, database_url: str):
+    """By an owner who owns neither database nor schema, that would be a warning each time."""
+    roles.grant(owner_url, database_url)
+    with migrate.connect(owner_url) as connection:
+        names = ("verifier", "timeout", "lock_timeout", "idle_timeout")
+        grants = connection.fetch("select_grants", role="tasks_api", **dict.fromkeys(names))
+    assert [statement for (statement,) in grants if statement.endswith(b" FROM PUBLIC")] == []
+
+
 def test_refusal_of_a_role_quotes_nothing_of_its_password(owner_url: str):
     reserved = psycopg.conninfo.make_conninfo(owner_url, user="pg_tasks", password="a b c d e f")
     with pytest.raises(CommandError) as raised:
