@@ -42,7 +42,9 @@ def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) ->
             give_rights(connection, values)
         [(writers,)] = connection.fetch("select_other_writers", role=str(name))
         if writers:
-            log.warning("other roles may write to audit_log: %s", writers.decode())
+            log.warning(
+                "other roles may write to audit_log or schema_migrations: %s", writers.decode()
+            )
 
 
 def give_rights(connection: Connection, values: dict[str, Value]) -> None:

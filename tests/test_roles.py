@@ -101,7 +101,9 @@ def test_others_who_may_write_to_the_audit_are_named_until_they_may_not(
             postgresql.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
             postgresql.commit()
             roles.grant(owner_url, api_url)
-            assert caplog.messages == [f"other roles may write to audit_log: {role}"]
+            assert caplog.messages == [
+                f"other roles may write to audit_log or schema_migrations: {role}"
+            ]
             caplog.clear()
             postgresql.execute(f"REVOKE ALL ON audit_log, schema_migrations FROM {role}")
             postgresql.commit()
