@@ -1,5 +1,6 @@
 """Keys that are fetched over TLS."""
 
+import re
 import select
 import socket
 import ssl
@@ -66,7 +67,8 @@ def test_fetch_whose_handshake_drips_ends_in_time(issuer: Issuer, monkeypatch: p
     done = subprocess.run(
         program, check=False, cwd=PROJECT, timeout=60, capture_output=True, text=True
     )
-    assert "EOF" in done.stderr.splitlines()[-1]
+    # A reset if one more byte arrives after the deadline cut it, but before its reader wakes.
+    assert re.search("EOF|reset by peer", done.stderr.splitlines()[-1])
 
 
 def test_fetch_that_is_cut_off_does_not_go_on_in_plain_text(tls_issuer: Issuer, certificate: Path):
