@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -48,6 +49,8 @@ class Trail:
     def database_seconds(self) -> float:
         return sum([run.seconds for run in self.runs])
 
+
+Report = Callable[[Trail], None]  # is called once its response is complete
 
 CURRENT: ContextVar[Trail | None] = ContextVar("trail", default=None)
 

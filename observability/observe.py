@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from errno import EPIPE
 from functools import cache
 from time import perf_counter, time
@@ -14,13 +14,11 @@ from flask import Flask
 from config import ConfigError, Settings
 from observability.audit import Auditor
 from observability.logs import ENCODE, line_writer, rfc3339
-from trail import CURRENT, Trail
+from trail import CURRENT, Report, Trail
 
 log = logging.getLogger("tasks.request")
 
 PROBES = {"/health", "/livez", "/readyz"}
-
-Report = Callable[[Trail], None]
 
 
 def observe(app: Flask, settings: Settings) -> None:

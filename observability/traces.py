@@ -23,8 +23,7 @@ from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from config import Settings
-from observability.observe import Report
-from trail import METHODS, Trail
+from trail import METHODS, Report, Trail
 
 log = logging.getLogger(__name__)
 
