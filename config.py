@@ -125,7 +125,8 @@ class Settings:
     cors_origins: tuple[str, ...] = setting(
         ("http://localhost:3000",),
         origins,
-        "Origins whose pages may call the API, comma-separated; also those of apps, such as"
+        "Origins whose pages may call the API, comma-separated: `https://app.example.com`,"
+        " `https://preview-*.example.com` (for `*`, letters, digits and hyphens), or an app's:"
         " `capacitor://localhost`",
     )
     web_concurrency: int = setting(

@@ -16,8 +16,10 @@ RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
     re.ASCII | re.IGNORECASE,
 )
+# A part of a label that has two more behind it: https://*.com would be half of the web.
+SUBDOMAIN_WILDCARD = re.compile(r"\*(?=[a-z0-9-]*(?:\.[a-z0-9-]+){2,}(?::\d+)?$)")
 APP_SCHEME = re.compile(r"^(?!https?:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")  # no `*`: it would allow no origin
+HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")
 SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -104,12 +106,13 @@ def origins(text: str) -> tuple[str, ...]:
     found = tuple(origin.strip() for origin in text.split(",") if origin.strip())
     for origin in found:
         # The pages of an app on a phone have a scheme of their own, as in capacitor://localhost.
-        url = APP_SCHEME.sub("http://", origin)
-        is_address = url.startswith(("http://", "https://"))  # not `*`, or a list in JSON
+        url = APP_SCHEME.sub("http://", SUBDOMAIN_WILDCARD.sub("x", origin))
+        is_address = url.startswith(("http://", "https://")) and "*" not in url  # nor a JSON list
         if not is_address or origin_of(web_url(url)) != url or origin != origin.lower():
             raise ValueError(
-                "origins as browsers send them, between commas, such as https://app.example.com:"
-                " in lower case, without brackets, quotes, a path or the default port"
+                "origins as browsers send them, between commas, such as https://app.example.com"
+                " or https://*.app.example.com: in lower case, without brackets, quotes, a path or"
+                " the default port"
             )
     return found
 

@@ -84,7 +84,13 @@ def test_port_that_is_taken_is_one_sentence_with_what_to_set():
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "http://localhost:3000/"),
         ("CORS_ORIGINS", "http://a, b"),
-        ("CORS_ORIGINS", "https://*.example.com"),
+        ("CORS_ORIGINS", "https://*"),
+        ("CORS_ORIGINS", "https://*.com"),
+        ("CORS_ORIGINS", "https://app.*.com"),
+        ("CORS_ORIGINS", "https://*.*.example.com"),
+        ("CORS_ORIGINS", "https://**.example.com"),
+        ("CORS_ORIGINS", "https://*.example.com/"),
+        ("CORS_ORIGINS", "*://app.example.com"),
         ("CORS_ORIGINS", "https://APP.example.com"),
         ("CORS_ORIGINS", "https://app.example.com:443"),
         ("CORS_ORIGINS", "Capacitor://localhost"),
@@ -262,9 +268,9 @@ def test_word_is_taken_in_capitals_too(name: str, text: str, value: object):
 
 
 def test_origins_are_several_between_commas():
-    text = "http://a , https://b.example:8443,capacitor://localhost"
-    settings = Settings.load(ENOUGH | {"CORS_ORIGINS": text})
-    assert settings.cors_origins == ("http://a", "https://b.example:8443", "capacitor://localhost")
+    origins = ("http://a", "https://b.example:8443", "capacitor://localhost", "https://*.b.example")
+    settings = Settings.load(ENOUGH | {"CORS_ORIGINS": " ,".join(origins)})
+    assert settings.cors_origins == origins
 
 
 @pytest.mark.parametrize("text", ["https://APP.example.com", "Capacitor://localhost"])

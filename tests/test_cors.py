@@ -89,6 +89,30 @@ def test_several_origins_are_each_allowed_by_name():
         assert response.headers["Access-Control-Allow-Origin"] == origin
 
 
+@pytest.mark.parametrize(
+    ("pattern", "origin", "is_allowed"),
+    [
+        ("https://*.example.com", "https://preview-1.example.com", True),
+        ("https://*.example.com", "https://example.com", False),
+        ("https://*.example.com", "https://.example.com", False),
+        ("https://*.example.com", "https://a.b.example.com", False),
+        ("https://*.example.com", "https://evil/.example.com", False),
+        ("https://*.example.com", "https://a.example.com.evil.example", False),
+        ("https://*.example.com", "https://aXexample.com", False),
+        ("https://*.example.com", "https://*.example.com", False),
+        ("https://*.example.com", "http://a.example.com", False),
+        ("https://*.example.com:8443", "https://a.example.com:8443", True),
+        ("https://*.example.com:8443", "https://a.example.com", False),
+        ("https://tasks-*-team.example.com", "https://tasks-git-fix-team.example.com", True),
+        ("https://tasks-*-team.example.com", "https://tasks-git-fix-other.example.com", False),
+    ],
+)
+def test_star_stands_for_a_part_of_a_subdomain(pattern: str, origin: str, is_allowed: bool):
+    client = app_for(cors_origins=("http://localhost:3000", pattern)).test_client()
+    response = client.get("/health", headers={"Origin": origin})
+    assert response.headers.get("Access-Control-Allow-Origin") == (origin if is_allowed else None)
+
+
 def test_preflight_may_be_cached_for_two_hours(client: FlaskClient):
     response = client.options("/api/alice/tasks", headers=PREFLIGHT)
     assert response.headers["Access-Control-Max-Age"] == "7200"
