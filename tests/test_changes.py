@@ -118,7 +118,7 @@ def test_change_of_many_tasks_in_sql_raises_the_version_once_and_is_followed(
 ):
     """The statement of docs/database.md."""
     text = (PROJECT / "docs/database.md").read_text()
-    [statement] = re.findall(r"```sql\n(WITH counter.*?)```", text, re.DOTALL)
+    [statement] = re.findall(r"## Change many.*?```sql\n(WITH counter.*?)```", text, re.DOTALL)
     tasks = [alice.create() for _ in range(3)]
     copy.catch_up()
     postgresql.execute(statement.replace("'demo'", "'alice'").encode())
