@@ -74,7 +74,9 @@ class Proxied:
 
 
 @contextmanager
-def proxied(folder: Path, database_url: str, **settings: str) -> Iterator[Proxied]:
+def proxied(
+    folder: Path, database_url: str, location: str = "", **settings: str
+) -> Iterator[Proxied]:
     certificate, port = write_certificate(folder / "localhost.pem"), free_port()
     with gunicorn(copy_of_project(folder), database_url, TRUSTED_PROXIES=1, **settings) as api:
         ours = (PROJECT / "ops/nginx.conf").read_text()
@@ -85,6 +87,7 @@ def proxied(folder: Path, database_url: str, **settings: str) -> Iterator[Proxie
             "/etc/nginx/tasks.crt": str(certificate),
             "/etc/nginx/tasks.key": str(certificate),
             "/var/log/nginx/tasks.log": str(folder / "access"),
+            "    location / {": f"{location}    location / {{",
         }.items():
             assert ours.count(theirs) == 1
             ours = ours.replace(theirs, here)
@@ -254,3 +257,18 @@ def test_reload_of_the_api_costs_no_request(proxy: Proxied):
             proxy.api.popen.send_signal(SIGHUP)
         statuses = sum((each.result() for each in found), Counter())
     assert list(statuses) == [201]
+
+
+def test_user_who_is_locked_out_gets_403_in_the_apis_shape_and_others_are_served(
+    pooled: OwnPostgres, tmp_path: Path
+):
+    """The location of docs/operations.md."""
+    text = (PROJECT / "docs/operations.md").read_text()
+    [location] = re.findall(r"```nginx\n(location .*?)```", text, re.DOTALL)
+    location = location.replace("/api/demo/", "/api/auth0|1 2/")
+    with proxied(tmp_path, pooled.url, location) as proxy:
+        for path in ["auth0%7C1%202/tasks", "%61uth0%7c1%202/trash", "x/../auth0%7C1%202/tasks/1"]:
+            response = proxy.call("GET", f"/api/{path}", "auth0|1 2")
+            assert response.headers["Access-Control-Allow-Origin"] == "*"
+            assert (response.status_code, response.json["error"]) == (403, "forbidden")
+        assert proxy.call("GET", "/api/auth0%7C1/tasks", "auth0|1").status_code == 200
