@@ -1,4 +1,4 @@
-"""The statements of docs/database.md about one user: tasks given back, and all that is stored."""
+"""Statements of the documents about one user: tasks given back, all that is stored, how much."""
 
 import re
 from typing import Any
@@ -146,3 +146,21 @@ def test_everything_that_is_stored_of_a_user_is_listed_and_nothing_of_others(
     rows = run(postgresql, EVERYTHING)
     assert {table for table, _ in rows} == {*tables_with_users(), "audit_log"}, EVERY_TABLE
     assert {row["user_id"] for _, row in rows} == {"alice"}
+
+
+def test_statements_of_operations_name_the_users_who_write_and_keep_most(
+    alice: User, bob: User, postgresql: psycopg.Connection
+):
+    text = (PROJECT / "docs/operations.md").read_text()
+    section = text.partition("## The audit\n")[2].partition("\n## ")[0]
+    newest, most = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+    for user in [alice, bob, bob]:
+        user.create()
+    own = newest.replace("'demo'", "'alice'")
+    assert [row[1] for row in postgresql.execute(own.encode())] == ["create"]
+    entries, tasks, size = [
+        postgresql.execute(statement.encode()).fetchall() for statement in most.splitlines()
+    ]
+    assert entries == [("bob", "", "create", 2), ("alice", "", "create", 1)]
+    assert tasks == [("bob", 2), ("alice", 1)]
+    assert [user for user, _ in size] == ["bob", "alice"]
