@@ -29,7 +29,7 @@ from processes import (
     request_on,
     wait_until,
 )
-from support import JSON, assert_error, bearer, token_for
+from support import JSON, PREFLIGHT, assert_error, bearer, token_for
 
 from blueprints.lists import MAX_SEARCH_LENGTH
 from children import end_with_parent
@@ -270,5 +270,10 @@ def test_user_who_is_locked_out_gets_403_in_the_apis_shape_and_others_are_served
         for path in ["auth0%7C1%202/tasks", "%61uth0%7c1%202/trash", "x/../auth0%7C1%202/tasks/1"]:
             response = proxy.call("GET", f"/api/{path}", "auth0|1 2")
             assert response.headers["Access-Control-Allow-Origin"] == "*"
+            assert response.headers["Content-Type"] == "application/json"
             assert (response.status_code, response.json["error"]) == (403, "forbidden")
+        # Without an answer to its preflight, a page could not read the 403.
+        allowed = proxy.call("OPTIONS", f"/api/{path}", headers=PREFLIGHT)
+        assert allowed.status_code == 204
+        assert allowed.headers["Access-Control-Allow-Headers"] == "authorization,content-type"
         assert proxy.call("GET", "/api/auth0%7C1/tasks", "auth0|1").status_code == 200
