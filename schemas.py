@@ -139,7 +139,14 @@ class Task(ResponseSchema):
     priority = fields.String(
         required=True, validate=OneOf(PRIORITIES), metadata={"examples": ["high"]}
     )
-    due_at = Due(required=True, allow_none=True, metadata=DUE_DESCRIPTION)
+    due_at = Due(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "A moment (RFC 3339), given in UTC, or, for a whole day, a date.",
+            "examples": ["2026-11-21T08:30:00+00:00", "2026-11-21"],
+        },
+    )
     tags = fields.List(fields.String(), required=True, metadata={"examples": [["home", "shop"]]})
     created_at = fields.AwareDateTime(
         required=True,

@@ -35,6 +35,15 @@ def test_create_answers_201_with_the_task_and_its_location(alice: User):
     assert response.headers["Location"] == f"/api/alice/tasks/{task['id']}"
 
 
+def test_task_in_the_description_is_what_its_request_creates(alice: User):
+    schemas = alice.client.get("/openapi.json").json["components"]["schemas"]
+    sent, shown = (
+        {name: each["examples"][0] for name, each in schemas[kind]["properties"].items()}
+        for kind in ("TaskCreate", "Task")
+    )
+    assert alice.create(**sent).items() >= {name: shown[name] for name in sent}.items()
+
+
 def test_create_without_description_has_null(alice: User):
     assert alice.create()["description"] is None
 
