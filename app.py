@@ -55,7 +55,13 @@ def create_app(settings: Settings) -> Flask:
         },
     )
     api.spec.components.security_scheme(
-        "token", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        "token",
+        {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A JWT of the issuer. For `make run`, `make -s token` prints one.",
+        },
     )
     api.ma_plugin.converter.add_attribute_function(describe_choice)
     api.ma_plugin.converter.add_attribute_function(describe_constant)

@@ -18,7 +18,7 @@ from request_bodies import ACCEPTED_PATCHES, MERGE_PATCH
 
 DESCRIPTION = """\
 Tasks of many users. Every path below `/api/{user_id}` belongs to one user: `user_id` must be the
-token's `sub`. Press **Authorize** and paste a token, without `Bearer`.
+token's `sub`. In Swagger UI, press **Authorize** and paste a token, without `Bearer`.
 
 After a broken connection, a POST or PATCH is safe to send again if it has an `Idempotency-Key`: it
 is done once, and for 24 hours a repeat gets the first response.
