@@ -38,8 +38,8 @@ SIGNATURE_BYTES = 16  # of HMAC-SHA256; RFC 2104, section 5, asks for half at le
 
 def due_bound(description: str) -> Due:
     text = (
-        f"{description} A moment (`+` in an offset is `%2B`), or a day, for its midnight UTC: that"
-        " is also when a task for a whole day counts as due."
+        f"{description} A moment (in a URL, the `+` of its offset is `%2B`), or a day, for its"
+        " midnight UTC: that is also when a task for a whole day counts as due."
     )
     example = "2026-11-21"
     return Due(metadata={"description": text, "pattern": DUE_PATTERN, "examples": [example]})
