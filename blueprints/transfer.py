@@ -120,10 +120,10 @@ class Imported(ResponseSchema):
 def export_tasks(user_id: str) -> Response:
     """Export all tasks
 
-    A file of all tasks but those in the trash, oldest first, as JSON, CSV or iCalendar. Every task
-    that was there at the start and is not deleted meanwhile is in it once, as it was at one moment
-    of the export; tasks that are created meanwhile may be in it too. If the response is cut off,
-    the export has failed.
+    A file of all tasks but those in the trash, oldest first, as JSON, CSV or iCalendar: the header
+    `Accept` decides. Every task that was there at the start and is not deleted meanwhile is in it
+    once, as it was at one moment of the export; tasks that are created meanwhile may be in it too.
+    If the response is cut off, the export has failed.
     """
     file_format = acceptable_format()
     pages = task_pages(database(), user_id)
@@ -143,9 +143,10 @@ def export_tasks(user_id: str) -> Response:
 def import_tasks(user_id: str) -> Response:
     """Import tasks
 
-    Creates the tasks of a file, all or none, in its order. Fields that only the server writes are
-    ignored: the tasks are new ones. If entries are wrong, the response names the first 20;
-    entries are counted from 1, without the header of a CSV file.
+    Creates the tasks of a file, all or none, in its order. The file may have 64 MiB, unless the
+    operator sets another limit. Fields that only the server writes are ignored: the tasks are new
+    ones. If entries are wrong, the response names the first 20; entries are counted from 1, without
+    the header of a CSV file.
     """
     file_format = sent_format()
     most: int = current_app.config["MAX_TASKS_PER_USER"]

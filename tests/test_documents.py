@@ -284,6 +284,7 @@ def test_changelog_names_the_version_of_the_api():
         ("listTasks", f"{MAX_PAGE_SIZE:,}"),
         ("listTrash", f"{SETTINGS['trash_days'].default} days"),
         ("importTasks", f"the first {MAX_FAULTS};"),
+        ("importTasks", f"{SETTINGS['max_import_length'].default // 2**20} MiB"),
     ],
 )
 def test_number_in_a_description_is_that_of_the_code(operation: str, number: str):
