@@ -179,7 +179,9 @@ class SharedDescription(BasePlugin):
                 continue
             describe_headers(operation, RATE_LIMIT_REFERENCES)
             heeded = getattr(self.app.view_functions[rule.endpoint], "heeds", ())
-            headers = [header for header in CONDITIONS if header["name"] in heeded]
+            headers = [
+                with_own_tag(header, operation) for header in CONDITIONS if header["name"] in heeded
+            ]
             if method.upper() in KEYED_METHODS:
                 headers.append(IDEMPOTENCY_KEY)
                 describe_headers(operation, REPLAYED, below=300)
@@ -214,6 +216,14 @@ def statuses_of(
     if method in KEYED_METHODS:
         statuses.add(409)
     return statuses
+
+
+def with_own_tag(header: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """Give a condition the ETag that the operation's response shows: a list's is no version."""
+    responses = [each for each in operation["responses"].values() if isinstance(each, dict)]
+    for tag in (each["headers"]["ETag"] for each in responses if "ETag" in each["headers"]):
+        return header | {"schema": header["schema"] | {"examples": [tag["example"]]}}
+    return header
 
 
 def describe_headers(operation: dict[str, Any], headers: dict[str, Any], below: int = 600) -> None:

@@ -197,6 +197,15 @@ def test_every_parameter_of_a_path_is_described(client: FlaskClient):
         assert set(re.findall(r"{(\w+)}", path)) == named
 
 
+def test_example_of_a_condition_is_an_etag_that_the_operation_returns(client: FlaskClient):
+    for item in description(client)["paths"].values():
+        for operation in (item[method] for method in METHODS & item.keys()):
+            headers = operation["responses"].get("200", {}).get("headers", {})
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] in {"If-Match", "If-None-Match"} and "ETag" in headers:
+                    assert parameter["schema"]["examples"] == [headers["ETag"]["example"]]
+
+
 def test_description_names_the_bearer_scheme_and_leaves_the_pages_out(client: FlaskClient):
     document = description(client)
     schemes = document["components"]["securitySchemes"]
