@@ -31,11 +31,6 @@ DUE_PATTERN = (
     r"^(?!1970-01-01[Tt].*\+(?!00:00)|2200-12-31[Tt].*-(?!00:00)\d\d:)"
     rf"{DAY_PATTERN}([Tt]{TIME_PATTERN})?$"
 )
-DUE_DESCRIPTION = {
-    "description": "A moment (RFC 3339, with offset; kept to the microsecond) or, for a whole day,"
-    " a date.",
-    "examples": ["2026-11-21T09:30:00+01:00", "2026-11-21"],
-}
 
 
 class Text(fields.String):

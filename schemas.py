@@ -7,7 +7,6 @@ from marshmallow.validate import Length, OneOf
 
 from converters import MAX_ID
 from field_types import (
-    DUE_DESCRIPTION,
     DUE_PATTERN,
     NOT_BLANK_PATTERN,
     STORABLE_PATTERN,
@@ -50,7 +49,15 @@ class TaskFields(StrictSchema):
     priority = fields.String(
         allow_none=True, validate=OneOf(PRIORITIES), metadata={"examples": ["high"]}
     )
-    due_at = Due(allow_none=True, metadata=DUE_DESCRIPTION | {"pattern": DUE_PATTERN})
+    due_at = Due(
+        allow_none=True,
+        metadata={
+            "description": "A moment (RFC 3339, with offset; kept to the microsecond) or, for a"
+            " whole day, a date.",
+            "pattern": DUE_PATTERN,
+            "examples": ["2026-11-21T09:30:00+01:00", "2026-11-21"],
+        },
+    )
     tags = Tags(
         TrimmedText(
             validate=Length(1, MAX_TAG_LENGTH),

@@ -12,6 +12,9 @@ from support import assert_error
 from werkzeug.test import TestResponse
 
 from blueprints.docs import FOLDER_OF_ASSET, STATIC
+from blueprints.paging import MAX_PAGE_SIZE
+from blueprints.transfer import MAX_FAULTS
+from config import SETTINGS
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -238,3 +241,24 @@ def test_vendored_redoc_is_the_published_file():
     assert f'"{version[1]}"'.encode() in bundle
     assert hashlib.sha256(bundle).hexdigest() in readme
     assert (folder / "LICENSE").is_file()
+
+
+@pytest.mark.parametrize(
+    ("operation", "number"),
+    [
+        ("listTasks", f"{MAX_PAGE_SIZE:,}"),
+        ("listTrash", f"{SETTINGS['trash_days'].default} days"),
+        ("importTasks", f"the first {MAX_FAULTS};"),
+        ("importTasks", f"{SETTINGS['max_import_length'].default // 2**20} MiB"),
+    ],
+)
+def test_number_in_a_description_is_that_of_the_code(
+    client: FlaskClient, operation: str, number: str
+):
+    [text] = [
+        each["description"]
+        for item in description(client)["paths"].values()
+        for each in item.values()
+        if isinstance(each, dict) and each.get("operationId") == operation
+    ]
+    assert number in text

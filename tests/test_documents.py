@@ -11,7 +11,7 @@ from support import MODULES, tables_with_users
 from blueprints.batch import MAX_OPERATIONS
 from blueprints.lists import ListArguments
 from blueprints.paging import MAX_PAGE_SIZE
-from blueprints.transfer import FORMATS, KEPT_IN_MEMORY, MAX_FAULTS
+from blueprints.transfer import FORMATS, KEPT_IN_MEMORY
 from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
 from capacity.transfer_limits import LARGE, LARGE_BODY
 from config import PROJECT, SETTINGS
@@ -276,25 +276,6 @@ def test_pythons_of_the_readme_are_those_that_make_takes_and_ruff_checks_for():
 
 def test_changelog_names_the_version_of_the_api():
     assert f"## {OPENAPI['info']['version']}" in (PROJECT / "CHANGELOG.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("operation", "number"),
-    [
-        ("listTasks", f"{MAX_PAGE_SIZE:,}"),
-        ("listTrash", f"{SETTINGS['trash_days'].default} days"),
-        ("importTasks", f"the first {MAX_FAULTS};"),
-        ("importTasks", f"{SETTINGS['max_import_length'].default // 2**20} MiB"),
-    ],
-)
-def test_number_in_a_description_is_that_of_the_code(operation: str, number: str):
-    [description] = [
-        each["description"]
-        for item in OPENAPI["paths"].values()
-        for each in item.values()
-        if isinstance(each, dict) and each.get("operationId") == operation
-    ]
-    assert number in description
 
 
 def test_image_has_every_folder_but_the_one_for_development():
