@@ -68,16 +68,17 @@ def purge_audit(database: Database, days: int) -> int:
     )
 
 
-def delete_oldest(database: Database, statement: str, **values: Value) -> int:
-    """Run a statement until it finds nothing more to delete; return how much it deleted.
+def delete_oldest(database: Database, statement: str, max_rows: int, **values: Value) -> int:
+    """Run a statement until it finds less than it may delete; return how much it deleted.
 
-    Each run begins where the last ended. As long as an older transaction is open, such as a
-    backup's, it would otherwise walk past all that were deleted before, longer each time.
+    Not until it finds nothing: where many rows are written, some come due during each run, and it
+    would never end. Each run begins where the last ended. As long as an older transaction is open,
+    such as a backup's, it would otherwise walk past all that were deleted before, longer each time.
     """
     deleted, after = 0, "-infinity"
     while True:
-        [(count, last)] = database.fetch(statement, after=after, **values)
-        if not last:
-            return deleted
+        [(count, last)] = database.fetch(statement, after=after, max_rows=max_rows, **values)
         deleted += int(count)
+        if int(count) < max_rows:
+            return deleted
         after = last.decode()

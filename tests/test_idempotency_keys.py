@@ -13,6 +13,7 @@ from support import User, assert_error, settings_for, someone_waits_for
 import idempotency
 import purge
 from capacity.rate_limits import MUCH_KEPT, Limit
+from connection import Row, Value
 from database import Database
 
 # Their form and their owners
@@ -131,6 +132,26 @@ def test_purge_deletes_the_expired_keys_of_all_users_in_steps(
     assert purge.purge_idempotency_keys(owner) == 0
     assert_replayed(post(alice), first)
     assert len(bob.all()) == 3
+
+
+def test_purge_ends_where_a_key_expires_during_each_of_its_steps(
+    alice: User, owner: Database, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    fetch = owner.fetch
+
+    def store_expired() -> None:
+        post(alice)
+        expire(postgresql)
+
+    def fetch_and_store(name: str, **values: Value) -> list[Row]:
+        rows = fetch(name, **values)
+        assert len(alice.all()) < 3
+        store_expired()
+        return rows
+
+    store_expired()
+    monkeypatch.setattr(owner, "fetch", fetch_and_store)
+    assert purge.purge_idempotency_keys(owner) == 1
 
 
 def test_purge_keeps_an_expired_key_that_is_used_again_meanwhile(
