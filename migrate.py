@@ -223,11 +223,11 @@ def is_pooled(connection: Connection, url: str) -> bool:
 
 def take_lock(connection: Connection) -> None:
     """Take the lock of all runners, for the session; a CommandError if another keeps it."""
-    deadline, waits = time.monotonic() + RUNNER_TIMEOUT, False
+    deadline, attempts = time.monotonic() + RUNNER_TIMEOUT, 0
     while not is_true(connection, "try_migration_lock", key=LOCK_KEY):
-        if not waits:
+        attempts += 1
+        if attempts == 2:  # at first, our own session before may just be ending
             log.warning("another runner holds the lock of migrations, waiting for it")
-        waits = True
         if time.monotonic() > deadline:
             raise CommandError("Another runner has held the lock for minutes.")
         time.sleep(POLL_INTERVAL)

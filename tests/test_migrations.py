@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote, urlencode
 
 import processes
@@ -260,6 +261,19 @@ def test_runner_tells_once_that_it_waits_and_gives_up_on_a_lock_that_is_never_fr
     [told] = caplog.messages
     assert "another runner" in told
     migrate.migrate(empty_url)
+
+
+def test_lock_of_a_session_that_is_just_ending_is_not_told(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """As that of the migrations, where `make migrate` goes on to the rights."""
+    with psycopg.connect(empty_url, autocommit=True) as ending:
+        ending.execute("SELECT pg_advisory_lock(%s)", [migrate.LOCK_KEY])
+        unlock = "SELECT pg_advisory_unlock_all()"
+        meanwhile = SimpleNamespace(monotonic=lambda: 0, sleep=lambda _: ending.execute(unlock))
+        monkeypatch.setattr(migrate, "time", meanwhile)
+        with migrate.only_runner(empty_url):
+            assert caplog.messages == []
 
 
 def test_migrations_run_through_a_proxy_that_reports_a_pid_of_its_own(
