@@ -223,7 +223,7 @@ class Database:
         """Close a connection, and the idle others too: what ended one has ended them as well."""
         connection.close()
         # One made before the last drain was ended by the same outage.
-        if connection.made_at > self._drained_at + DRAIN_PAUSE:
+        if self._drained_at < min(connection.made_at, monotonic() - DRAIN_PAUSE):
             self._drained_at = monotonic()
             self._pool.drain()
 

@@ -160,6 +160,21 @@ def test_connections_that_are_lost_together_drain_the_pool_once(
     assert len(drains) == 1
 
 
+def test_connections_made_right_after_a_drain_are_drained_by_a_later_loss(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    drains: list[None] = []
+    monkeypatch.setattr(db._pool, "drain", lambda: drains.append(None))
+    with db.connection() as made_after:
+        db._drained_at = made_after.made_at - 0.1
+        db._discard(made_after)
+        assert not drains
+        db._drained_at -= database.DRAIN_PAUSE
+        made_after.made_at -= database.DRAIN_PAUSE
+        db._discard(made_after)
+    assert len(drains) == 1
+
+
 def test_lock_that_is_not_had_in_time_is_503(
     own_database: Postgres, new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
 ):
