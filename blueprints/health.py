@@ -10,6 +10,7 @@ from marshmallow import fields
 from psycopg import Error
 
 from blueprints import json_response, primary
+from config import ConfigError
 from database import DatabaseBusy, DatabaseUnavailable
 from errors import ApiError
 from field_types import ResponseSchema
@@ -79,4 +80,6 @@ def find_fault() -> Fault | None:
         return None  # without this instance, the others would be busier still
     except (DatabaseUnavailable, Error) as error:
         return "The database cannot be reached.", error
+    except ConfigError as error:  # its table of versions is another program's
+        return "The database lacks migrations.", error
     return ("The database lacks migrations.", None) if pending else None

@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from flask import Flask
 from processes import wait_until
@@ -89,5 +90,14 @@ def test_busy_instance_is_ready_as_long_as_the_database_answers(
 
 def test_database_behind_the_code_is_503(app: Flask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(health, "pending_migrations", lambda _: ["9999"])
+    response = app.test_client().get("/readyz")
+    assert_error(response, 503, "unavailable", "The database lacks migrations.")
+
+
+def test_database_with_the_versions_of_another_program_is_503(
+    app: Flask, postgresql: psycopg.Connection
+):
+    postgresql.execute("ALTER TABLE schema_migrations ALTER version TYPE bigint USING version::int")
+    postgresql.commit()
     response = app.test_client().get("/readyz")
     assert_error(response, 503, "unavailable", "The database lacks migrations.")
