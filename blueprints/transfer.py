@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, islice
+from operator import itemgetter
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
@@ -190,7 +191,8 @@ def acceptable_format() -> Format:
         raise ApiError(406, f"The header Accept is longer than {MAX_ACCEPT} characters.")
     accepted = request.accept_mimetypes or [("*/*", 1)]  # without the header, anything is
     # From the least wanted to the most: of one type with several parameters, that one counts.
-    ranges = {given.partition(";")[0].strip().lower(): q for given, q in reversed(accepted)}
+    by_quality = sorted(accepted, key=itemgetter(1))
+    ranges = {given.partition(";")[0].strip().lower(): q for given, q in by_quality}
 
     def quality(name: str) -> float:
         patterns = (name, f"{name.partition('/')[0]}/*", "*/*")

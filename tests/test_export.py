@@ -78,6 +78,7 @@ def test_export_that_has_begun_waits_for_a_connection_once_more(
         ("Text/Calendar; component=VTODO", "text/calendar"),
         ("text/csv; charset=utf-8", "text/csv"),
         ("text/calendar;component=VTODO, text/calendar;q=0.1, */*;q=0.5", "text/calendar"),
+        ("text/csv, text/csv;header=absent;q=0, application/json;q=0.5", "text/csv"),
     ],
 )
 def test_format_is_chosen_by_accept(alice: User, accept: str | None, content_type: str):
