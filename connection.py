@@ -259,7 +259,7 @@ class Connection(psycopg.Connection[Any]):
         """Tell whether an idle connection has something to read: a last message, or its end.
 
         True also where the address asks for a server that takes writes, and this one has said that
-        it no longer does. Costs a microsecond; asking the server costs a round trip.
+        it no longer does. Costs two microseconds; asking the server costs a round trip.
         """
         status = b"default_transaction_read_only"
         if self._has_to_write and self.pgconn.parameter_status(status) == b"on":

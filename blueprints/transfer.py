@@ -245,7 +245,7 @@ def load_entries(file_format: Format, body: bytes, most: int) -> tuple[int, list
 
 
 def to_json(tasks: list[Any]) -> bytes:
-    """Write UTF-8 without escapes: with them, or as a str, it could be three times as large."""
+    """Write UTF-8 without escapes: with them it could be three times as large, as a str four."""
     return json.dumps(tasks, ensure_ascii=False).encode()
 
 

@@ -15,7 +15,7 @@ from events import emit
 from setting_parsers import parse_rate
 from trail import CURRENT
 
-MAX_COUNTED = 100_000  # callers, about 20 MB; beyond that, counts start afresh
+MAX_COUNTED = 100_000  # callers, about 13 MB; beyond that, counts start afresh
 DAY = 24 * 60 * 60  # seconds
 # Daily quotas of what outlives its request and does not count towards MAX_TASKS_PER_USER.
 KEPT_RESPONSES = 256 * 1024**2  # bytes of responses to requests with an Idempotency-Key
@@ -36,7 +36,7 @@ class RateLimits:
     def __init__(self, settings: Settings) -> None:
         self.redis = None
         if settings.redis_url:
-            from capacity.shared_counts import SharedCounts  # only here: 5 MB that most do without
+            from capacity.shared_counts import SharedCounts  # only here: 7 MB that most do without
 
             self.redis = SharedCounts(settings.redis_url)
         requests, failures = map(parse_rate, (settings.rate_limit, settings.auth_failure_limit))

@@ -12,13 +12,13 @@ from server.responses import MAX_UNREAD
 
 # Bytes; gunicorn itself takes no more than 8190. A list's Link fits, with as many tags as allowed.
 MAX_REQUEST_LINE = 20 * 1024
-MAX_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers; gunicorn allows 800 KB
+MAX_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers
 READ = 8 * 1024  # bytes that gunicorn reads at once; what it counts as head may end in as much body
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
 # gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
-# gunicorn sets this attribute to 800 KB for each request: a property that ignores it keeps ours.
+# gunicorn sets this attribute to 3 MB for each request: a property that ignores it keeps ours.
 longest_head = property(lambda _: MAX_HEAD + READ, lambda *_: None)
 
 

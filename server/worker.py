@@ -73,7 +73,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.waiting_since: dict[socket.socket, float] = {}
 
     def init_process(self) -> None:
-        """Keep the settings as plain attributes: gunicorn looks up some forty for each request."""
+        """Keep the settings as plain attributes: gunicorn looks up some twenty for each request."""
         settings = self.cfg.settings
         self.cfg.__dict__.update({name: setting.get() for name, setting in settings.items()})
         super().init_process()
