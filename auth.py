@@ -210,7 +210,7 @@ def parse_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_claims(claims: dict[str, Any]) -> None:
-    """Refuse what PyJWT lets through: a `sub` that no user can have, an `exp` with a fraction."""
+    """Refuse what PyJWT lets through: a `sub` that no user can have, an `exp` that is no int."""
     subject, expiry = claims["sub"], claims["exp"]
     is_id = isinstance(subject, str) and 1 <= len(subject) <= MAX_USER_ID_LENGTH
     if not is_id or UNSTORABLE.search(subject):

@@ -7,7 +7,7 @@ from lean_flask import current_request
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-# Entity tags (RFC 9110, section 8.8.3) of tasks: a task's version, compressed or not.
+# An entity tag (RFC 9110, section 8.8.3), read without the suffix of a compressed response.
 ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
 VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 

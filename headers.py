@@ -28,7 +28,7 @@ ERROR_HEADERS = [*COMMON, POLICY, NOT_KEPT]
 
 
 def add_headers(app: Flask, settings: Settings) -> None:
-    """Add to every response, errors too, the headers that its view has not set itself."""
+    """Add headers to every response, errors too; a view's own policy and Cache-Control stay."""
     answer = app.wsgi_app
     allowed = cors_headers(settings.cors_origins)
 

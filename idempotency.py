@@ -55,7 +55,7 @@ def answer_once(
     Raises:
         ApiError: 400 for a malformed key, 409 while it is in use, 422 where another request had it,
             429 where too much is kept for the user already, 503 where a replay is large and the
-            user receives several large responses.
+            user receives several large responses; what `read_body` raises.
     """
     key: dict[str, Value] = {
         "user_id": user_id,

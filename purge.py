@@ -37,6 +37,7 @@ def purge_old_trash(database: Database, days: int) -> int:
 
     Raises:
         psycopg.Error: it failed for at least one user, as the first such error tells.
+        DatabaseUnavailable: no connection was available; the users from there on keep theirs.
     """
     deleted = 0
     failures: list[psycopg.Error] = []

@@ -28,7 +28,11 @@ def on_stop(handler: Any) -> None:
 
 
 def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None = None) -> int:
-    """Run gunicorn until it ends, this process is told to stop, or the embedded server is gone."""
+    """Run gunicorn until it ends or this process is told to stop; return its exit code.
+
+    Raises:
+        CommandError: the embedded server has ended by itself.
+    """
     gunicorn = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "wsgi:application"],
         cwd=PROJECT,

@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {
     "driver_info": None,
 }
 
-# A counter expires by itself, with the window that its name holds.
+# A counter expires by itself, at most a window after the one that its name holds.
 COUNT = """\
 local used = redis.call('incrby', KEYS[1], ARGV[2])
 if used == tonumber(ARGV[2]) then redis.call('expire', KEYS[1], ARGV[1]) end

@@ -124,7 +124,8 @@ def read(body: bytes) -> Iterator[Todo]:
 
     Raises:
         ValueError: it is not an iCalendar, or nests too deep.
-        StrictError: a VTODO has more than 128 KiB to read, or 16 without its description's text.
+        StrictError: a VTODO has more than 128 KiB to read, or 16 without its description's text, or
+            a calendar's time zone has more than 16.
     """
     open_components: list[str] = []
     of_calendar: Todo = {}
