@@ -106,16 +106,16 @@ def record_spans(tracer: Tracer, trail: Trail) -> None:
     Names are those of https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and of
     https://opentelemetry.io/docs/specs/semconv/database/postgresql/.
     """
-    method = trail.environ["REQUEST_METHOD"]
+    method = name = trail.environ["REQUEST_METHOD"]
     if method not in METHODS:
-        method = "_OTHER"  # the convention's name, also where no method was read
+        method, name = "_OTHER", "HTTP"  # the convention's names, also where no method was read
     offset = time_ns() - int(perf_counter() * 1e9)
     began = offset + int(trail.started * 1e9)
     attributes = {"http.request.method": method, "http.response.status_code": trail.status}
     if trail.route:
         attributes["http.route"] = trail.route
     span = tracer.start_span(
-        f"{method} {trail.route}" if trail.route else method,
+        f"{name} {trail.route}" if trail.route else name,
         W3C.extract(carrier_of(trail)),
         SpanKind.SERVER,
         attributes | {"tasks.request_id": trail.request_id},
