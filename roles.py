@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 def grant(owner_url: str, api_url: str, statement_timeout: int | None = None) -> None:
     """As the tables' owner, let the role of `api_url` serve the API; create it if need be.
 
-    Warn of others that may write where row-level security does not stop them.
+    Nothing is done where that is the owner, or the address names no role. Warn of others that may
+    write where row-level security does not stop them.
 
     `statement_timeout` is in milliseconds, and is set only on a role that is created.
 
