@@ -11,7 +11,8 @@ FROM jsonb_to_recordset(%(entries)s) AS given (
 -- days; returns how many, and when the last of them is from. They are taken in the index's order
 -- before their age is compared: otherwise the planner, which does not know max_rows, may read and
 -- sort all that are too old for each statement. Between two bounds it expects few, without `now()`
--- a third of the table, which it may sort as well.
+-- a third of the table, which it may sort as well. Their age is compared again: where somebody has
+-- split the table into partitions, each of these has the same ctids.
 WITH deleted AS (
     DELETE FROM audit_log
     WHERE ctid = ANY (
@@ -27,6 +28,7 @@ WITH deleted AS (
             WHERE at < now() - make_interval(days => %(days)s)
         )
     )
+        AND at < now() - make_interval(days => %(days)s)
     RETURNING at
 )
 SELECT count(*), max(at) FROM deleted;

@@ -71,6 +71,20 @@ def test_purge_of_the_audit_walks_past_nothing_that_it_deleted_before(
     assert pages_of(plan) <= 5 * CHUNK
 
 
+def test_purge_spares_new_entries_of_an_audit_in_partitions(planned: psycopg.Connection):
+    """A ctid is a place within one partition: here, both entries have the same."""
+    for statement in [
+        "ALTER TABLE audit_log RENAME TO whole",
+        "CREATE TABLE audit_log (LIKE whole INCLUDING DEFAULTS) PARTITION BY RANGE (at)",
+        "CREATE TABLE old PARTITION OF audit_log FOR VALUES FROM (MINVALUE) TO ('2000-01-01')",
+        "CREATE TABLE new PARTITION OF audit_log DEFAULT",
+        "INSERT INTO audit_log (at, user_id, action) VALUES ('1999-01-01','',''), (now(),'','')",
+    ]:
+        planned.execute(statement.encode())
+    plan_of(planned, "delete_audit_entries", after="-infinity", max_rows=CHUNK, days=1)
+    assert planned.execute("SELECT at = now() FROM audit_log").fetchall() == [(True,)]
+
+
 def test_purge_finds_that_no_trash_is_due_by_one_entry_of_each_user(planned: psycopg.Connection):
     fill(
         planned,
