@@ -17,8 +17,8 @@ CREATE TABLE audit_log (
 -- ones, each purge would read the whole table.
 CREATE INDEX audit_log_time ON audit_log (at);
 
--- One row a statement and user, whoever runs the statement. That of one task, as nearly all are, is
--- written without what groups and sorts: that takes longer than the rest.
+-- One row a statement, user and action, whoever runs the statement. That of one task, as nearly all
+-- are, is written without what groups and sorts: that takes longer than the rest.
 CREATE FUNCTION audit_tasks() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
