@@ -15,13 +15,6 @@ priority
 -- fragment: key_of_due
 coalesce(due_at, {never_<order>})
 
--- fragment: order_of_created
--- Key and tie-break are both the id; naming it twice makes PostgreSQL 15 add a sort.
-id <order>
-
--- fragment: order_of_updated
-key <order>, id <order>
-
 -- fragment: beyond_asc
 >
 

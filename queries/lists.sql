@@ -3,7 +3,7 @@
 SELECT id, {key_of_<sort>} AS key
 FROM tasks
 WHERE user_id = %(user_id)s AND {is_beyond_<sort>} AND {passes_<kind>}
-ORDER BY {order_of_<sort>}
+ORDER BY key <order>, id <order>
 LIMIT %(limit)s::bigint + 1
 
 -- fragment: first_listed_by_priority
