@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -13,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.message import Message
 from http.client import HTTPConnection, HTTPException
+from itertools import cycle
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -29,6 +30,9 @@ from manage import commands
 
 PATIENCE = 30.0  # seconds that a slow machine gets for what takes one
 RunHere = Callable[..., tuple[int, list[str]]]  # as manage_here returns it
+# Below those that Linux gives to clients; none is another test process's, or given out twice soon.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = cycle(SystemRandom().sample(range(20_000 + WORKER, 32_000, 8), 1500))
 NO_PART_OF_THE_PRODUCT = shutil.ignore_patterns(".*", "bench", "docs", "tests")
 
 
@@ -173,10 +177,9 @@ def wait_until_gone(family: list[psutil.Process], seconds: float) -> None:
 
 
 def free_port() -> int:
-    """Find a port below those that Linux gives to clients, who may take one at any moment."""
+    """Find a port on which nothing listens."""
     while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port := next(PORTS))):
             return port
 
 
