@@ -25,8 +25,12 @@ log = logging.getLogger(__name__)
 Line = dict[str, Any]
 Render = Callable[[Any, str, Any], Any]  # structlog's processors; the last one returns the text
 
-# What a terminal or a reader of lines would take for more than text: C0, C1, line separators.
-CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+# What a terminal or a reader of lines would take for more than text: C0, C1, line separators, and
+# what makes it show a line's parts in another order (https://www.unicode.org/reports/tr9/).
+TURNING = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+CONTROLS = {
+    code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *TURNING)
+}
 # gunicorn's messages about requests that have a line already; they quote what was sent.
 REPORTED = ("Invalid request from ", "Error handling request ")
 

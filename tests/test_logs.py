@@ -122,6 +122,14 @@ def test_no_text_makes_a_second_line(form: str):
         assert "\x1b" not in written
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("code", [0x61C, 0x200E, 0x200F, 0x202A, 0x202E, 0x2066, 0x2069])
+def test_no_text_is_shown_in_another_place(form: str, code: int):
+    with listening(form) as stream:
+        logging.getLogger("tasks.request").handle(request_line({"user": f"a{chr(code)}b"}))
+        assert f"a\\u{code:04x}b" in stream.getvalue()
+
+
 def request_line(fields: dict[str, Any]) -> logging.LogRecord:
     record = logging.LogRecord("x", logging.INFO, "", 0, "", None, None)
     record.fields = fields | {"event": "request"}
