@@ -1,5 +1,6 @@
 """How gunicorn reads: no URL, headers or body longer than we allow, and no long turn."""
 
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,7 @@ from server.responses import MAX_UNREAD
 MAX_REQUEST_LINE = 20 * 1024
 MAX_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers
 READ = 8 * 1024  # bytes that gunicorn reads at once; what it counts as head may end in as much body
+BODY_RATE = 500  # bytes of a body that earn it one second more than worker.BODY_TIMEOUT
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
 # gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
@@ -33,11 +35,13 @@ def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
     The end of file is the end: on Linux, bytes still arrive at a socket that was shut for reading,
     and would be taken for the next request where they are the rest of a body.
     """
-    if getattr(unreader, "has_ended", False):
+    began, deadline = monotonic(), getattr(unreader, "deadline", inf)
+    if getattr(unreader, "has_ended", False) or began > deadline:
+        unreader.has_ended = True
         return b""
-    began = monotonic()
     data: bytes = read_chunk(unreader, size_hint)
     unreader.has_ended = not data
+    unreader.deadline = deadline + len(data) / BODY_RATE
     now = monotonic()
     if now - began > WAITED:
         unreader.turn_began = now

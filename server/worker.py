@@ -28,6 +28,7 @@ from config import ConfigError, Settings
 TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
 CLIENT_TIMEOUT = 10.0  # seconds that a client may pause in sending its body or reading its response
+BODY_TIMEOUT = 20.0  # seconds for a whole body, and more for a long one: see reading.BODY_RATE
 SEND_BUFFER = 256 * 1024  # bytes; a client is seen to read only once a third of it is free
 LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the audit's entries
 KEPT_AT_LEAST = 1.0  # seconds that a client may idle in a stop, or while others find no room
@@ -128,6 +129,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 raise StopIteration
             req.force_close()
         self.waiting_since[sock] = ANSWERING
+        req.unreader.deadline = monotonic() + BODY_TIMEOUT
         sock.settimeout(CLIENT_TIMEOUT)
         is_kept = False
         try:
@@ -139,6 +141,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.close()
         finally:
             sock.settimeout(None)
+            req.unreader.deadline = inf
             self.waiting_since[sock] = monotonic()
         if not is_kept:
             raise StopIteration

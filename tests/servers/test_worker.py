@@ -30,9 +30,9 @@ CRASH = "Traceback"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("worker"))
     worker = folder / "server/worker.py"
-    shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
-    text, changes = re.subn(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text())
-    assert changes == 1
+    shorter = rf"\1_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
+    text, changes = re.subn(r"\b(CLIENT|BODY)_TIMEOUT = [\d.]+ ", shorter, worker.read_text())
+    assert changes == 2
     worker.write_text(text)
     return folder
 
@@ -108,6 +108,28 @@ def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
     assert response.startswith(b"HTTP/1.1 400 ")
     assert b"\r\nConnection: close\r\n" in response
     assert b"is incomplete" in response
+
+
+def test_body_that_drips_is_400_too(api: Process):
+    with connect(api) as client:
+        client.sendall(begun_post("alice", 900))
+        client.settimeout(PATIENCE_WITH_CLIENTS / 4)
+        for _ in range(20):
+            with suppress(TimeoutError):
+                assert client.recv(1024).startswith(b"HTTP/1.1 400 ")
+                return
+            client.sendall(b" ")
+    pytest.fail("It was still waited for.")
+
+
+def test_long_body_that_comes_steadily_is_waited_for(api: Process):
+    parts = [b'"title": "x"', *[b" " * 300] * 12, b"}"]
+    with connect(api) as client:
+        client.sendall(begun_post("alice", 1 + sum(map(len, parts))))
+        for part in parts:
+            time.sleep(PATIENCE_WITH_CLIENTS / 4)
+            client.sendall(part)
+        assert client.recv(1024).startswith(b"HTTP/1.1 201 ")
 
 
 def test_clients_that_do_not_read_do_not_keep_others_out_and_are_let_go(api: Process):
