@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -191,6 +191,19 @@ def test_plain_http_where_tls_is_spoken_has_the_apis_shape(proxy: Proxied):
     with closing(HTTPConnection("localhost", proxy.port)) as connection:
         connection.request("GET", "/")
         assert_refused_by_nginx(connection.getresponse(), 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("cipher", "is_taken"),
+    [("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA", False)],
+)
+def test_tls_without_cbc(proxy: Proxied, cipher: str, is_taken: bool):
+    context = ssl.create_default_context(cafile=proxy.certificate)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(cipher)
+    connection = HTTPSConnection("localhost", proxy.port, context=context)
+    with closing(connection), nullcontext() if is_taken else pytest.raises(ssl.SSLError):
+        connection.request("GET", "/livez")
 
 
 def test_requests_come_as_they_were_sent(proxy: Proxied):
