@@ -15,7 +15,7 @@ from server.responses import MAX_UNREAD
 MAX_REQUEST_LINE = 20 * 1024
 MAX_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers
 READ = 8 * 1024  # bytes that gunicorn reads at once; what it counts as head may end in as much body
-BODY_RATE = 500  # bytes of a body that earn it one second more than worker.BODY_TIMEOUT
+BODY_RATE = 500  # bytes of a body that earn its client a second more than worker.BODY_TIMEOUT
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 
 # gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
@@ -35,14 +35,15 @@ def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
     The end of file is the end: on Linux, bytes still arrive at a socket that was shut for reading,
     and would be taken for the next request where they are the rest of a body.
     """
-    began, deadline = monotonic(), getattr(unreader, "deadline", inf)
-    if getattr(unreader, "has_ended", False) or began > deadline:
+    patience = getattr(unreader, "patience", inf)  # seconds that a body may still be waited for
+    if getattr(unreader, "has_ended", False) or patience < 0:
         unreader.has_ended = True
         return b""
+    began = monotonic()
     data: bytes = read_chunk(unreader, size_hint)
     unreader.has_ended = not data
-    unreader.deadline = deadline + len(data) / BODY_RATE
     now = monotonic()
+    unreader.patience = patience - (now - began) + len(data) / BODY_RATE
     if now - began > WAITED:
         unreader.turn_began = now
     elif now - unreader.__dict__.setdefault("turn_began", began) > TURN:

@@ -28,7 +28,7 @@ from config import ConfigError, Settings
 TICK = 0.2  # seconds between two checks on the master and the clients
 ACCEPT_PAUSE = 0.001  # seconds that other processes get to take their share of new clients
 CLIENT_TIMEOUT = 10.0  # seconds that a client may pause in sending its body or reading its response
-BODY_TIMEOUT = 20.0  # seconds for a whole body, and more for a long one: see reading.BODY_RATE
+BODY_TIMEOUT = 20.0  # seconds that it may pause in all, and more for a long body: reading.py
 SEND_BUFFER = 256 * 1024  # bytes; a client is seen to read only once a third of it is free
 LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the audit's entries
 KEPT_AT_LEAST = 1.0  # seconds that a client may idle in a stop, or while others find no room
@@ -129,7 +129,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 raise StopIteration
             req.force_close()
         self.waiting_since[sock] = ANSWERING
-        req.unreader.deadline = monotonic() + BODY_TIMEOUT
+        req.unreader.patience = BODY_TIMEOUT
         sock.settimeout(CLIENT_TIMEOUT)
         is_kept = False
         try:
@@ -141,7 +141,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.close()
         finally:
             sock.settimeout(None)
-            req.unreader.deadline = inf
+            req.unreader.patience = inf
             self.waiting_since[sock] = monotonic()
         if not is_kept:
             raise StopIteration
