@@ -126,7 +126,7 @@ class Connection(psycopg.Connection[Any]):
             trail.backend_pid = self.pgconn.backend_pid  # which a connection that is lost forgets
         # In a transaction that has begun, the owner is set already.
         has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
-        started = perf_counter()
+        started, error, sqlstate = perf_counter(), None, None
         try:
             if values.get("user_id") is None or has_begun:
                 [name] = names  # several together always have a user, and begin a transaction
@@ -135,9 +135,13 @@ class Connection(psycopg.Connection[Any]):
                 results = [self._result(deadline)]
             else:
                 results = self._run_for_user(names, values)
+        except psycopg.Error as failure:
+            error, sqlstate = type(failure).__name__, failure.sqlstate
+            raise
         finally:
             if trail:
-                trail.runs.append(Run(names[-1], started, perf_counter() - started))
+                took = perf_counter() - started
+                trail.runs.append(Run(names[-1], started, took, error, sqlstate))
         self.on_answer()
         return results
 

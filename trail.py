@@ -21,6 +21,8 @@ class Run(NamedTuple):
     statement: str
     started: float
     seconds: float
+    error: str | None = None  # the name of psycopg's exception, if it failed
+    sqlstate: str | None = None
 
 
 class Trail:

@@ -127,6 +127,11 @@ def record_spans(tracer: Tracer, trail: Trail) -> None:
         start = offset + int(run.started * 1e9)
         of_run = {"db.system.name": "postgresql", "db.query.summary": run.statement}
         query = tracer.start_span(run.statement, parent, SpanKind.CLIENT, of_run, start_time=start)
+        if run.error:
+            query.set_status(Status(StatusCode.ERROR))
+            query.set_attribute("error.type", run.error)
+        if run.sqlstate:
+            query.set_attribute("db.response.status_code", run.sqlstate)
         query.end(start + int(run.seconds * 1e9))
     if trail.status >= 500:
         span.set_status(Status(StatusCode.ERROR))

@@ -55,6 +55,7 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             }
             assert (query.name, query.trace_id.hex()) == ("select_task", TRACE)
             assert attributes(query)["db.query.summary"] == "select_task"
+            assert query.status.code == 0
             began, ended = query.start_time_unix_nano, query.end_time_unix_nano
             assert span.start_time_unix_nano < began < ended < span.end_time_unix_nano
             assert abs(time.time() - ended / 1e9) < 60
@@ -69,9 +70,11 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             postgresql.commit()
             headers = {"X-Request-Id": "third"}
             assert api.call("GET", user="zoe", headers=headers).status_code == 500
-            span, _ = collector.of_request("third")
-            assert span.status.code == 2
+            span, [query] = collector.of_request("third")
+            assert (span.status.code, query.status.code) == (2, 2)
             assert attributes(span)["error.type"] == "UndefinedColumn"
+            assert attributes(query)["error.type"] == "UndefinedColumn"
+            assert attributes(query)["db.response.status_code"] == "42703"
 
             unread = api.request("GET", "/", headers={"bad header": "x"})
             span, _ = collector.of_request(unread.headers["X-Request-Id"])
