@@ -121,7 +121,8 @@ def record_spans(tracer: Tracer, trail: Trail) -> None:
         attributes | {"tasks.request_id": trail.request_id},
         start_time=began,
     )
-    trail.trace_id = format_trace_id(span.get_span_context().trace_id)
+    if (context := span.get_span_context()).is_valid:  # not with OTEL_SDK_DISABLED
+        trail.trace_id = format_trace_id(context.trace_id)
     parent = set_span_in_context(span)
     for run in trail.runs:
         start = offset + int(run.started * 1e9)

@@ -10,13 +10,17 @@ import psycopg
 import pytest
 from collector import attributes, collecting
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import TracerProvider
 from processes import GREENLETS, Process, as_url, free_port, gunicorn, request_on, wait_until
 from support import CALLER, PARENT, TRACE, assert_error, settings_for
 
 from config import ConfigError
 from observability.observe import reports_of
+from observability.traces import record_spans
+from trail import Trail
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
+GET = {"REQUEST_METHOD": "GET"}
 SMALL = {"OTEL_BSP_MAX_QUEUE_SIZE": 64, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 64}  # spans
 
 
@@ -121,6 +125,14 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path,
         assert "Traceback" not in api.output()
         loggers = {json.loads(line).get("logger", "") for line in api.lines() if line[:1] == "{"}
         assert not [name for name in loggers if name.startswith("opentelemetry")]
+
+
+def test_disabled_sdk_names_no_trace(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    given, trail = Trail(GET | {"HTTP_TRACEPARENT": PARENT}), Trail(GET)
+    for each in (given, trail):
+        record_spans(TracerProvider().get_tracer("tasks"), each)
+    assert (given.trace_id, trail.trace_id) == (TRACE, None)
 
 
 @pytest.mark.parametrize(
