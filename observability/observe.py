@@ -65,7 +65,7 @@ def reports_of(settings: Settings) -> list[Report]:
             from observability import traces
 
             reports.append(traces.tracer(settings))  # first: the log's line names the trace
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise ConfigError(f"A variable of OpenTelemetry (OTEL_*) is wrong: {error}") from None
     if settings.metrics_port:
         from observability import metrics

@@ -9,7 +9,7 @@ from time import perf_counter, time_ns
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import (
     SpanKind,
     Status,
@@ -65,12 +65,13 @@ def tracer(settings: Settings) -> Report:
     """Make the function that turns a request's trail into spans, all at once, when it is over.
 
     Raises:
-        ValueError: of the variables that the SDK reads, one is wrong.
+        ValueError, RuntimeError: of the variables that the SDK reads, one is wrong.
     """
+    logging.getLogger("opentelemetry.util.re").addFilter(without_value)
     # Made only to have those variables read at startup: in `start`, a wrong one would fail each
     # request.
     TracerProvider(shutdown_on_exit=False)
-    BatchSpanProcessor(SpanExporter()).shutdown()  # type: ignore[no-untyped-call]
+    BatchSpanProcessor(OTLPSpanExporter()).shutdown()  # type: ignore[no-untyped-call]
     starting = Lock()
 
     @cache
@@ -89,6 +90,12 @@ def tracer(settings: Settings) -> Report:
         record_spans(started, trail)
 
     return trace
+
+
+def without_value(record: logging.LogRecord) -> bool:
+    """Keep what a malformed OTEL_EXPORTER_OTLP_HEADERS holds, often a key, out of the log."""
+    record.args = ("(not shown)",)
+    return True
 
 
 def stop() -> None:

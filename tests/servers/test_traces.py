@@ -140,6 +140,7 @@ def test_disabled_sdk_names_no_trace(monkeypatch: pytest.MonkeyPatch):
     [
         ("OTEL_BSP_MAX_QUEUE_SIZE", "100", "max_queue_size"),  # a batch has 512 spans by default
         ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+        ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "none", "credential_provider"),
     ],
 )
 def test_wrong_variable_of_the_sdk_is_refused_at_the_start(
@@ -149,3 +150,12 @@ def test_wrong_variable_of_the_sdk_is_refused_at_the_start(
     settings = settings_for("postgresql://", otel_exporter_otlp_endpoint="http://127.0.0.1:1")
     with pytest.raises(ConfigError, match=told):
         reports_of(settings)
+
+
+def test_malformed_header_is_told_at_the_start_without_the_key_in_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer a-key")
+    reports_of(settings_for("postgresql://", otel_exporter_otlp_endpoint="http://127.0.0.1:1"))
+    assert "Header format invalid" in caplog.text
+    assert "a-key" not in caplog.text
