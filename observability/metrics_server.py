@@ -63,7 +63,9 @@ def serve(host: str, port: int) -> None:
 
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    _, thread = start_http_server(port, host, registry)
+    server, thread = start_http_server(port, host, registry)
+    # It would write a traceback of each client that resets its connection, as TCP probes do.
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
     thread.join()
 
 

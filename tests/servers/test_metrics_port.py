@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -174,6 +175,17 @@ def test_501_that_any_client_can_cause_is_no_error(api: Metered):
 
 def test_metrics_are_not_on_the_public_port(api: Metered):
     assert api.request("GET", "/metrics").status_code == 404
+
+
+def test_probe_that_resets_its_connection_writes_nothing(api: Metered):
+    for sent in (b"", b"GET /m"):
+        with socket.create_connection(("127.0.0.1", api.metrics_port)) as probe:
+            probe.sendall(sent)
+            time.sleep(0.1)  # until it is waited for
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert can_scrape(api)
+    time.sleep(0.1)
+    assert "ConnectionResetError" not in api.output()
 
 
 def test_second_start_on_the_port_is_refused_and_leaves_the_first_ones_numbers(api: Metered):
