@@ -1,5 +1,6 @@
 """The alerts, as Prometheus itself reads them; needs promtool (Debian's package prometheus)."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -164,6 +165,26 @@ def test_alert_fires_for_what_it_is_there_for(
         "alert_rule_test": [
             {"eval_time": f"{MINUTES}m", "alertname": alert, "exp_alerts": expected}
         ],
+    }
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.dump({"rule_files": [str(RULES)], "tests": [test]}))
+    promtool("test", "rules", file)
+
+
+def test_share_that_fails_is_shown_also_where_nothing_has_failed(tmp_path: Path):
+    panels = json.loads((PROJECT / "ops/grafana.json").read_text())["panels"]
+    [panel] = [panel for panel in panels if panel["title"].startswith("Share that fails")]
+    expression = panel["targets"][0]["expr"].replace("$__rate_interval", "5m")
+    counts = {("/a", "2xx"): "0+60x9", ("/a", "5xx"): "0+20x9", ("/b", "2xx"): "0+60x9"}
+    name = "tasks_http_request_duration_seconds_count"
+    shares = [{"labels": '{route="/a"}', "value": 0.25}, {"labels": '{route="/b"}', "value": 0}]
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f'{name}{{route="{route}",status="{status}"}}', "values": values}
+            for (route, status), values in counts.items()
+        ],
+        "promql_expr_test": [{"expr": expression, "eval_time": "9m", "exp_samples": shares}],
     }
     file = tmp_path / "test.yml"
     file.write_text(yaml.dump({"rule_files": [str(RULES)], "tests": [test]}))
