@@ -23,6 +23,7 @@ from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from config import Settings
+from observability.observe import is_our_fault
 from trail import METHODS, Report, Trail
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def record_spans(tracer: Tracer, trail: Trail) -> None:
         if run.sqlstate:
             query.set_attribute("db.response.status_code", run.sqlstate)
         query.end(start + int(run.seconds * 1e9))
-    if trail.status >= 500:
+    if trail.status >= 500 or is_our_fault(trail):  # the latter: a response that failed midway
         span.set_status(Status(StatusCode.ERROR))
         span.set_attribute(
             "error.type", type(trail.error).__name__ if trail.error else str(trail.status)

@@ -11,11 +11,14 @@ import pytest
 from collector import attributes, collecting
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from processes import GREENLETS, Process, as_url, free_port, gunicorn, request_on, wait_until
+from psycopg import OperationalError
 from support import CALLER, PARENT, TRACE, assert_error, settings_for
 
 from config import ConfigError
-from observability.observe import reports_of
+from observability.observe import BrokenOff, reports_of
 from observability.traces import record_spans
 from trail import Trail
 
@@ -125,6 +128,20 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path,
         assert "Traceback" not in api.output()
         loggers = {json.loads(line).get("logger", "") for line in api.lines() if line[:1] == "{"}
         assert not [name for name in loggers if name.startswith("opentelemetry")]
+
+
+def test_response_that_failed_midway_is_an_error_and_one_that_its_client_left_is_none():
+    spans = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    for error in (OperationalError("the connection was lost"), BrokenOff("it was cut off")):
+        trail = Trail(GET)
+        trail.status, trail.error = 200, error
+        record_spans(provider.get_tracer("tasks"), trail)
+    failed, left = spans.get_finished_spans()
+    assert failed.attributes
+    assert failed.attributes["error.type"] == "OperationalError"
+    assert (failed.status.is_ok, left.status.is_ok) == (False, True)
 
 
 def test_disabled_sdk_names_no_trace(monkeypatch: pytest.MonkeyPatch):
