@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from children import end_with_parent
 from config import PROJECT, ConfigError, Settings, require_free_port
@@ -64,8 +65,13 @@ def serve(host: str, port: int) -> None:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     server, thread = start_http_server(port, host, registry)
-    # It would write a traceback of each client that resets its connection, as TCP probes do.
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    write_traceback = server.handle_error
+
+    def handle_error(request: Any, client: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a TCP probe may end in a reset
+            write_traceback(request, client)
+
+    server.handle_error = handle_error  # type: ignore[assignment, method-assign]
     thread.join()
 
 
