@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH PYTHONOPTIMIZE
 .PHONY: help run token migrate rollback migration purge schema docs test test-servers test-browser test-services check format bench faults requirements clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@awk -F ':.*## ' '/^[a-z-]*:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run ## Serve the API on http://127.0.0.1:8000, with a PostgreSQL of its own unless DATABASE_URL is set
 	@exec $(BIN)/python manage.py run
