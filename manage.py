@@ -255,7 +255,7 @@ def docs() -> None:
     from development import generated  # only here: it builds the whole application
 
     for path, text in generated.files().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ TABLE_END = "<!-- end of settings -->"
 
 def files() -> dict[Path, str]:
     """Return every generated file with its text."""
-    readme = README.read_text()
+    readme = README.read_text(encoding="utf-8")
     before, _, rest = readme.partition(TABLE_BEGIN)
     _, _, after = rest.partition(TABLE_END)
     return {

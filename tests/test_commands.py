@@ -1,5 +1,6 @@
 """The commands of manage.py, run in this process: what they print, write and refuse."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -8,13 +9,14 @@ from types import SimpleNamespace
 
 import jwt
 import pytest
-from processes import RunHere, free_port
+from processes import RunHere, copy_of_project, free_port
+from processes import manage as manage_there
 from support import SECRET
 
 import config
 import manage
 import run_gunicorn
-from config import SETTINGS
+from config import PROJECT, SETTINGS
 from development import generated
 
 
@@ -67,7 +69,17 @@ def test_command_docs_writes_the_generated_files(
     assert len(written) == 3
     monkeypatch.setattr("development.generated.files", lambda: written)
     assert run_here("docs") == (0, [])
-    assert all(file.read_text() == text for file, text in written.items())
+    assert all(file.read_text("utf-8") == text for file, text in written.items())
+
+
+def test_generated_files_are_read_and_written_as_utf_8_in_any_locale(tmp_path: Path):
+    folder = copy_of_project(tmp_path)
+    names = ["README.md", "openapi.json", ".env.example"]
+    shutil.copy(PROJECT / ".env.example", folder)
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": 0, "PYTHONUTF8": 0}
+    assert manage_there(folder, "docs", **ascii_only) == (0, [])
+    for name in names:
+        assert (folder / name).read_bytes() == (PROJECT / name).read_bytes()
 
 
 def test_env_file_that_cannot_be_read_is_told_in_one_line(run_here: RunHere, tmp_path: Path):
