@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -100,8 +101,13 @@ def kept_secret() -> str:
         with tempfile.NamedTemporaryFile("w", dir=DATA_FOLDER) as new:  # for its owner alone
             new.write(secrets.token_urlsafe(48))
             new.flush()
-            with suppress(FileExistsError):  # another process was first
+            try:
                 SECRET_FILE.hardlink_to(new.name)
+            except FileExistsError:
+                pass  # another process was first
+            except OSError:  # the file system has no hard links
+                SECRET_FILE.touch(0o600, exist_ok=False)
+                shutil.copyfile(new.name, SECRET_FILE)
     return SECRET_FILE.read_text()
 
 

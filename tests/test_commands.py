@@ -1,5 +1,6 @@
 """The commands of manage.py, run in this process: what they print, write and refuse."""
 
+import errno
 import shutil
 import socket
 import subprocess
@@ -109,6 +110,23 @@ def test_secret_of_the_process_that_was_first_is_everybodys(
     monkeypatch.setattr("manage.SECRET_FILE", tmp_path / "secret")
     monkeypatch.setattr("secrets.token_urlsafe", be_second)
     assert manage.kept_secret() == "the first"
+
+
+def test_secret_is_kept_where_there_are_no_hard_links(
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", "a file")  # link(2)
+
+    monkeypatch.setattr("manage.DATA_FOLDER", tmp_path)
+    monkeypatch.setattr("manage.SECRET_FILE", tmp_path / "secret")
+    monkeypatch.setattr("os.link", refuse)
+    code, [token] = run_here("token")
+    assert code == 0
+    jwt.decode(token, manage.kept_secret(), ["HS256"])
+    assert [(file.name, file.stat().st_mode & 0o777) for file in tmp_path.iterdir()] == [
+        ("secret", 0o600)
+    ]
 
 
 CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]
