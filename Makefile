@@ -81,23 +81,24 @@ clean: ## Remove what the targets made, except .data
 	rm -rf .venv .venv-bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/services/better_auth/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/bin/python:
+# pip comes last: without ensurepip (Debian's python3-venv) there is a python, but no way to go on.
+.venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed: make run PYTHON=python3.13")'
 	@$(PYTHON) -m venv .venv
 
-.venv/run: requirements.txt requirements-embedded.txt | .venv/bin/python
+.venv/run: requirements.txt requirements-embedded.txt | .venv/bin/pip
 	@echo "Installing packages into .venv, once ..." >&2
 	@$(PIP) -r requirements.txt -r requirements-embedded.txt
 	@touch $@
 
-.venv/dev: requirements-dev.txt | .venv/bin/python
+.venv/dev: requirements-dev.txt | .venv/bin/pip
 	@echo "Installing the development tools into .venv, once ..." >&2
 	@$(PIP) -r requirements-dev.txt
 	@touch .venv/run $@
 
-.venv-bench/bin/python:
+.venv-bench/bin/pip:
 	@$(PYTHON) -m venv .venv-bench
 
-.venv-bench/done: bench/requirements.txt | .venv-bench/bin/python
+.venv-bench/done: bench/requirements.txt | .venv-bench/bin/pip
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r bench/requirements.txt
 	@touch $@

@@ -172,6 +172,38 @@ def test_make_runs_python_as_our_code_needs_it(tmp_path: Path, monkeypatch: pyte
     assert make_token(tmp_path, 'echo "$PYTHONSAFEPATH$PYTHONOPTIMIZE"') == ""
 
 
+# In place of Python: it makes no pip without ensurepip.
+OTHER_PYTHON = """#!/bin/sh
+case "$*" in
+    -c*) ;;
+    *venv*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp ensurepip .venv/bin/pip ;;
+    *pip*) ;;
+    *) echo "$*" ;;
+esac
+"""
+
+
+def test_make_on_other_systems(tmp_path: Path):
+    """Debian without python3-venv, until it is installed."""
+    for name in ("Makefile", "requirements.txt", "requirements-embedded.txt"):
+        shutil.copy(PROJECT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(OTHER_PYTHON)
+    python.chmod(0o755)
+
+    def make_token() -> tuple[bool, str, str]:
+        command = ["make", "-s", "token", f"PYTHON={python}"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode == 0, done.stdout, done.stderr
+
+    assert not make_token()[0]
+    (tmp_path / "ensurepip").touch()
+    done, printed, said = make_token()
+    assert (done, printed) == (True, "manage.py token\n")
+    assert said
+    assert make_token() == (True, "manage.py token\n", "")
+
+
 @pytest.mark.parametrize(
     ("is_person", "given", "form"),
     [(True, {}, "text"), (True, {"LOG_FORMAT": "json"}, "json"), (False, {}, "json")],
