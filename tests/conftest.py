@@ -52,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not 0 < len(os.environ.get("TMPDIR", "")) <= LONGEST_FOLDER:
         short = str(MEMORY) if free > ENOUGH_MEMORY else "/tmp"
         os.environ["TMPDIR"] = tempfile.tempdir = short
+    os.environ["no_proxy"] = "*"  # all that the tests ask is on this machine
     # coverage would begin a measurement in every child process, and pytest-cov two more in those of
     # xdist. Of the three, only one is reported and heeds `no_cover`.
     cov = config.pluginmanager.get_plugin("_cov")
