@@ -86,7 +86,7 @@ def load(requests: list[bytes], port: int, seconds: float, connections: int) -> 
             if response := connection.receive():
                 latencies.append(response[0])
                 refused += response[1][9:10] not in {b"2", b""}
-                broken += not response[1]
+                broken += not is_complete(response[1])
                 connection.send(next_request())
     latencies.sort()
     return {
