@@ -53,9 +53,9 @@ class Request:
         return json.dumps(fields) if fields else ""
 
 
-def callers(users: int) -> list[str]:
+def callers(users: int, first: int = 0) -> list[str]:
     """Pick the users who call, spread evenly over all of them."""
-    return [f"user-{number}" for number in range(0, users, max(1, users // CALLERS))][:CALLERS]
+    return [f"user-{number}" for number in range(first, users, max(1, users // CALLERS))][:CALLERS]
 
 
 def sign_token(user_id: str) -> str:
@@ -68,9 +68,10 @@ class Traffic:
 
     def __init__(self, connection: Connection, users: int) -> None:
         self._random = random.Random(1)
-        names = callers(users)
-        self._tokens = {name: sign_token(name) for name in names + DELETERS}
+        names, creators = callers(users), callers(users, 1)
+        self._tokens = {name: sign_token(name) for name in names + creators + DELETERS}
         self._tasks = tasks_of(connection, names)
+        self._new: list[Task] = [(name, 0) for name in creators]  # or measured lists would grow
         self._deletable = tasks_of(connection, DELETERS)
         self._random.shuffle(self._deletable)
 
@@ -82,7 +83,8 @@ class Traffic:
 
     def _pick(self, operation: str, count: int) -> Iterator[Task]:
         if operation != "delete":
-            yield from self._random.choices(self._tasks, k=count)
+            tasks = self._new if operation == "create" else self._tasks
+            yield from self._random.choices(tasks, k=count)
             return
         picked, self._deletable = self._deletable[:count], self._deletable[count:]
         if len(picked) < count:
