@@ -93,7 +93,7 @@ def measure_turn(url: str, name: str, server: Server, seconds: float) -> Speeds:
         count = deletions - 100 if operation == "delete" else 20_000
         report = run_load(server.port, traffic.requests(operation, count), seconds)
         if report["refused"] or report["broken"]:
-            raise RuntimeError(f"{name}, {operation}: not every response was a 2xx: {report}")
+            raise RuntimeError(f"{name}, {operation}: not every response was a success: {report}")
         rate = report["requests"] / report["seconds"]
         speeds[operation] = Speed(rate, report["p50"], report["p99"])
     return speeds
@@ -111,7 +111,7 @@ def median_speeds(turns: list[Speeds]) -> Speeds:
 
 
 def require_success(name: str, server: Server, request: Request) -> None:
-    """Require the exact status, which the load generator does not check."""
+    """Require the exact status and the right body, which the load generator does not check."""
     connection = http.client.HTTPConnection(HOST, server.port, timeout=10)
     headers = {
         "Authorization": f"Bearer {request.token}",
@@ -122,8 +122,20 @@ def require_success(name: str, server: Server, request: Request) -> None:
     response = connection.getresponse()
     body = response.read().decode()
     connection.close()
-    if response.status != STATUSES[request.operation]:
+    if response.status != STATUSES[request.operation] or not is_answer(body, request):
         raise RuntimeError(f"{name}, {request.operation}: {response.status} {body}")
+
+
+def is_answer(body: str, request: Request) -> bool:
+    """Tell whether a body has the tasks that were asked for, all of them, with what was sent."""
+    if request.operation == "delete":
+        return not body
+    found = json.loads(body)
+    tasks, count = (found, TASKS_PER_USER) if request.operation == "list" else ([found], 1)
+    expected = json.loads(request.body or "{}") | {"user_id": request.user_id}
+    if request.operation not in {"list", "create"}:
+        expected |= {"id": request.task_id}
+    return len(tasks) == count and all(expected.items() <= task.items() for task in tasks)
 
 
 def load_generator() -> tuple[str, list[str]]:
