@@ -67,7 +67,8 @@ class Proxy:
         with suppress(OSError):
             while data := client.recv(65536):
                 in_transaction = in_transaction or b"BEGIN\0" in data
-                commits = b"COMMIT\0" in data or (not in_transaction and b"insert_task" in data)
+                inserts = b"\0insert_task\0" in data  # runs it; to prepare it begins without NUL
+                commits = b"COMMIT\0" in data or (not in_transaction and inserts)
                 if b"COMMIT\0" in data or b"ROLLBACK\0" in data:
                     in_transaction = False
                 if commits and self.weather in CUTS:

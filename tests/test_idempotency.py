@@ -219,3 +219,13 @@ def test_post_cut_off_at_commit_and_sent_again_makes_one_task(
         cut in {Weather.CUT_AT, Weather.CUT_AFTER}
     )
     assert alice.all() == [responses[-1].json]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_post_without_a_key_cut_off_at_commit_is_not_sent_to_the_database_again(
+    alice: User, faulty: Proxy, cut: Weather
+):
+    faulty.weather = cut
+    assert_error(alice.call("POST", json=MILK), 503, "unavailable")
+    faulty.weather = Weather.FINE
+    assert len(alice.all()) == (cut in {Weather.CUT_AT, Weather.CUT_AFTER})
