@@ -52,7 +52,7 @@ class Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(self._socket, EVENT_READ, self)
         self._received = b""
-        self._started = perf_counter()
+        self.started = perf_counter()
         self._socket.sendall(request)
 
     def receive(self) -> tuple[float, bytes] | None:
@@ -66,7 +66,7 @@ class Connection:
             self._selector.unregister(self._socket)
             self._socket.close()
             self._socket = None
-        return perf_counter() - self._started, self._received
+        return perf_counter() - self.started, self._received
 
 
 def load(requests: list[bytes], port: int, seconds: float, connections: int) -> dict[str, float]:

@@ -25,7 +25,7 @@ from support import token_for
 
 from faults.clients import Crowd
 from faults.rows import Row, Stage, all_rows
-from faults.saturation import Load, measure
+from faults.saturation import Load, complaints, measure
 
 PAGE = PROJECT / "docs" / "faults.md"
 CLIENTS = 16
@@ -231,6 +231,7 @@ when the last of them was served again.
 LOADS_HEAD = """\
 Without a pause between a response and the next request, half reads, half writes; the median
 of three rounds, with the worst of all.
+A broken one, or a `/livez` that fails, fails the command, too.
 """
 
 
@@ -266,6 +267,7 @@ def run(*, quick: bool) -> tuple[str, list[str]]:
             wrong.append(f"{each.name}: {each.twice} writes were done twice")
         if each.last == inf:
             wrong.append(f"{each.name}: a client was not served again within {AFTER:.0f} s")
+    wrong += complaints(loads)
     page = [
         PAGE_HEAD.format(clients=CLIENTS),
         fault_table(results),

@@ -5,8 +5,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from itertools import chain, cycle
+from math import inf
 from pathlib import Path
 from selectors import DefaultSelector
 from statistics import quantiles
@@ -19,7 +23,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from processes import Process
 
-from bench.load import Connection
+from bench.load import Connection, is_complete
 
 WARM_UP = 1.5  # seconds, and one more for every 500 connections
 
@@ -34,8 +38,8 @@ class Load:
     broken: int
     cpu: float  # milliseconds of the API's workers per served request, refusals included
     p99: float  # seconds that served requests waited
-    worst: float  # seconds that any request waited
-    worst_probe: float  # seconds that /livez took
+    worst: float  # seconds that any request waited, or was waiting at the end
+    worst_probe: float  # seconds that /livez took; infinite where it once failed
 
 
 def measure(api: Process, requests: list[bytes], connections: int, seconds: float) -> Load:
@@ -51,8 +55,11 @@ def measure(api: Process, requests: list[bytes], connections: int, seconds: floa
         cpu.append(cpu_seconds(api))
         while not done.is_set():
             started = time.monotonic()
-            assert api.request("GET", "/livez", timeout=30).status_code == 200
-            probes.append(time.monotonic() - started)
+            seconds = inf
+            with suppress(OSError, HTTPException):
+                if api.request("GET", "/livez", timeout=30).status_code == 200:
+                    seconds = time.monotonic() - started
+            probes.append(seconds)
             done.wait(0.1)
 
     thread = Thread(target=probe)
@@ -64,6 +71,7 @@ def measure(api: Process, requests: list[bytes], connections: int, seconds: floa
     waits: dict[str, list[float]] = json.loads(output)
     served = waits.get("200", []) + waits.get("201", [])
     refused = waits.get("503", [])
+    waiting = waits.pop("waiting")
     everything = list(chain.from_iterable(waits.values()))
     return Load(
         connections,
@@ -71,10 +79,18 @@ def measure(api: Process, requests: list[bytes], connections: int, seconds: floa
         len(refused) / seconds,
         len(everything) - len(served) - len(refused),
         1000 * (cpu[1] - cpu[0]) / max(1, len(served)),
-        quantiles(served, n=100)[-1] if len(served) > 1 else float("inf"),
-        max(everything, default=float("inf")),
-        max(probes, default=float("inf")),
+        quantiles(served, n=100)[-1] if len(served) > 1 else inf,
+        max(everything + waiting, default=inf),
+        max(probes, default=inf),
     )
+
+
+def complaints(loads: list[Load]) -> Iterator[str]:
+    for load in loads:
+        if load.broken:
+            yield f"{load.connections} connections: {load.broken} requests broke"
+        if load.worst_probe == inf:
+            yield f"{load.connections} connections: /livez failed"
 
 
 def cpu_seconds(api: Process) -> float:
@@ -86,7 +102,7 @@ def warm_up(connections: int) -> float:
 
 
 def generate(port: int, connections: int, seconds: float) -> None:
-    """Print the seconds that each response took, by status."""
+    """Print the seconds that each response took, by status, and that others have waited by now."""
     next_request = cycle([bytes.fromhex(line) for line in sys.stdin.read().split()]).__next__
     waits: dict[str, list[float]] = defaultdict(list)
     selector = DefaultSelector()
@@ -98,13 +114,16 @@ def generate(port: int, connections: int, seconds: float) -> None:
             connection = key.data
             try:
                 response = connection.receive()
-            except OSError:  # reset; without a status it counts as broken
+            except OSError:  # reset; without a status it counts as broken, as a truncated one
                 selector.unregister(key.fileobj)
                 connection, response = Connection(port, selector), (0.0, b"")
             if response:
                 if now > counts_from:
-                    waits[response[1][9:12].decode()].append(response[0])
+                    status = response[1][9:12].decode() if is_complete(response[1]) else ""
+                    waits[status].append(response[0])
                 connection.send(next_request())
+    now = time.perf_counter()
+    waits["waiting"] = [now - key.data.started for key in selector.get_map().values()]
     print(json.dumps(waits))
 
 
