@@ -44,7 +44,7 @@ class Client(Thread):
     stopping: Event
     outcomes: list[Outcome] = field(default_factory=list)
     acknowledged: dict[str, int] = field(default_factory=dict)  # title: task
-    missed: set[object] = field(default_factory=set)  # tasks that were not there to be read back
+    missed: set[object] = field(default_factory=set)  # tasks that could not be read back
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True)
@@ -58,7 +58,9 @@ class Client(Thread):
             if response := self.insist("POST", json={"title": title}, key=title):
                 task_id = response.json["id"]
                 self.acknowledged[title] = task_id
-                self.insist("GET", task_id)
+                read = self.insist("GET", task_id)
+                if read and read.json["title"] != title:
+                    self.missed.add(task_id)
 
     def insist(
         self, method: str, path: object = "", json: object = None, key: str = ""

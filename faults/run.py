@@ -223,8 +223,8 @@ PAGE_HEAD = """\
 
 What `make faults` did to a running API, and what came of it: real processes, two workers, {clients}
 clients that create tasks and read each back, and send what failed again under the same
-`Idempotency-Key`. A write counts as lost when it was acknowledged and is gone, as done twice when
-its title is there twice. Times are in seconds from the end of the fault; "every client's" is
+`Idempotency-Key`. A write counts as lost when it was acknowledged and is gone, or another was read
+in its place; as done twice when its title is there twice. Times are in seconds from the end of the fault; "every client's" is
 when the last of them was served again.
 """
 
