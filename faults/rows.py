@@ -212,7 +212,12 @@ ROWS = [
     Row("network: 50 ms each way", weather(Weather.SLOW), by_network=True),
     Row("network: silent for 2 s", weather(Weather.SILENT), by_network=True),
     Row("network: reset for 2 s", weather(Weather.RESET), by_network=True),
-    Row("network: cut before each COMMIT", weather(Weather.CUT_BEFORE), by_network=True),
+    Row(
+        "network: cut before each COMMIT",
+        weather(Weather.CUT_BEFORE),
+        by_network=True,
+        is_quick=True,
+    ),
     Row("network: cut in each COMMIT's answer", weather(Weather.CUT_AT), by_network=True),
     Row(
         "network: cut after each COMMIT", weather(Weather.CUT_AFTER), by_network=True, is_quick=True
