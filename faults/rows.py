@@ -20,6 +20,11 @@ from faults.clients import TokenOf
 
 HOLD = 2.0  # seconds that a fault lasts if it does not end by itself
 OTHERS = 90  # connections that somebody else takes at most
+# What may be said to clients; 409 while the server holds what a lost connection began.
+ANSWERS = frozenset({"503", "409"})
+ENDS = frozenset(  # and where the processes end that clients are connected to
+    {"BrokenPipeError", "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
+)
 
 
 @dataclass
@@ -58,6 +63,7 @@ class Row:
     by_network: bool = False  # through the proxy
     is_quick: bool = False  # also in --quick
     token_of: TokenOf | None = None  # None: by the shared secret
+    errors: frozenset[str] = ANSWERS  # those that may come of it
 
 
 # PostgreSQL
@@ -222,10 +228,10 @@ ROWS = [
     Row(
         "network: cut after each COMMIT", weather(Weather.CUT_AFTER), by_network=True, is_quick=True
     ),
-    Row("a worker killed", kill_worker, is_quick=True),
-    Row("all workers killed", kill_workers),
+    Row("a worker killed", kill_worker, is_quick=True, errors=ANSWERS | ENDS),
+    Row("all workers killed", kill_workers, errors=ANSWERS | ENDS),
     Row("workers replaced (SIGHUP)", reload_workers),
-    Row("stopped (SIGTERM) in mid-request, started again", restart_api),
+    Row("stopped (SIGTERM) in mid-request, started again", restart_api, errors=ANSWERS | ENDS),
     Row("issuer's clock 20 s ahead", nothing, token_of=clocks_differ(20)),
     Row("issuer's clock 10 s behind", nothing, token_of=clocks_differ(-10)),
 ]
