@@ -19,7 +19,7 @@ from support import token_for
 from faults.clients import TokenOf
 
 HOLD = 2.0  # seconds that a fault lasts if it does not end by itself
-OTHERS = 90  # connections that somebody else takes at most
+END_OURS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tasks'"
 # What may be said to clients; 409 while the server holds what a lost connection began.
 ANSWERS = frozenset({"503", "409"})
 ENDS = frozenset(  # and where the processes end that clients are connected to
@@ -102,11 +102,13 @@ def end_connections(stage: Stage) -> None:
 
 
 def take_connections(stage: Stage) -> None:
-    stage.own.end_connections()
     with ExitStack() as taken:
-        with suppress(psycopg.OperationalError):
-            for _ in range(OTHERS):
-                taken.enter_context(stage.own.connect())
+        other = taken.enter_context(stage.own.connect())
+        for _ in range(3):  # the API is quick to take some back
+            other.execute(END_OURS)
+            with suppress(psycopg.OperationalError):
+                while True:
+                    taken.enter_context(stage.own.connect())
         time.sleep(HOLD)
 
 
