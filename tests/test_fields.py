@@ -30,8 +30,10 @@ BAD_FIELDS = [
     ("tags", ["home", [1], [""], ["  "], ["x" * 51], ["a", "a"], ["a", " a "], ["\0"], {"a": 1}]),
     ("tags", [[f"tag {number}" for number in range(21)], ["\ud800"], [None]]),
     ("completed", ["yes", 1, None]),
+    ("title", [None]),
 ]
-SERVER_FIELDS = ["id", "user_id", "created_at", "updated_at", "completed_at", "version", "deleted"]
+NOT_WRITABLE = ["id", "user_id", "created_at", "updated_at", "completed_at", "version", "deleted"]
+NOT_WRITABLE += ["zz", ""]
 
 
 @pytest.fixture
@@ -114,17 +116,13 @@ def test_bad_value_is_422_that_names_the_field_and_nothing_is_written(
     assert alice.all() == [task]
 
 
-def test_null_title_is_422(alice: User, task: dict):
-    response = alice.call("PATCH", task["id"], json={"title": None})
-    assert assert_error(response, 422, "validation_error").keys() == {"title"}
-
-
-@pytest.mark.parametrize("name", SERVER_FIELDS)
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "POST"])
-def test_field_that_the_server_sets_is_422(alice: User, task: dict, method: str, name: str):
+def test_field_that_no_client_writes_is_422(alice: User, task: dict, method: str):
     path = "" if method == "POST" else task["id"]
-    response = alice.call(method, path, json={"title": "Buy milk", name: task.get(name)})
-    assert assert_error(response, 422, "validation_error") == {name: ["Unknown field."]}
+    for name in NOT_WRITABLE:
+        response = alice.call(method, path, json={"title": "Buy milk", name: task.get(name)})
+        assert assert_error(response, 422, "validation_error") == {name: ["Unknown field."]}
+    assert alice.all() == [task]
 
 
 @pytest.mark.parametrize(
