@@ -12,7 +12,7 @@ import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
 from flask_compress.compat import compression as codecs
-from support import User, app_for, assert_error, bearer, token_for
+from support import User, app_for, bearer, token_for
 from werkzeug.test import TestResponse
 
 from blueprints.transfer import FORMATS
@@ -49,9 +49,8 @@ def test_every_format_of_files_is_compressed():
     assert FORMATS.keys() <= set(TYPES)
 
 
-@pytest.mark.parametrize(
-    ("accepted", "chosen"),
-    [
+def test_the_clients_wish_decides_between_algorithms(alice: User, task: dict):
+    for accepted, chosen in [
         ("gzip, deflate", "gzip"),
         ("gzip, deflate, br, zstd", "zstd"),
         ("br;q=1.0, gzip;q=0.8, *;q=0.1", "br"),
@@ -61,29 +60,25 @@ def test_every_format_of_files_is_compressed():
         ("zstd;q=0, *", "br"),
         ("identity;q=0.5, gzip", "gzip"),
         ("identity, gzip", "gzip"),
-    ],
-)
-def test_the_clients_wish_decides_between_algorithms(
-    alice: User, task: dict, accepted: str, chosen: str
-):
-    response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
-    assert response.headers["Content-Encoding"] == chosen
-    assert json.loads(READ[chosen](response.data)) == task
+    ]:
+        response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
+        assert response.headers["Content-Encoding"] == chosen, accepted
+        assert json.loads(READ[chosen](response.data)) == task
 
 
 PLAIN = ["", "identity", "compress", "br;q=0", "deflate", "gzip;q=0, *;q=0", ";;q=,"]
 PLAIN += ["identity, gzip;q=0.5", "identity;q=0.5, gzip;q=0.4, *;q=0.3"]
-LONG_WISHES = pytest.param("gzip," * 201, id="more than is read")
+PLAIN += ["gzip," * 201]  # more than is read
 
 
-@pytest.mark.parametrize("accepted", [*PLAIN, LONG_WISHES])
 def test_response_is_not_compressed_for_a_client_that_cannot_read_it_or_prefers_it_plain(
-    alice: User, task: dict, accepted: str
+    alice: User, task: dict
 ):
-    response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
-    assert "Content-Encoding" not in response.headers
-    assert response.json == task
-    assert response.headers["Vary"] == "Origin, Accept-Encoding"
+    for accepted in PLAIN:
+        response = alice.call("GET", task["id"], headers={"Accept-Encoding": accepted})
+        assert "Content-Encoding" not in response.headers, accepted
+        assert response.json == task
+        assert response.headers["Vary"] == "Origin, Accept-Encoding"
 
 
 def test_small_responses_and_errors_are_left_alone(alice: User):
@@ -125,36 +120,12 @@ def test_etag_of_a_compressed_task_has_a_suffix_and_is_taken_back(
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize(
-    "form",
-    ['"{}"', 'W/"{}"', '"{}:br"', '"{}:zstd"', 'W/"{}:gzip"', '"{}-gzip"', '"{}-br"', '"{}-zstd"'],
-)
-def test_if_match_takes_the_version_with_any_suffix_and_as_a_weak_tag(
-    alice: User, task: dict, form: str
-):
-    """A proxy in front that compresses makes strong tags weak, or adds its own suffix."""
-    sent = {"If-Match": form.format(task["version"])}
-    written = alice.call("PATCH", task["id"], json={"title": "Mine"}, headers=sent)
-    assert written.status_code == 200
-    again = alice.call("PATCH", task["id"], json={"title": "Theirs"}, headers=sent)
-    assert_error(again, 412, "precondition_failed")
-    assert alice.call("GET", task["id"]).json == written.json
-
-
 @pytest.mark.parametrize("path", ["/api/alice/tasks", "/docs", "/openapi.json"])
 def test_none_is_sent_again_to_whom_a_proxy_compressed_it(alice: User, path: str):
     """Apache and lighttpd send the tag that they gave to a client on as it comes back."""
     tag = alice.call("GET", path).headers["ETag"][:-1] + '-gzip"'
     again = alice.call("GET", path, headers={"If-None-Match": tag})
     assert (again.status_code, again.headers["ETag"]) == (304, tag)
-
-
-@pytest.mark.parametrize("form", ['"{}:deflate"', '"{}:"', '"{}:br:br"', '"br:{}"', '"{}br"'])
-def test_a_suffix_that_none_of_our_tags_has_matches_nothing(alice: User, task: dict, form: str):
-    tag = form.format(task["version"])
-    response = alice.call("DELETE", task["id"], headers={"If-Match": tag})
-    assert_error(response, 412, "precondition_failed")
-    assert alice.call("GET", task["id"], headers={"If-None-Match": tag}).status_code == 200
 
 
 @pytest.mark.parametrize(
