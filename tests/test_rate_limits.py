@@ -1,7 +1,6 @@
 """How much one caller may ask for: per user, and per address for failed authentication."""
 
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
@@ -81,15 +80,6 @@ def test_every_response_tells_the_limit_and_what_is_left(limited: Callable[..., 
     assert responses[-1].headers["Retry-After"] == str(rest_of(responses[-1])[2])
 
 
-def test_new_window_has_the_whole_quota(limited: Callable[..., Flask]):
-    alice = User(limited(rate_limit="2/second").test_client(), "alice")
-    while (response := alice.call("GET")).status_code == 200:
-        pass
-    assert_error(response, 429, "rate_limited")
-    time.sleep(int(response.headers["Retry-After"]))
-    assert rest_of(alice.call("GET")) == ("default", 1, 1)
-
-
 def test_limit_is_kept_by_many_at_once(limited: Callable[..., Flask]):
     app = limited(rate_limit="50/day")
 
@@ -102,13 +92,12 @@ def test_limit_is_kept_by_many_at_once(limited: Callable[..., Flask]):
     assert statuses.count(429) == 30
 
 
-def test_limit_that_is_off_is_not_announced(limited: Callable[..., Flask]):
-    app = limited(auth_failure_limit="60/minute")
-    for _ in range(2):
-        response = User(app.test_client(), "alice").call("GET")
-        assert response.status_code == 200
-        assert "RateLimit" not in response.headers
-        assert "RateLimit-Policy" not in response.headers
+def test_limit_that_is_off_is_not_announced():
+    off, half = limited_gate(), limited_gate(auth_failure_limit="60/minute")
+    users = [get_me(app, token_for("alice")) for app in (off, half)]
+    assert [response.status_code for response in users] == [200, 200]
+    for response in [*users, guess(off.test_client())]:
+        assert not [name for name, _ in response.headers if name.startswith("RateLimit")]
 
 
 def test_what_needs_no_token_is_not_limited():
@@ -120,12 +109,6 @@ def test_what_needs_no_token_is_not_limited():
             assert "RateLimit" not in response.headers
     for _ in range(3):
         assert client.options("/api/alice/tasks").status_code == 200
-
-
-def test_limits_that_are_off_count_and_tell_nothing():
-    app = limited_gate()
-    for response in [get_me(app, token_for("alice")), guess(app.test_client())]:
-        assert not [name for name, _ in response.headers if name.startswith("RateLimit")]
 
 
 @pytest.mark.parametrize("token", ["x.y.z", "", token_for("alice", sub=7, exp=1)])
@@ -169,12 +152,6 @@ def test_good_token_stays_good_where_a_neighbour_fails():
     assert get_me(app, token_for("alice")).status_code == 200
 
 
-def test_good_tokens_are_no_failures():
-    app = limited_gate(auth_failure_limit="1/day")
-    for user in ["alice", "bob", "carol"]:
-        assert get_me(app, token_for(user), user).status_code == 200
-
-
 def test_issuer_that_is_away_is_no_failure_of_the_client(issuer: Issuer):
     token = issuer.token()
     issuer.go_away()
@@ -208,17 +185,6 @@ def test_address_is_what_the_trusted_proxies_say_and_not_the_client(
     client.get("/api/alice/me", headers=headers, environ_base=environ)
     [counted] = app.extensions["rate_limits"].auth_failures._own._used
     assert counted == caller
-
-
-def test_forged_addresses_in_x_forwarded_for_share_one_limit():
-    client = limited_gate(auth_failure_limit="1/day", trusted_proxies=1).test_client()
-    statuses = [
-        client.get(
-            "/api/alice/me", headers={"X-Forwarded-For": f"203.0.113.{number}, 198.51.100.1"}
-        ).status_code
-        for number in range(3)
-    ]
-    assert statuses == [401, 429, 429]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +231,9 @@ def test_request_that_comes_late_from_the_window_before_ends_no_other_count():
     assert counts.add(8, "bob", 1) == 1
 
 
-def test_refusal_tells_how_much_is_left_of_the_window(monkeypatch: pytest.MonkeyPatch):
+def test_refusal_tells_how_much_is_left_of_the_window_and_the_next_has_the_whole_quota(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr("time.time", lambda: 130.9)
     limit, environ = Limit("default", (1, 60), None), {}
     limit.count("alice", environ=environ)
@@ -273,3 +241,6 @@ def test_refusal_tells_how_much_is_left_of_the_window(monkeypatch: pytest.Monkey
         limit.count("alice", environ=environ)
     assert environ[HEADERS_KEY][1] == ("RateLimit", '"default";r=0;t=50')
     assert refused.value.headers == {"Retry-After": "50"}
+    monkeypatch.setattr("time.time", lambda: 180.0)
+    limit.count("alice", environ=environ)
+    assert environ[HEADERS_KEY][1] == ("RateLimit", '"default";r=0;t=60')
