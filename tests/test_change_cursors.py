@@ -5,24 +5,17 @@ from flask import Flask
 from support import User, assert_error, cursor_at
 
 from blueprints.paging import EXAMPLE_POSITION
-from blueprints.positions import Position, read_position, write_position
+from blueprints.positions import Position, read_position
 
 LARGEST = 2**63 - 1
 BAD_SINCE = ["", "abc", "0", "MQ", "MS4x", "=", "é", "%00", "a" * 5000, "MS4xLjEuMjU5OTM2NzY"]
 
 
-@pytest.mark.parametrize("since", BAD_SINCE)
-def test_malformed_since_is_422_that_says_to_start_again(alice: User, since: str):
+def test_malformed_since_is_422_that_says_to_start_again(alice: User):
     alice.create()
-    response = alice.call("GET", "changes", query_string={"since": since})
-    assert assert_error(response, 422, "validation_error").keys() == {"since"}
-    assert "start again without it" in response.json["message"]
-
-
-@pytest.mark.parametrize("end", ["=", "A", "\n"])
-def test_since_with_more_behind_it_is_422(alice: User, end: str):
-    alice.create()
-    assert_starts_again(alice, alice.call("GET", "changes").json["next"] + end)
+    good = alice.call("GET", "changes").json["next"]
+    for since in [*BAD_SINCE, *(good + end for end in "=A\n")]:
+        assert_starts_again(alice, since)
 
 
 def assert_starts_again(user: User, since: str) -> None:
@@ -73,12 +66,6 @@ def test_since_the_beginning_is_what_a_new_user_gets_next(alice: User, task_id: 
 def test_bad_parameter_is_422_that_names_it(alice: User, query: str, name: str):
     response = alice.call("GET", f"{alice.tasks}/changes?{query}")
     assert assert_error(response, 422, "validation_error").keys() == {name}
-
-
-def test_cursor_is_read_back_as_the_position_that_was_written(app: Flask):
-    for position in [Position(0, LARGEST), Position(57, 12), Position(LARGEST, LARGEST)]:
-        with app.app_context():
-            assert read_position("alice", write_position("alice", position)) == position
 
 
 def test_cursor_stays_what_it_was_in_the_first_release(app: Flask):
