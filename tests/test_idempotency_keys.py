@@ -19,21 +19,17 @@ from database import Database
 # Their form and their owners
 
 
-@pytest.mark.parametrize(
-    "key", ["a", '"a"', "x" * 255, '"' + "x" * 255 + '"', r'"\"\\"', "!~,;=", '" a b"']
-)
-def test_key_of_printable_ascii_is_taken(alice: User, key: str):
-    first = post(alice, {"Idempotency-Key": key})
-    assert first.status_code == 201
-    assert_replayed(post(alice, {"Idempotency-Key": key}), first)
+def test_key_of_printable_ascii_is_taken(alice: User):
+    for key in ["a", '"b"', "x" * 255, '"' + "y" * 255 + '"', r'"\"\\"', "!~,;=", '" a b"']:
+        first = post(alice, {"Idempotency-Key": key})
+        assert first.status_code == 201, key
+        assert_replayed(post(alice, {"Idempotency-Key": key}), first)
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["", '""', "a b", "x" * 256, '"' + "x" * 256 + '"', '"a', 'a"', '"a";b', r'"\a"', "é"],
-)
-def test_malformed_key_is_400_and_nothing_is_done(alice: User, key: str):
-    assert_error(post(alice, {"Idempotency-Key": key}), 400, "bad_request")
+def test_malformed_key_is_400_and_nothing_is_done(alice: User):
+    long = "x" * 256
+    for key in ["", '""', "a b", long, f'"{long}"', '"a', 'a"', '"a";b', r'"\a"', "é"]:
+        assert_error(post(alice, {"Idempotency-Key": key}), 400, "bad_request")
     assert alice.all() == []
 
 
