@@ -80,14 +80,6 @@ def test_hundred_operations_are_done(alice: User):
     assert ids(alice.all()) == ids(created)[::-1]
 
 
-def test_largest_batch_is_done(alice: User):
-    """Its statement is larger than what a socket takes at once."""
-    task = {"title": "x", "description": "x" * 5000}
-    created = done(alice, *[{"op": "create", "task": task}] * 100)
-    assert {new["description"] for new in created} == {task["description"]}
-    assert len(done(alice, *each("patch", created, task=task))) == 100
-
-
 def test_completion_that_is_so_already_keeps_its_moment(alice: User):
     operation = {"op": "complete", "id": alice.create()["id"]}
     [first] = done(alice, operation)
