@@ -41,17 +41,6 @@ def test_fault_of_ours_is_500_and_its_cause_stands_in_the_log_alone(
     assert "Traceback" in caplog.text
 
 
-def test_statement_that_does_not_fit_the_schema_is_500(
-    alice: User, postgresql: psycopg.Connection, caplog: pytest.LogCaptureFixture
-):
-    postgresql.execute("ALTER TABLE tasks RENAME COLUMN title TO name")
-    postgresql.commit()
-    response = alice.call("GET")
-    assert_error(response, 500, "internal_error")
-    assert "title" not in response.text
-    assert 'column "title" does not exist' in caplog.text
-
-
 @pytest.mark.parametrize(
     ("sqlstate", "status", "code"),
     [
