@@ -5,11 +5,10 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support import NewApp, User, assert_error
+from support import User, assert_error
 
 from field_types import NOT_BLANK_PATTERN
 
@@ -188,16 +187,3 @@ def test_any_user_id_finds_its_tasks(alice: User, user_id: str):
     assert_error(alice.call("GET", location), 401, "unauthorized")
     assert user.call("DELETE", location).status_code == 204
     assert user.all() == []
-
-
-def test_text_is_utf_8_whatever_encoding_the_role_is_set_to(
-    new_app: NewApp, postgresql: psycopg.Connection
-):
-    database = postgresql.info.dbname
-    postgresql.execute(
-        f"ALTER ROLE tasks_api IN DATABASE \"{database}\" SET client_encoding = 'LATIN1'"
-    )
-    postgresql.commit()
-    alice = User(new_app().test_client(), "alice")
-    assert alice.create("Grüße 🐄")["title"] == "Grüße 🐄"
-    assert [task["title"] for task in alice.all()] == ["Grüße 🐄"]
