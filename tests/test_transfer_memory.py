@@ -69,9 +69,8 @@ def test_line_that_never_ends_takes_no_memory(file_format: ModuleType, line: byt
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("character", ["x", "é", "あ", "😀"])
-def test_what_is_kept_of_an_import_is_no_larger_than_its_file(character: str):
-    tasks = [{"title": "x", "description": character * 5000} for _ in range(600)]
+def test_what_is_kept_of_an_import_is_no_larger_than_its_file():
+    tasks = [{"title": "x", "description": "xxxx😀" * 1000} for _ in range(600)]
     body = json.dumps(tasks, ensure_ascii=False).encode()
     number, batches = load_entries(json_file, body, 1000)
     assert number == 600
