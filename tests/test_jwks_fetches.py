@@ -217,13 +217,13 @@ def test_failing_issuer_is_503_in_time_and_then_forgiven(
     wait_until(lambda: get_me(gate, issuer.token()).status_code == 200)
 
 
-@pytest.mark.parametrize("behave", ALL_FAILURES.values(), ids=ALL_FAILURES)
+@pytest.mark.parametrize("failure", ["nothing", "500", "no keys", "half a response"])
 def test_keys_stay_good_while_the_issuer_fails(
-    issuer: Issuer, gate: Flask, impatient: None, stale: None, behave: Behaviour
+    issuer: Issuer, gate: Flask, impatient: None, stale: None, failure: str
 ):
     remembered = issuer.token()
     wait_until(lambda: get_me(gate, remembered).status_code == 200)
-    issuer.behave = behave
+    issuer.behave = ALL_FAILURES[failure]
     fetches = len(issuer.requests)
     wait_until(
         lambda: get_me(gate, remembered).status_code == 200 and len(issuer.requests) > fetches
