@@ -80,14 +80,6 @@ def test_body_that_is_no_json_is_400(alice: User):
     assert alice.all() == [task]
 
 
-def test_import_that_has_a_name_twice_is_told_so(alice: User):
-    response = alice.call(
-        "POST", "import", data='[{"title": "z"}, {"title": "x", "title": "y"}]', headers=JSON
-    )
-    message = "The request body cannot be taken: an object has a name twice, after entry 1."
-    assert_error(response, 400, "bad_request", message)
-
-
 def test_json_may_be_named_in_every_legal_way(alice: User):
     for content_type in [
         "application/json; charset=utf-8",

@@ -199,10 +199,18 @@ def test_file_that_breaks_a_rule_is_422(alice: User):
     assert alice.all() == []
 
 
-@pytest.mark.parametrize("bad", [b'{"title":1x}', b"x", b'{"title":}'])
-def test_malformed_file_is_refused_with_the_place(alice: User, bad: bytes):
-    body = b'[{"title":"a"},{"title":"b"},' + bad + b',{"title":"c"}]'
-    assert "after entry 2." in send(alice, body, "application/json").json["message"]
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ('{"title":1x}', ""),
+        ("x", ""),
+        ('{"title":}', ""),
+        ('{"title":"x","title":"y"}', "taken: an object has a name twice, "),
+    ],
+)
+def test_malformed_file_is_refused_with_the_place(alice: User, bad: str, told: str):
+    body = f'[{{"title":"a"}},{{"title":"b"}},{bad},{{"title":"c"}}]'
+    assert f"{told}after entry 2." in send(alice, body, "application/json").json["message"]
 
 
 def test_row_that_is_too_long_is_told_so(alice: User):
