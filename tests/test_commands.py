@@ -20,6 +20,8 @@ import run_gunicorn
 from config import PROJECT, SETTINGS
 from development import generated
 
+ENOUGH = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
+
 
 @pytest.mark.parametrize("command", ["run", "migrate", "purge"])
 def test_command_in_the_image_without_an_address_asks_for_database_url(
@@ -32,9 +34,8 @@ def test_command_in_the_image_without_an_address_asks_for_database_url(
 
 
 def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(run_here: RunHere):
-    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
-    given |= {"JWT_ISSUER": "https://issuer", "JWT_AUDIENCE": "https://audience"}
-    code, [token] = run_here("token", **given)
+    given = {"JWT_ISSUER": "https://issuer", "JWT_AUDIENCE": "https://audience"}
+    code, [token] = run_here("token", **ENOUGH, **given)
     assert code == 0
     claims = jwt.decode(token, SECRET, ["HS256"], audience="https://audience")
     assert (claims["iss"], claims["sub"]) == ("https://issuer", "demo")
@@ -48,8 +49,7 @@ def test_command_token_without_a_secret_is_refused(run_here: RunHere):
 
 
 def test_command_token_for_nobody_is_refused(run_here: RunHere):
-    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
-    code, [line] = run_here("token", "", **given)
+    code, [line] = run_here("token", "", **ENOUGH)
     assert code == 1
     assert line.startswith("Error: ")
 
@@ -220,15 +220,13 @@ def test_run_writes_text_for_a_person_who_asks_for_nothing_else(
     monkeypatch.setattr("manage.serve", lambda settings, _: served.append(settings.log_format))
     stderr = SimpleNamespace(isatty=lambda: is_person)
     monkeypatch.setattr("manage.sys", SimpleNamespace(stderr=stderr, exit=sys.exit))
-    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET} | given
-    run_here("run", API_PORT=free_port(), **given)
+    run_here("run", API_PORT=free_port(), **ENOUGH, **given)
     assert served == [form]
 
 
 def test_run_on_a_port_that_is_taken_says_so(run_here: RunHere):
-    given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": SECRET}
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        given["API_PORT"] = taken.getsockname()[1]
-        code, lines = run_here("run", **given)
-    assert code == 1
-    assert [line.partition(" 127")[0] for line in lines] == ["Error: Cannot listen on"]
+        port = taken.getsockname()[1]
+        told = run_here("run", **ENOUGH, API_PORT=port)
+    place = f"127.0.0.1 port {port}: Address already in use"
+    assert told == (1, [f"Error: Cannot listen on {place}. Set API_PORT or API_HOST."])
