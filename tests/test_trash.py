@@ -121,7 +121,7 @@ def test_cursor_beyond_all_places_or_of_another_user_is_422(alice: User, bob: Us
         assert assert_error(response, 422, "validation_error").keys() == {"cursor"}, cursor
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 7, 1000])
+@pytest.mark.parametrize("limit", [1, 3, 4, 1000])
 def test_pages_are_the_whole_trash_last_deleted_first(alice: User, limit: int):
     ids = [alice.create(f"task {number}")["id"] for number in range(8)]
     deleted = [ids[place] for place in (3, 0, 4, 1, 2)]
