@@ -77,7 +77,8 @@ def test_description_promises_all_fields_of_what_is_not_deleted():
     schemas = json.loads(generated.openapi())["components"]["schemas"]
     choice = schemas["Changes"]["properties"]["changes"]["items"]["oneOf"]
     entries = [schemas[each["$ref"].rpartition("/")[2]] for each in choice]
-    assert [each["properties"]["deleted"]["enum"] for each in entries] == [[False], [True]]
+    deleted = [each["properties"]["deleted"] for each in entries]
+    assert [(each["const"], each["enum"]) for each in deleted] == [(False, [False]), (True, [True])]
     assert [set(each["required"]) for each in entries] == [
         {*Task().fields, "deleted"},
         {"id", "user_id", "version", "deleted"},
@@ -166,7 +167,7 @@ def test_first_page_leaves_out_deleted_tasks_and_later_pages_list_them(alice: Us
     assert copy.follow()[0]["deleted"] is True
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 9, 1000])
+@pytest.mark.parametrize("limit", [1, 3, 8, 1000])
 def test_pages_of_every_size_are_the_same_changes(app: Flask, alice: User, copy: Copy, limit: int):
     """Also where several tasks have one version."""
     tasks = [alice.create() for _ in range(4)]
