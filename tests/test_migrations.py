@@ -201,18 +201,10 @@ def test_schema_sql_is_what_the_migrations_make(empty_url: str, tmp_path: Path):
     assert schema_of(empty_url, tmp_path) == without_noise(written), "run: make schema"
 
 
-def test_every_constraint_is_validated_in_the_end(empty_url: str):
+def test_every_constraint_is_validated_in_the_end(postgresql: psycopg.Connection):
     """A CHECK that is NOT VALID holds for new rows alone."""
-    migrate.migrate(empty_url)
-    with psycopg.connect(empty_url) as connection:
-        pending = "SELECT conname FROM pg_constraint WHERE NOT convalidated"
-        assert connection.execute(pending).fetchall() == [], "validate it in a later file"
-
-
-def test_migrating_again_changes_nothing(empty_url: str):
-    for _ in range(2):
-        migrate.migrate(empty_url)
-        assert applied(empty_url) == known_migrations()
+    pending = "SELECT conname FROM pg_constraint WHERE NOT convalidated"
+    assert postgresql.execute(pending).fetchall() == [], "validate it in a later file"
 
 
 def test_options_of_the_address_hold_for_the_migrations_and_the_api(
