@@ -91,21 +91,6 @@ def test_if_match_of_another_version_is_412_and_of_its_own_writes(
     assert response.status_code in {200, 204}
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [*WRITES, ("DELETE", "{}"), ("GET", "{}?limit=1&limit=1")]
-)
-def test_parameter_that_is_unknown_or_given_twice_is_422(
-    alice: User, trashed: dict, method: str, path: str
-):
-    path = path.format(TRASH, trashed["id"])
-    name = "limit" if "?" in path else "all"
-    details = assert_error(
-        alice.call(method, path if "?" in path else f"{path}?all=1"), 422, "validation_error"
-    )
-    assert details.keys() == {name}
-    assert len(trash_of(alice)) == 1
-
-
 @pytest.mark.parametrize(("name", "values"), BAD_QUERIES)
 def test_bad_parameter_is_422_that_names_it(alice: User, name: str, values: list):
     for value in values:
