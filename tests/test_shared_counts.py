@@ -83,15 +83,6 @@ def test_while_redis_is_away_each_process_counts_for_itself(
     wait_until(lambda: "Redis is back" in caplog.messages)
 
 
-def test_redis_is_asked_again_by_the_next_request_if_no_thread_can_start(
-    redis: Speaker, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
-    counts = SharedCounts(redis.url)
-    assert counts.add("broken", 60, 1) is None
-    assert counts.add("whole", 60, 1) == 1
-
-
 def test_late_failure_from_an_outage_that_has_ended_is_ignored(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
@@ -122,7 +113,10 @@ def test_connection_is_used_again(redis: Speaker):
     assert [counts.add("x", 60, 1) for _ in range(3)] == [1, 2, 3]
 
 
-def test_connection_that_broke_off_is_given_back(redis: Speaker, monkeypatch: pytest.MonkeyPatch):
+def test_redis_is_asked_again_by_the_next_request_if_no_thread_can_start(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch
+):
+    """By the one connection there may be: that which broke off was given back."""
     monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
     counts = SharedCounts(f"{redis.url}&max_connections=1")
     assert [counts.add(key, 60, 1) for key in ["broken", "whole"]] == [None, 1]
