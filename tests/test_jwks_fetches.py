@@ -246,11 +246,14 @@ def test_issuer_that_is_gone_is_503_until_it_comes_back_and_told_once(
     assert "can be fetched again" in caplog.text
 
 
-def test_failed_fetch_is_not_repeated_within_the_pause(issuer: Issuer, gate: Flask):
+def test_failed_fetch_is_told_and_not_repeated_within_the_pause(
+    issuer: Issuer, gate: Flask, heard: list[str]
+):
     issuer.behave = answer_with(b"", "500 Internal Server Error")
     for _ in range(10):
         assert_error(get_me(gate, issuer.token()), 503, "unavailable")
     assert len(issuer.requests) == 1
+    assert "jwks_failed" in heard  # beside what other tests' threads emit
 
 
 def test_keys_are_forgotten_after_a_day_without_the_issuer(
@@ -266,12 +269,6 @@ def test_keys_are_forgotten_after_a_day_without_the_issuer(
     issuer.come_back()
     monkeypatch.setattr(jwks, "FORGET_AFTER", 60.0)
     wait_until(lambda: get_me(gate, remembered).status_code == 200)
-
-
-def test_failed_fetch_is_told(issuer: Issuer, gate: Flask, heard: list[str]):
-    issuer.behave = answer_with(b"", "500 Internal Server Error")
-    assert get_me(gate, issuer.token()).status_code == 503
-    assert "jwks_failed" in heard  # beside what other tests' threads emit
 
 
 def test_after_a_failure_all_wait_for_the_next_fetch_again(
