@@ -281,11 +281,12 @@ def test_example_file_in_openapi_imports_the_task_that_it_shows(alice: User, con
 
 
 def test_csv_of_a_spreadsheet_is_understood(alice: User):
-    rows = "\ufeffTitle;completed;Tags;priority;\n'tis;TRUE;home, shop;;\nx; 0 ;;high\n\ny\n;;;;\n"
+    rows = "\ufeffTitle ;completed;Tags;PRIORITY;due_at;\n'tis; TRUE ;home, shop;;;\n"
+    rows += 'x; 0 ;"a, ""b""";  high ; 2026-12-01 ;\n\ny\n;;;;;\n'
     assert send(alice, rows, "text/csv").status_code == 201
     assert written(alice) == [
         DEFAULTS | {"title": "'tis", "completed": True, "tags": ["home", "shop"]},
-        DEFAULTS | {"title": "x", "priority": "high"},
+        DEFAULTS | {"title": "x", "tags": ["a", "b"], "priority": "high", "due_at": "2026-12-01"},
         DEFAULTS | {"title": "y"},
     ]
 

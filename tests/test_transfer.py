@@ -97,13 +97,6 @@ def test_no_cell_of_the_csv_is_a_formula_whatever_the_separator(
         assert not any(cell.startswith(("\t", "\r")) for cell in row)
 
 
-def test_csv_as_people_type_it_is_understood(alice: User):
-    body = 'Title , PRIORITY,due_at,completed,tags\r\nx, high , 2026-12-01 , TRUE ,"a, ""b"""\r\n'
-    assert send(alice, body, "text/csv").status_code == 201
-    typed = {"priority": "high", "due_at": "2026-12-01", "completed": True, "tags": ["a", "b"]}
-    assert written(alice) == [DEFAULTS | {"title": "x"} | typed]
-
-
 def test_json_with_a_large_entry_is_imported(alice: User):
     body = f'[{{"title": "x",{" " * 100_000}"completed": true}}]'
     assert send(alice, body, "application/json").status_code == 201
