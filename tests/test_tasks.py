@@ -189,13 +189,6 @@ def test_content_type_without_a_body_is_fine(alice: User):
         assert response.status_code in {200, 204}
 
 
-def test_head_answers_as_get_without_a_body(alice: User):
-    task = alice.create()
-    response = alice.call("HEAD", task["id"])
-    assert (response.status_code, response.data) == (200, b"")
-    assert response.content_length == len(alice.call("GET", task["id"]).data)
-
-
 def test_create_whose_commit_fails_is_no_success(alice: User, postgresql: psycopg.Connection):
     postgresql.execute("ALTER TABLE tasks ADD UNIQUE (title) DEFERRABLE INITIALLY DEFERRED")
     postgresql.commit()
