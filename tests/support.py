@@ -190,6 +190,14 @@ def assert_error(
     return details
 
 
+def refusal(run: Callable[..., tuple[int, list[str]]], *command: Any, **given: Any) -> str:
+    """Run a command that is refused in one line; return what it tells."""
+    code, [line] = run(*command, **given)
+    assert code == 1, line
+    assert line.startswith("Error: ")
+    return line.removeprefix("Error: ")
+
+
 def audit_entries(postgresql: psycopg.Connection) -> list[tuple[Any, ...]]:
     postgresql.rollback()
     return postgresql.execute(

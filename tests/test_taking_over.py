@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from processes import RunHere
-from support import User, app_on, settings_for
+from support import User, app_on, refusal, settings_for
 
 import migrate
 from config import PROJECT, CommandError, ConfigError
@@ -64,10 +64,8 @@ def test_table_of_another_back_end_is_refused_with_where_to_read(
 ):
     for left_by_dbmate in ["", "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)"]:
         old.execute(left_by_dbmate.encode())
-        code, [line] = run_here("migrate", DATABASE_URL=empty_url)
-        assert code == 1
-        assert line.startswith(
-            "Error: There are tables that no migration has made (tasks): see docs/taking_over.md."
+        assert refusal(run_here, "migrate", DATABASE_URL=empty_url).startswith(
+            "There are tables that no migration has made (tasks): see docs/taking_over.md."
         )
         with pytest.raises(ConfigError, match="The database lacks migrations"):
             require_migrated(settings_for(empty_url))

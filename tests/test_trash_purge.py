@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from processes import RunHere
 from psycopg.conninfo import make_conninfo
-from support import User, someone_waits_for, trash_of
+from support import User, refusal, someone_waits_for, trash_of
 
 from migrate import known_migrations
 from purge import purge_trash
@@ -179,9 +179,7 @@ def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
     postgresql.execute("INSERT INTO audit_log VALUES (now() - interval '366 days', 'x', 'x')")
     postgresql.execute("ALTER TABLE idempotency_keys RENAME TO elsewhere")
     postgresql.commit()
-    code, [line] = purge()
-    assert code == 1
-    assert line.startswith("Error: Not all was deleted: ")
+    assert refusal(purge).startswith("Not all was deleted: ")
     left = (
         "SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM audit_log WHERE action = 'x')"
     )
@@ -194,9 +192,8 @@ def test_purge_goes_on_with_others_where_one_user_is_busy(
     fill(postgresql, ["a", "b", "c"], 1, days=31)
     with psycopg.connect(owner_url) as other:
         other.execute("SELECT FROM task_counters WHERE user_id = 'b' FOR UPDATE")
-        code, [line] = purge(DATABASE_STATEMENT_TIMEOUT=200)
-    assert code == 1
-    assert line.startswith("Error: Not all was deleted: canceling statement")
+        told = refusal(purge, DATABASE_STATEMENT_TIMEOUT=200)
+    assert told.startswith("Not all was deleted: canceling statement")
     left = postgresql.execute("SELECT user_id FROM tasks").fetchall()
     assert left == [("b",)]
 
@@ -235,9 +232,8 @@ def test_purge_without_a_database_ends_in_one_line(purge: RunHere):
 def test_purge_where_nothing_can_be_written_ends_in_one_line(owner_url: str, tmp_path: Path):
     read_only = make_conninfo(owner_url, options="-c default_transaction_read_only=on")
     folder, url = processes.copy_of_project(tmp_path), processes.as_url(read_only)
-    code, [line] = processes.manage(folder, "purge", DATABASE_URL=url)
-    assert code == 1
-    assert line.endswith(" in a read-only transaction.")
+    told = refusal(processes.manage, folder, "purge", DATABASE_URL=url)
+    assert told.endswith(" in a read-only transaction.")
 
 
 def test_purge_that_cannot_read_the_migrations_ends_in_one_line(
@@ -245,11 +241,8 @@ def test_purge_that_cannot_read_the_migrations_ends_in_one_line(
 ):
     postgresql.execute("LOCK schema_migrations")
     hasty = make_conninfo(owner_url, options="-c lock_timeout=100")
-    code, [line] = purge(DATABASE_URL=processes.as_url(hasty))
-    assert (code, line) == (
-        1,
-        "Error: The database refused it: canceling statement due to lock timeout.",
-    )
+    told = refusal(purge, DATABASE_URL=processes.as_url(hasty))
+    assert told == "The database refused it: canceling statement due to lock timeout."
 
 
 def test_purge_of_a_database_behind_the_code_names_the_command_to_run(
@@ -258,17 +251,15 @@ def test_purge_of_a_database_behind_the_code_names_the_command_to_run(
     newest = known_migrations()[-2:]
     postgresql.execute("DELETE FROM schema_migrations WHERE version = ANY (%s)", [newest])
     postgresql.commit()
-    code, [line] = purge()
-    assert code == 1
-    assert line.startswith(
-        f"Error: The database lacks migrations ({', '.join(newest)}): run `make migrate`"
+    assert refusal(purge).startswith(
+        f"The database lacks migrations ({', '.join(newest)}): run `make migrate`"
     )
 
 
 def test_purge_in_the_role_of_the_api_says_whose_it_needs(purge: RunHere, database_url: str):
-    code, [line] = purge(DATABASE_URL=processes.as_url(database_url))
-    assert code == 1
-    assert "set MIGRATION_DATABASE_URL" in line
+    assert "set MIGRATION_DATABASE_URL" in refusal(
+        purge, DATABASE_URL=processes.as_url(database_url)
+    )
 
 
 def test_purge_in_a_role_from_which_policies_hide_rows_does_not_say_that_there_are_none(
@@ -277,9 +268,8 @@ def test_purge_in_a_role_from_which_policies_hide_rows_does_not_say_that_there_a
     fill(postgresql, ["alice"], 1, days=31)
     postgresql.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO tasks_api")
     postgresql.commit()
-    code, [line] = purge(DATABASE_URL=processes.as_url(database_url))
-    assert code == 1
-    assert line.startswith("Error: Row-level security hides rows from the role tasks_api: ")
+    told = refusal(purge, DATABASE_URL=processes.as_url(database_url))
+    assert told.startswith("Row-level security hides rows from the role tasks_api: ")
 
 
 def test_purge_is_safe_beside_users(
