@@ -78,6 +78,10 @@ class Postgres:
             for statement in statements:
                 connection.execute(statement.encode())
 
+    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            return connection.execute(statement.encode(), values).fetchall()
+
     def end_connections(self, which: str = "pid <> pg_backend_pid()") -> None:
         end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         clients = "backend_type = 'client backend' AND datname = current_database()"
@@ -85,13 +89,9 @@ class Postgres:
 
     def waiting(self) -> int:
         """Count the statements that wait for a lock."""
-        with self.connect() as connection:
-            waiting = (
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            [found] = connection.execute(waiting).fetchone() or [0]
-            return int(found)
+        waiting = "SELECT FROM pg_stat_activity"
+        waiting += " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return len(self.rows(waiting))
 
     @contextmanager
     def locked(self, task_id: int) -> Iterator[None]:
@@ -133,8 +133,7 @@ class OwnPostgres(Postgres):
 
     def loaded_at(self) -> object:
         """Tell when the server read its settings: a new connection has them all."""
-        with self.connect() as connection:
-            return connection.execute("SELECT pg_conf_load_time()").fetchone()
+        return self.rows("SELECT pg_conf_load_time()")
 
     @contextmanager
     def away(self) -> Iterator[None]:

@@ -290,6 +290,5 @@ def test_text_is_utf_8_whatever_the_environment_says(
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     db = new_pool()
     task_id = insert(db, "Grüße 🐄")
-    with own_database.connect() as connection:
-        length = connection.execute("SELECT length(title) FROM tasks WHERE id = %s", [task_id])
-        assert length.fetchone() == (len("Grüße 🐄"),)
+    length = own_database.rows("SELECT length(title) FROM tasks WHERE id = %s", task_id)
+    assert length == [(len("Grüße 🐄"),)]

@@ -49,8 +49,7 @@ def test_request_at_a_stop_is_done_and_answered_or_not_done(tmp_path: Path, url:
                 client.sendall(TASK)
         responses = [statuses(response_to(client)) for client in clients]
         assert api.wait() == 0
-    with Postgres(url).connect() as connection:
-        done = connection.execute("SELECT FROM tasks WHERE user_id = 'mallory'").fetchall()
+    done = Postgres(url).rows("SELECT FROM tasks WHERE user_id = 'mallory'")
     assert responses.count([201]) == len(done)
     assert responses.count([]) == len(responses) - len(done)
 

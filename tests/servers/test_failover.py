@@ -40,13 +40,8 @@ class Pair:
     def wait_for_standby(self) -> None:
         """From now on, have no write acknowledged that the standby lacks."""
         self.primary.alter("SET synchronous_standby_names = '*'")
-
-        def is_synchronous() -> bool:
-            with self.primary.connect() as connection:
-                state = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
-                return connection.execute(state).fetchone() is not None
-
-        wait_until(is_synchronous)
+        synchronous = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_until(lambda: self.primary.rows(synchronous))
 
 
 @pytest.fixture
@@ -97,9 +92,7 @@ def test_demoted_primary_fails_one_write_and_the_next_goes_to_the_new_one(pair: 
     pair.change_places()
     wait_until(lambda: alice.call("POST", json={"title": "x"}).status_code == 503)
     alice.create("At the new one")
-    with pair.standby.connect() as connection:
-        at_new = "SELECT 1 FROM tasks WHERE title = 'At the new one'"
-        assert connection.execute(at_new).fetchone()
+    assert pair.standby.rows("SELECT FROM tasks WHERE title = 'At the new one'")
 
 
 def test_write_that_was_given_up_may_be_read_and_lost_and_operations_says_what_to_do(pair: Pair):

@@ -51,13 +51,8 @@ def apis(primary: OwnPostgres, replica: OwnPostgres, folder: Path) -> Iterator[l
 @contextmanager
 def replay_paused(replica: OwnPostgres) -> Iterator[None]:
     replica.execute("SELECT pg_wal_replay_pause()")
-
-    def is_paused() -> bool:
-        with replica.connect() as connection:
-            state = connection.execute("SELECT pg_get_wal_replay_pause_state()").fetchone()
-            return state == ("paused",)
-
-    wait_until(is_paused)
+    state = "SELECT pg_get_wal_replay_pause_state()"
+    wait_until(lambda: replica.rows(state) == [("paused",)])
     try:
         yield
     finally:
@@ -65,15 +60,9 @@ def replay_paused(replica: OwnPostgres) -> Iterator[None]:
 
 
 def wait_until_replayed(primary: OwnPostgres, replica: OwnPostgres) -> None:
-    with primary.connect() as connection:
-        written = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
-
-    def has_all() -> bool:
-        with replica.connect() as connection:
-            replayed = "SELECT pg_last_wal_replay_lsn() >= %s"
-            return connection.execute(replayed, written).fetchone() == (True,)
-
-    wait_until(has_all)
+    [written] = primary.rows("SELECT pg_current_wal_lsn()")
+    replayed = "SELECT pg_last_wal_replay_lsn() >= %s"
+    wait_until(lambda: replica.rows(replayed, *written) == [(True,)])
 
 
 def titles(api: Process, user: str) -> list[str]:
@@ -156,17 +145,12 @@ def test_write_that_waits_for_a_standby_is_not_read_before_the_primary_shows_it(
     """Its row at the replica would be a 404 at the primary, a cursor behind it a 422."""
     writer, reader = apis  # a user has one connection in each
     writer.create("grace", "shown")
-
-    def is_replayed() -> bool:
-        with replica.connect() as connection:
-            found = "SELECT 1 FROM tasks WHERE title = 'waits'"
-            return connection.execute(found).fetchone() is not None
-
+    replayed = "SELECT FROM tasks WHERE title = 'waits'"
     with ThreadPoolExecutor(1) as pool:
         primary.alter("SET synchronous_standby_names = 'nowhere'")
         try:
             waiting = pool.submit(writer.create, "grace", "waits")
-            wait_until(is_replayed)
+            wait_until(lambda: replica.rows(replayed))
             assert titles(reader, "grace") == ["shown"]
             first = reader.call("GET", "changes", user="grace").json
             again = reader.call("GET", f"changes?since={first['next']}", user="grace")
@@ -231,18 +215,13 @@ def test_replica_whose_replay_stopped_with_a_lock_is_as_one_that_is_away(
     """Every list would wait a second for the lock, and no log or metric tell why."""
     api = apis[0]
     api.create("heidi", "x")
-
-    def is_locked_on_the_replica() -> bool:
-        with replica.connect() as connection:
-            found = "SELECT 1 FROM pg_locks WHERE relation = 'tasks'::regclass AND granted"
-            return connection.execute(found).fetchone() is not None
-
+    locked = "SELECT FROM pg_locks WHERE relation = 'tasks'::regclass AND granted"
     wait_until_replayed(primary, replica)
     before = api.output().count(AWAY), api.output().count(BACK)
     with psycopg.connect(primary.url) as locking, ExitStack() as paused:
         locking.execute("LOCK tasks")
         locking.execute("SELECT pg_current_xact_id(), pg_switch_wal()")
-        wait_until(is_locked_on_the_replica)
+        wait_until(lambda: replica.rows(locked))
         paused.enter_context(replay_paused(replica))
         locking.commit()
         assert titles(api, "heidi") == ["x"]
