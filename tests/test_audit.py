@@ -7,9 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from batches import CREATE, done, each
 from flask import Flask
 from flask.testing import FlaskClient
 from issuer import Issuer
+from listing import ids
 from processes import RunHere, as_url, wait_until
 from support import (
     NewApp,
@@ -81,14 +83,11 @@ def test_every_action_stands_in_operations():
 
 def test_batch_is_one_entry_a_statement(alice: User, postgresql: psycopg.Connection):
     """Also of two tasks, the fewest that are more than one."""
-    create = {"op": "create", "task": {"title": "Buy milk"}}
-    results = alice.call("POST", "batch", json={"operations": [create] * 2}).json["results"]
-    ids = [task["id"] for task in results]
+    tasks = done(alice, CREATE, CREATE)
     for op in ["complete", "delete", "restore"]:
-        operations = [{"op": op, "id": task_id} for task_id in reversed(ids)]
-        assert alice.call("POST", "batch", json={"operations": operations}).status_code == 200
+        done(alice, *each(op, tasks[::-1]))
     found = [(action, task_ids) for _, action, task_ids, *_ in audit_entries(postgresql)]
-    assert found == [(action, ids) for action in ["create", "update", "delete", "restore"]]
+    assert found == [(action, ids(tasks)) for action in ["create", "update", "delete", "restore"]]
 
 
 def test_statement_by_hand_is_one_entry_for_each_user_and_action(

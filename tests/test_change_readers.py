@@ -9,6 +9,7 @@ from typing import Any
 import processes
 import psycopg
 import pytest
+from batches import CREATE, batch
 from flask import Flask
 from listing import Copy
 from psycopg.rows import tuple_row
@@ -42,8 +43,7 @@ def write_at_random(app: Flask, number: int, writes: int) -> None:
                 connection.run("select_version", values)
 
     def send_batch(op: str, path: str) -> TestResponse:
-        operations = [{"op": op, "id": any_task(path)}, {"op": "create", "task": {"title": "x"}}]
-        return user.call("POST", "batch", json={"operations": operations})
+        return batch(user, {"op": op, "id": any_task(path)}, CREATE)
 
     kinds: list[Callable[[], Any]] = [
         lambda: user.create(f"of {number}"),

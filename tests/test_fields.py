@@ -8,6 +8,7 @@ from itertools import product
 
 import psycopg
 import pytest
+from batches import done, each
 from flask import Flask
 from support import SET, NewApp, User, assert_error, trash_of
 from transfers import DEFAULTS
@@ -68,11 +69,9 @@ def test_every_field_is_a_parameter_of_the_statements():
 def test_every_field_is_written_by_a_batch_and_an_import_too(alice: User):
     given = {"title": "Buy bread", **SET, "completed": True}
     assert given.keys() == TaskUpdate().fields.keys(), "give the new field a value in SET"
-    created = {"op": "create", "task": {"title": "Buy bread", **SET}}
-    [first] = alice.call("POST", "batch", json={"operations": [created]}).json["results"]
+    [first] = done(alice, {"op": "create", "task": {"title": "Buy bread", **SET}})
     assert {name: first[name] for name in SET} == SET
-    patched = {"op": "patch", "id": alice.create()["id"], "task": given}
-    [second] = alice.call("POST", "batch", json={"operations": [patched]}).json["results"]
+    [second] = done(alice, *each("patch", [alice.create()], task=given))
     assert {name: second[name] for name in given} == given
     alice.call("POST", "import", json=[given])
     assert {name: alice.all()[0][name] for name in given} == given

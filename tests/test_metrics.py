@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import yaml
+from batches import CREATE, batch, done
 from flask import Flask
 from issuer import Issuer, get_me
 from processes import free_port
@@ -52,11 +53,8 @@ def test_request_that_gave_up_waiting_for_a_connection_waits_no_more(app: Flask)
 def test_batches_imports_and_limits_are_counted_too(alice: User, monkeypatch: pytest.MonkeyPatch):
     heard: list[tuple[str, str, int]] = []
     monkeypatch.setattr(events, "LISTENERS", [lambda *event: heard.append(event)])
-    create = {"op": "create", "task": {"title": "Buy milk"}}
-    batch = {"operations": [create, create]}
-    assert alice.call("POST", "batch", json=batch).status_code == 200
-    batch["operations"].append({"op": "delete", "id": 99})
-    assert alice.call("POST", "batch", json=batch).status_code == 404
+    done(alice, CREATE, CREATE)
+    assert batch(alice, CREATE, CREATE, {"op": "delete", "id": 99}).status_code == 404
     assert alice.call("POST", "import", json=alice.all()).status_code == 201
     limit = Limit("default", (1, 86400), None)
     limit.count("alice")
@@ -80,13 +78,13 @@ def test_whatever_completes_a_task_is_counted_and_nothing_else(
     alice.call("PUT", second, json={"title": "x", "completed": True})
     assert heard == [("tasks_completed", 1)] * 2
     heard.clear()
-    operations = [
+    done(
+        alice,
         {"op": "patch", "id": first, "task": {"title": "z"}},
         {"op": "patch", "id": third, "task": {"completed": True}},
         {"op": "complete", "id": second},
-        {"op": "create", "task": {"title": "new"}},
-    ]
-    assert alice.call("POST", "batch", json={"operations": operations}).status_code == 200
+        CREATE,
+    )
     assert heard == [("tasks_created", 1), ("tasks_completed", 1)]
 
 
@@ -165,11 +163,17 @@ def test_runbook_has_no_section_of_an_alert_that_is_gone():
     assert set(re.findall(r"^### (\w+)", section, re.MULTILINE)) == {r["alert"] for r in RULES}
 
 
-def test_folder_of_the_numbers_is_emptied_at_a_start_and_kept_at_a_reload(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where those of the numbers are made, in place of the one for temporary files."""
     monkeypatch.setattr(metrics_server, "Path", lambda _: tmp_path)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    return tmp_path
+
+
+def test_folder_of_the_numbers_is_emptied_at_a_start_and_kept_at_a_reload(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     settings = Settings(metrics_port=free_port())
     metrics_server.prepare(settings)
     numbers = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], "counter_1.db")
@@ -182,11 +186,7 @@ def test_folder_of_the_numbers_is_emptied_at_a_start_and_kept_at_a_reload(
     assert not numbers.exists()
 
 
-def test_same_port_of_another_address_has_numbers_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(metrics_server, "Path", lambda _: tmp_path)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+def test_same_port_of_another_address_has_numbers_of_its_own(folder: Path):
     port = free_port()
     folders = set()
     for host in ("127.0.0.1", "127.0.0.2"):
@@ -195,12 +195,10 @@ def test_same_port_of_another_address_has_numbers_of_its_own(
     assert len(folders) == 2
 
 
-def test_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(metrics_server, "Path", lambda _: tmp_path)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+def test_folder_of_somebody_else_is_refused(folder: Path):
     port = free_port()
-    (tmp_path / "theirs").mkdir()
+    (folder / "theirs").mkdir()
     name = f"tasks-metrics-{os.geteuid()}-127.0.0.1-{port}"
-    (tmp_path / name).symlink_to(tmp_path / "theirs")
+    (folder / name).symlink_to(folder / "theirs")
     with pytest.raises(ConfigError, match="not this user's"):
         metrics_server.prepare(Settings(metrics_port=port))

@@ -9,6 +9,7 @@ from itertools import count
 from threading import Event, Semaphore
 
 import pytest
+from batches import batch, each
 from flask import Flask
 from idempotent import KEY, assert_replayed
 from support import JSON, NewApp, User, assert_error
@@ -164,8 +165,8 @@ def test_user_receives_few_large_responses_at_once(alice: User, bob: User, owner
     held.pop().close()
     for path in large:
         assert alice.call("GET", path).status_code == 200
-    for each in held:
-        each.close()
+    for response in held:
+        response.close()
 
 
 LONG_FILES = {
@@ -207,20 +208,18 @@ def test_large_response_to_a_write_is_sent_however_many_its_user_receives(
     bring(alice, [{"title": "x", "description": "😀" * 5000}] * 100)
     tasks = alice.all()
     held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
-    operations = [{"op": "complete", "id": task["id"]} for task in tasks]
-    response = alice.call("POST", "batch", json={"operations": operations})
+    response = batch(alice, *each("complete", tasks))
     assert (response.status_code, len(response.data) > LARGE) == (200, True)
-    for each in held:
-        each.close()
+    for response in held:
+        response.close()
 
 
 def test_large_response_is_replayed_few_times_at_once(alice: User):
     """A request of 3 KB would be answered by megabytes, for nothing."""
     bring(alice, [{"title": "x", "description": "😀" * 5000}] * 100)
-    operations = [{"op": "complete", "id": task["id"]} for task in alice.all()]
+    body = {"operations": each("complete", alice.all())}
 
     def complete() -> TestResponse:
-        body = {"operations": operations}
         return alice.call("POST", "batch", json=body, headers=KEY, buffered=False)
 
     first, *held = [complete() for _ in range(1 + LARGE_AT_ONCE)]
@@ -228,5 +227,5 @@ def test_large_response_is_replayed_few_times_at_once(alice: User):
     held.pop().close()
     held += [first, complete()]
     assert_replayed(held[-1], first)
-    for each in held:
-        each.close()
+    for response in held:
+        response.close()
