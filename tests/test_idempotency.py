@@ -132,15 +132,6 @@ def test_request_without_a_key_opens_no_transaction(alice: User, monkeypatch: py
     assert alice.call("PATCH", f"{task['id']}/complete").status_code == 200
 
 
-def test_body_is_checked_before_a_transaction_is_opened(
-    alice: User, monkeypatch: pytest.MonkeyPatch
-):
-    """A large import takes longer than a transaction may idle."""
-    monkeypatch.delattr(Connection, "end")
-    response = alice.call("POST", "import", json=[{"title": ""}], headers=KEY)
-    assert_error(response, 422, "validation_error")
-
-
 # Errors
 
 
