@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from development.embedded import EmbeddedError
+from development.embedded import EmbeddedError, running
 
 FAST = ("fsync=off",)
 AS_ROOT = os.geteuid() == 0
@@ -48,8 +48,10 @@ def copy_of(data: Path, folder: Path) -> Path:
     return folder
 
 
-def line_of(error: pytest.ExceptionInfo[EmbeddedError]) -> str:
-    line = str(error.value)
+def refusal_of(folder: Path, *settings: str) -> str:
+    """Start a server that is refused in one line; return it."""
+    with pytest.raises(EmbeddedError) as error, running(folder, settings):
+        pass
+    [line] = str(error.value).splitlines()
     assert line.strip()
-    assert "\n" not in line
     return line

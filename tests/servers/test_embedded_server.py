@@ -14,11 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
-from embedding import FAST, copy_of, keep, kept, line_of, modes_above, pid_of_server, show
+from embedding import FAST, copy_of, keep, kept, modes_above, pid_of_server, refusal_of, show
 from processes import wait_until
 
 from development import embedded, postgres_programs
-from development.embedded import EmbeddedError, running, url_of_running
+from development.embedded import running, url_of_running
 
 RUN_FOR_EVER = """
 import pathlib, sys, time
@@ -139,8 +139,7 @@ def test_copy_of_a_running_servers_folder_is_not_taken_for_it(
 def test_another_processs_server_is_found_and_not_started_again(
     folder: Path, other_process: subprocess.Popen[str]
 ):
-    with pytest.raises(EmbeddedError, match=f"already running on {folder}"), running(folder):
-        pass
+    assert f"already running on {folder}" in refusal_of(folder)
     url = url_of_running(folder)
     assert url
     assert show(url, "fsync") == "off"
@@ -250,9 +249,7 @@ def test_lock_file_whose_pid_another_program_took_does_not_stop_a_start(folder: 
 
 def test_second_start_on_one_folder_is_refused_with_one_line(live: tuple[Path, str]):
     folder, url = live
-    with pytest.raises(EmbeddedError, match="already running") as error, running(folder, FAST):
-        pass
-    assert line_of(error) == f"PostgreSQL is already running on {folder}"
+    assert refusal_of(folder, *FAST) == f"PostgreSQL is already running on {folder}"
     assert url_of_running(folder) == url
 
 
@@ -262,14 +259,13 @@ def test_server_that_holds_no_lock_of_ours_is_not_harmed(
     monkeypatch.setattr(embedded, "RETRY_TIMEOUT", 0.1)
     with running(folder, FAST) as url:
         folder.with_name("battered.lock").unlink()
-        with pytest.raises(EmbeddedError, match="already running") as error, running(folder, FAST):
-            pass
-        assert "postmaster.pid" in line_of(error)
+        told = refusal_of(folder, *FAST)
+        assert "already running" in told
+        assert "postmaster.pid" in told
         assert url_of_running(folder) == url
 
 
 def test_failing_start_is_told_in_postgresqls_own_words(folder: Path):
-    unknown = ["no_such_setting=1"]
-    with pytest.raises(EmbeddedError, match="cannot start on") as error, running(folder, unknown):
-        pass
-    assert 'unrecognized configuration parameter "no_such_setting"' in line_of(error)
+    told = refusal_of(folder, "no_such_setting=1")
+    assert "cannot start on" in told
+    assert 'unrecognized configuration parameter "no_such_setting"' in told
