@@ -59,6 +59,7 @@ def test_every_route_keeps_the_policy_whatever_it_answers(app: Flask, alice: Use
         ("GET", "/nope", {}, 404),
         ("GET", "/docs/assets/nope", {}, 404),
         ("POST", "", {"data": b"x" * 2_000_000}, 413),
+        ("POST", "", {"data": b"x", "content_type": "text/plain"}, 415),
         ("POST", "", {"json": {}}, 422),
     ],
 )
@@ -74,6 +75,14 @@ def test_faults_of_ours_keep_the_policy(app: Flask, alice: User, monkeypatch: py
     monkeypatch.setattr(app.extensions["database"], "fetch", None)
     response = alice.call("GET")
     assert response.status_code == 500
+    assert_safe(response, "no-store")
+
+
+def test_limited_responses_keep_the_policy():
+    client = app_for(auth_failure_limit="1/day").test_client()
+    client.get("/api/alice/tasks")
+    response = client.get("/api/alice/tasks")
+    assert response.status_code == 429
     assert_safe(response, "no-store")
 
 
