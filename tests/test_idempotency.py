@@ -37,6 +37,20 @@ def test_patch_sent_again_is_answered_as_the_first_time_whatever_came_between(al
     assert alice.call("GET", task["id"]).json["title"] == "Changed"
 
 
+def test_toggle_sent_again_is_done_once(alice: User):
+    task = alice.create()
+    first = alice.call("PATCH", f"{task['id']}/complete", headers=KEY)
+    assert_replayed(alice.call("PATCH", f"{task['id']}/complete", headers=KEY), first)
+    assert alice.call("GET", task["id"]).json["completed"] is True
+
+
+def test_batch_sent_again_is_done_once(alice: User):
+    body = {"operations": [{"op": "create", "task": MILK}]}
+    first = alice.call("POST", "batch", json=body, headers=KEY)
+    assert_replayed(alice.call("POST", "batch", json=body, headers=KEY), first)
+    assert alice.all() == first.json["results"]
+
+
 def test_import_larger_than_other_bodies_sent_again_is_done_once(alice: User):
     body = [{"title": "x", "description": "x" * 5000}] * 300
     first = alice.call("POST", "import", json=body, headers=KEY)

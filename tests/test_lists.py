@@ -6,7 +6,24 @@ from flask.testing import FlaskClient
 from listing import SLOW_WORD, fill_with_long_texts, get_list, ids, listed, titles
 from support import NewApp, User, assert_error
 
+from schemas import PRIORITIES
+
 # Filters
+
+
+def test_status_lists_open_or_done_tasks(alice: User):
+    alice.call("PATCH", f"{alice.create('done')['id']}/complete")
+    alice.create("open")
+    assert titles(alice, status="pending") == {"open"}
+    assert titles(alice, status="completed") == {"done"}
+    assert titles(alice, status="all") == {"open", "done"}
+
+
+def test_priority_lists_tasks_of_that_priority(alice: User):
+    for priority in PRIORITIES:
+        alice.create(priority, priority=priority)
+    for priority in PRIORITIES:
+        assert titles(alice, priority=priority) == {priority}
 
 
 def test_list_that_its_timeout_ends_is_503_where_no_words_are_to_blame(

@@ -187,6 +187,17 @@ def test_address_is_what_the_trusted_proxies_say_and_not_the_client(
     assert counted == caller
 
 
+def test_forged_addresses_in_x_forwarded_for_share_one_limit():
+    client = limited_gate(auth_failure_limit="1/day", trusted_proxies=1).test_client()
+    statuses = [
+        client.get(
+            "/api/alice/me", headers={"X-Forwarded-For": f"203.0.113.{number}, 198.51.100.1"}
+        ).status_code
+        for number in range(3)
+    ]
+    assert statuses == [401, 429, 429]
+
+
 @pytest.mark.parametrize(
     ("address", "caller"),
     [

@@ -164,6 +164,12 @@ def test_delete_answers_204_without_a_body_and_the_task_is_gone(alice: User):
     assert alice.all() == []
 
 
+def test_deleted_task_is_not_deleted_twice(alice: User):
+    task = alice.create()
+    alice.call("DELETE", task["id"])
+    assert_error(alice.call("DELETE", task["id"]), 404, "not_found")
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "12"), ("PUT", "12"), ("DELETE", "12"), ("PATCH", "12/complete")],
