@@ -2,6 +2,7 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -25,14 +26,15 @@ WRITTEN = re.compile(rb"1\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{19,67}$"
 
 
-def history_of(user_id: str) -> str:
-    """Name the order that a position is in: this user's, until CHANGES_EPOCH begins another."""
-    epoch: str = current_app.config["CHANGES_EPOCH"]
-    return sha256(f"{epoch}\n{user_id}".encode()).hexdigest()[:8]
-
-
 def write_position(user_id: str, position: Position) -> str:
-    written = f"1.{position.version}.{position.task_id}.{history_of(user_id)}"
+    return cursor_of(current_app.config["CHANGES_EPOCH"], user_id, position)
+
+
+@lru_cache(1024)  # a client that has missed nothing sends, and gets back, the same again and again
+def cursor_of(epoch: str, user_id: str, position: Position) -> str:
+    """Write a position, and which order it is in: the user's, until `epoch` begins another."""
+    history = sha256(f"{epoch}\n{user_id}".encode()).hexdigest()[:8]
+    written = f"1.{position.version}.{position.task_id}.{history}"
     return urlsafe_b64encode(written.encode()).rstrip(b"=").decode()
 
 
