@@ -34,10 +34,11 @@ PRIORITY_OF_DIGIT = (
 
 ESCAPES = str.maketrans({"\\": r"\\", ";": r"\;", ",": r"\,", "\n": r"\n"})  # section 3.3.11
 # iCalendar's text has no control characters, and the library drops a leading byte order mark: a
-# text with either is percent-encoded, and a parameter says so. Another holds DUE's microseconds.
+# text with either is percent-encoded, and a parameter says so. But forms in browsers send every
+# line break as CRLF: other programs shall show one. Another parameter holds DUE's microseconds.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
 ENCODED = re.compile(rf"%|{UNSAFE.pattern}")
-ESCAPED = {"X-TASKS-ESCAPED": "PERCENT"}
+ESCAPED = "X-TASKS-ESCAPED"
 
 PROPERTY_NAME = re.compile(rb"[\w.-]+(?=[:;])")
 TASK = ["VCALENDAR", "VTODO"]
@@ -111,10 +112,17 @@ def to_due(text: str | None) -> vDate | vDatetime | None:
 
 def to_text(texts: list[str | None]) -> Texts | None:
     given = [text for text in texts if text is not None]
-    if any(map(UNSAFE.search, given)):
-        given = [ENCODED.sub(lambda found: quote(found[0], safe=""), text) for text in given]
-        return Texts(given, ESCAPED)
-    return Texts(given, {}) if given else None
+    if not any(map(UNSAFE.search, given)):
+        return Texts(given, {}) if given else None
+    plain = [text.replace("\r\n", "\n") for text in given]
+    if not any(map(UNSAFE.search, plain)) and list(map(to_crlf, plain)) == given:
+        return Texts(plain, {ESCAPED: "CRLF"})
+    encoded = [ENCODED.sub(lambda found: quote(found[0], safe=""), text) for text in given]
+    return Texts(encoded, {ESCAPED: "PERCENT"})
+
+
+def to_crlf(text: str) -> str:
+    return text.replace("\n", "\r\n")
 
 
 def read(body: bytes) -> Iterator[Todo]:
@@ -232,7 +240,9 @@ def text_of(lines: list[Contentline]) -> str:
 def unescape(text: str, params: dict[str, Any]) -> str:
     if str(params.get("ENCODING")).upper() == "QUOTED-PRINTABLE":  # of vCalendar 1.0
         raise ValueError("an encoded text")
-    return unquote(text, errors="strict") if params.items() >= ESCAPED.items() else text
+    if params.get(ESCAPED) == "CRLF":
+        return to_crlf(text)
+    return unquote(text, errors="strict") if params.get(ESCAPED) == "PERCENT" else text
 
 
 def tags_of(lines: list[Contentline]) -> list[str]:

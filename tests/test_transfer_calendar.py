@@ -45,6 +45,12 @@ def test_calendar_writes_text_as_other_programs_read_it(alice: User):
     assert r"CATEGORIES:a\\N,b\,c" in text
 
 
+def test_line_break_of_a_form_is_one_in_other_programs_too(alice: User):
+    alice.create(description="100%\r\ndone")
+    [todo] = Calendar.from_ical(export(alice, "text/calendar")).todos
+    assert todo["DESCRIPTION"] == "100%\ndone"
+
+
 def test_calendar_with_a_line_of_any_length_is_imported(alice: User):
     longest = "ATTACH:" + "x" * 1_000_000 + "\r\n " + "y" * 1_000_000
     lines = ["BEGIN:VCALENDAR", "BEGIN:VTODO", longest, "SUMMARY:Buy", "  milk", "END:VTODO"]
