@@ -261,7 +261,8 @@ def read_entries(file_format: Format, body: bytes) -> Iterator[Any]:
         place = f", after entry {number}" if number else ""
         raise ApiError(400, f"The request body cannot be taken: {error}{place}.") from None
     except UnicodeDecodeError:  # most often a table, as Excel saves it
-        raise ApiError(400, "The request body is not in UTF-8.") from None
+        hint = ': in Excel, save the table as "CSV UTF-8"' if file_format is csv_file else ""
+        raise ApiError(400, f"The request body is not in UTF-8{hint}.") from None
     except ValueError:
         place = f"after entry {number}" if number else "from its beginning"
         raise ApiError(400, f"The request body is not valid {file_format.NAME}, {place}.") from None

@@ -227,11 +227,10 @@ def test_row_that_is_too_long_is_told_so(alice: User):
         ("text/calendar", "cp1252", calendar("SUMMARY:Café")),
     ],
 )
-def test_file_in_another_encoding_is_refused_as_such(
-    alice: User, content_type: str, encoding: str, body: str
-):
+def test_file_in_another_encoding_is_400(alice: User, content_type: str, encoding: str, body: str):
     response = send(alice, body.encode(encoding), content_type)
-    assert_error(response, 400, "bad_request", "The request body is not in UTF-8.")
+    hint = ': in Excel, save the table as "CSV UTF-8"' if content_type == "text/csv" else ""
+    assert_error(response, 400, "bad_request", f"The request body is not in UTF-8{hint}.")
 
 
 ONE = {
