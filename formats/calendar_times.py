@@ -89,7 +89,10 @@ def zone_of(tzid: str, name: str) -> ZoneInfo:
     for each in names:
         if each in zone_names():
             return ZoneInfo(each)
-    message = f"The time zone that {name} names is none of IANA's or Microsoft's."
+    message = (
+        f"{tzid[:80]}: {name} names no time zone of IANA or Microsoft; give it one, such as"
+        " Europe/Berlin."
+    )
     raise ValidationError({"due_at": [message]})
 
 

@@ -179,3 +179,13 @@ def test_refused_time_without_a_zone_tells_the_line_that_mends_the_file(alice: U
     mended = file.replace("BEGIN:VCALENDAR", f"BEGIN:VCALENDAR\r\n{line}")
     assert send(alice, mended, "text/calendar").status_code == 201
     assert alice.all()[0]["due_at"] == "2026-07-20T07:30:00+00:00"
+
+
+def test_refused_zone_is_named_with_one_that_is_taken(alice: User):
+    file = calendar("SUMMARY:x", "DUE;TZID=Customized Time Zone:20260720T093000")
+    message = send(alice, file, "text/calendar").json["message"]
+    assert message.startswith("entry 1: due_at: Customized Time Zone: DUE names no time zone of")
+    [zone] = re.findall(r"such as ([\w/]+)", message)
+    mended = file.replace("Customized Time Zone", zone)
+    assert send(alice, mended, "text/calendar").status_code == 201
+    assert alice.all()[0]["due_at"] == "2026-07-20T07:30:00+00:00"
