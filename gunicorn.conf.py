@@ -62,8 +62,10 @@ if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
 
-def when_ready(_server):  # type: ignore[no-untyped-def]
+def when_ready(server):  # type: ignore[no-untyped-def]
     """Exempt what was loaded before the fork from garbage collection, and collect rarely."""
+    # A reload would add gunicorn's handlers to ours: they wait for room in a full pipe.
+    server.log.setup = lambda _cfg: None
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
@@ -122,11 +124,6 @@ def child_exit(_server, ended):  # type: ignore[no-untyped-def]
         from prometheus_client.multiprocess import mark_process_dead
 
         mark_process_dead(ended.pid)  # type: ignore[no-untyped-call]
-
-
-def on_reload(server):  # type: ignore[no-untyped-def]
-    """Remove the handler that gunicorn adds at a reload: it waits for room in a full pipe."""
-    server.log.error_log.handlers.clear()
 
 
 def on_exit(server):  # type: ignore[no-untyped-def]
