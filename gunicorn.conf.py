@@ -96,6 +96,8 @@ def on_starting(server):  # type: ignore[no-untyped-def]
     """
     if server.worker_class is not worker.Worker:  # no other drops stalled clients
         raise ConfigError("Leave out gunicorn's --worker-class: this server needs its own.")
+    if server.cfg.protocol != "http":  # plain_requests.py reads nothing else
+        raise ConfigError("Leave out gunicorn's --protocol: this server speaks HTTP alone.")
     if server.cfg.worker_connections > settings.web_connections:
         message = "Set WEB_CONNECTIONS, which also raises the limit of open files,"
         raise ConfigError(f"{message} instead of --worker-connections.")

@@ -65,6 +65,7 @@ def test_gunicorn_that_has_not_read_its_configuration_is_refused(project: Path, 
     [
         ("--worker-class gevent", ["API_PORT"]),
         ("--worker-class gthread --threads 4", ["API_PORT"]),
+        ("--protocol uwsgi", ["API_PORT"]),
         ("--worker-connections 1001", ["API_PORT"]),
         ("--certfile pyproject.toml", ["API_PORT"]),
         ("--user 65534", ["API_PORT", "METRICS_PORT"]),
