@@ -122,6 +122,8 @@ def run() -> None:
     stand_in = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_SECRET": secret or "-" * 32}
     # Faults in the settings are reported before anything starts or is made.
     settings = Settings.load(environ | stand_in if is_embedded else environ)
+    if is_embedded and settings.database_replica_url:  # it has other tasks under the same ids
+        raise CommandError("Set DATABASE_URL beside DATABASE_REPLICA_URL, or neither.")
     require_free_port(settings.api_host, settings.api_port, "API")
     if not is_embedded:
         sys.exit(serve(settings, environ))

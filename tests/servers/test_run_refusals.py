@@ -45,6 +45,12 @@ def test_given_database_without_secret_or_issuer_is_refused(project: Path):
     assert "BETTER_AUTH_URL" in line
 
 
+def test_replica_of_another_server_than_its_own_is_refused(fresh: Path):
+    line = refusal(fresh, DATABASE_REPLICA_URL="postgresql://localhost/tasks")
+    assert "Set DATABASE_URL beside DATABASE_REPLICA_URL" in line
+    assert not (fresh / ".data").exists()
+
+
 @pytest.mark.parametrize("program", [["manage.py", "run"], ["-m", "gunicorn", "wsgi:application"]])
 def test_short_secret_is_refused_with_the_same_line_by_both(project: Path, program: list[str]):
     with processes.running(program, project, BETTER_AUTH_SECRET="short") as process:
