@@ -151,6 +151,9 @@ def migrate(url: str) -> None:
             message = f"There are tables that no migration has made ({others.decode()})"
             raise CommandError(f"{message}: see docs/taking_over.md.")
         if pending:
+            file = next(MIGRATIONS_FOLDER.glob(f"{pending[0]}_*.sql"))
+            for (drop,) in connection.fetch("select_drop_of_index", migration=file.read_text()):
+                connection.execute(drop)  # a run that was cut off has left the index
             run_dbmate(connection, "migrate")
 
 
@@ -185,10 +188,7 @@ def connect(url: str) -> Connection:
 
 @contextmanager
 def only_runner(url: str) -> Iterator[Connection]:
-    """Hold the lock of all runners.
-
-    It is polled: dbmate's own lock waits, and deadlocks with CREATE INDEX CONCURRENTLY.
-    """
+    """Hold the lock of all runners; dbmate's own would deadlock with CREATE INDEX CONCURRENTLY."""
     with connect(url) as connection:
         try:
             if is_pooled(connection, url):

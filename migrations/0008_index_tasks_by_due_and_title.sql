@@ -1,7 +1,7 @@
 -- migrate:up transaction:false
 -- Also holds what lists by title are sorted by: an index-only scan takes lower(title) from here, if
 -- the index has the title, too.
--- Fails where a broken run has left the index. Drop it first:
+-- Plain dbmate fails on what a broken run left. Drop it first:
 -- DROP INDEX CONCURRENTLY tasks_due_title;
 -- squawk-ignore require-lock-timeout, require-statement-timeout, prefer-robust-stmts
 CREATE INDEX CONCURRENTLY tasks_due_title ON tasks (user_id, due_at, id, lower(title))

@@ -1,6 +1,6 @@
 -- migrate:up transaction:false
 -- Finds the trash of a user, and the users whose trash is due to be purged.
--- Fails where a broken run has left the index: DROP INDEX CONCURRENTLY tasks_trash; first.
+-- Plain dbmate fails on what a broken run left: DROP INDEX CONCURRENTLY tasks_trash; first.
 -- squawk-ignore require-lock-timeout, require-statement-timeout, prefer-robust-stmts
 CREATE INDEX CONCURRENTLY tasks_trash ON tasks (user_id, version, id) INCLUDE (deleted_at)
 WHERE deleted_at IS NOT NULL;

@@ -59,6 +59,16 @@ SELECT string_agg(name, ', ' ORDER BY name)
 FROM unnest('{tasks,task_counters,idempotency_keys,purged_tasks,audit_log}'::text[]) AS name
 WHERE to_regclass(quote_ident(current_schema()) || '.' || name) IS NOT NULL;
 
+-- name: select_drop_of_index
+-- The statement that drops the index that a migration is to build, valid or not, where it exists.
+SELECT format('DROP INDEX CONCURRENTLY %s', indexrelid::regclass)
+FROM
+    pg_index,
+    regexp_matches(
+        %(migration)s::text, '^CREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+) ON (\w+)', 'w'
+    ) AS names
+WHERE indexrelid = to_regclass(names[1]) AND indrelid = to_regclass(names[2]);
+
 -- name: select_whether_policies_apply
 -- Whether row-level security binds the role: not a superuser, nor, unless it is forced, the tables'
 -- owner.

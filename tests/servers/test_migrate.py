@@ -102,6 +102,23 @@ def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, f
         assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
 
 
+def test_index_that_a_failed_or_killed_run_has_left_is_built_anew(empty_url: str, fresh: Path):
+    unique = f"{UP} transaction:false\nCREATE UNIQUE INDEX CONCURRENTLY titles ON tasks (title);\n"
+    assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == 0
+    (fresh / "migrations" / "9001_index.sql").write_text(f"{unique}\n{DOWN}\nSELECT 1;\n")
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO tasks (user_id, title) VALUES ('a', 'b'), ('c', 'b')")
+        assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == 1
+        index = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'titles'::regclass"
+        assert connection.execute(index).fetchone() == (False,)
+        connection.execute("DELETE FROM tasks WHERE user_id = 'c'")
+        assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == 0
+        assert connection.execute(index).fetchone() == (True,)
+        connection.execute("DELETE FROM schema_migrations WHERE version = '9001'")
+        assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == 0  # built, but not noted
+    assert applied(empty_url)[-1] == "9001"
+
+
 def test_late_file_with_a_lower_number_is_refused(empty_url: str, fresh: Path):
     migrations = fresh / "migrations"
     for name, code in [("9002_early.sql", 0), ("9001_late.sql", 1)]:
