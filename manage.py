@@ -1,10 +1,14 @@
 """The commands of development and operation: `python manage.py --help`, or the Makefile."""
 
+import signal
+
+if __name__ == "__main__":  # until `commands` listens, Ctrl-C ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import logging
 import re
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -55,6 +59,9 @@ class Commands(click.Group):
                 raise
             # Of a clone that is read-only or another user's, for instance.
             raise click.ClickException(f"{error.strerror}: {error.filename}.") from None
+        except KeyboardInterrupt as stop:
+            [number] = stop.args or (signal.SIGINT,)
+            sys.exit(128 + number)  # as a shell tells it; click would say "Aborted!" and tell 1
 
 
 def line_of(error: CommandError) -> str:
@@ -65,7 +72,11 @@ def line_of(error: CommandError) -> str:
 @click.group(cls=Commands)
 def commands() -> None:
     """Run and look after the task API."""
-    on_stop(signal.default_int_handler)  # as process 1, Python would ignore SIGTERM
+    on_stop(interrupt)  # as process 1, Python would ignore SIGTERM
+
+
+def interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def own_postgres() -> ModuleType:

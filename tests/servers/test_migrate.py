@@ -1,5 +1,6 @@
 """The commands for migrations, run in copies of the project."""
 
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from psycopg import sql
 from support import settings_for
 
 from config import PROJECT, ConfigError
-from migrate import known_migrations, require_migrated
+from migrate import known_migrations, only_runner, require_migrated
 
 BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP TABLE half;\n"
 SASL_FAILED = b"E\0\0\0\x2fSFATAL\0C28P01\0MSASL authentication failed\0\0"  # PgBouncer's
@@ -88,6 +89,29 @@ def test_end_of_the_command_is_the_end_of_its_migration(empty_url: str, fresh: P
         process.popen.kill()
         dbmate.wait(10)
         assert applied(empty_url)[-1] != "9001"
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_command_is_silent_and_tells_by_which_signal(
+    empty_url: str, fresh: Path, how: signal.Signals, code: int
+):
+    with (
+        only_runner(empty_url),
+        processes.running(["manage.py", "migrate"], fresh, DATABASE_URL=empty_url) as process,
+    ):
+        process.wait_for_output("another runner")
+        process.popen.send_signal(how)
+        assert process.wait() == code
+        assert len(process.lines()) == 1
+
+
+def test_interrupt_of_the_imports_is_silent(fresh: Path):
+    (fresh / "click.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    with processes.running(["manage.py", "migrate"], fresh, measure="") as process:
+        process.wait_for_output("begun")
+        process.popen.send_signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+        assert process.lines() == ["begun"]
 
 
 def test_failing_migration_ends_in_one_line_and_leaves_nothing(empty_url: str, fresh: Path):
