@@ -52,7 +52,8 @@ def serve(settings: Settings, environ: dict[str, str], embedded_on: Path | None 
                 gunicorn.wait()
                 raise CommandError(f"PostgreSQL has ended by itself, see {embedded_on}.log.")
             time.sleep(WATCH_INTERVAL)
-    return gunicorn.wait()
+    code = gunicorn.wait()
+    return 0 if code == -signal.SIGTERM else code  # it was told to stop before it listened
 
 
 def wait_until_live(settings: Settings, gunicorn: subprocess.Popen[bytes]) -> bool:

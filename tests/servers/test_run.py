@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from embedding import pid_of_server
 from own_postgres import database_on
-from processes import GREENLETS, Process, manage_run, wait_until, wait_until_gone
+from processes import GREENLETS, Process, free_port, manage_run, wait_until, wait_until_gone
 from support import SECRET
 
 import manage
@@ -134,6 +134,14 @@ def test_stop_lets_a_slow_request_finish_and_leaves_nothing(project: Path, how: 
         wait_until_gone(family, DEADLINE)
         assert time.monotonic() - signalled < DEADLINE
         assert "Traceback" not in process.output()
+
+
+def test_stop_before_gunicorn_listens_to_it_is_a_clean_one(fresh: Path):
+    slow = "import time\nprint('begun', flush=True)\ntime.sleep(60)\n"
+    (fresh / "gunicorn.conf.py").write_text(slow)
+    with processes.running(["manage.py", "run"], fresh, API_PORT=free_port()) as process:
+        process.wait_for_output("begun")
+        assert process.stop() == 0
 
 
 def test_command_migrate_starts_the_embedded_server_and_stops_it(project: Path):
