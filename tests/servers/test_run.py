@@ -112,6 +112,18 @@ def test_own_server_serves_where_the_shell_names_another(fresh: Path):
         process.create()
 
 
+def test_package_that_pip_was_killed_in_is_installed_again(fresh: Path):
+    packages = fresh / ".venv/lib/python3.13/site-packages"
+    for name, last in [("half", "RECORD"), ("whole", "INSTALLER")]:
+        (packages / f"{name}-1.0.dist-info").mkdir(parents=True)
+        (packages / f"{name}-1.0.dist-info" / last).touch()
+    (fresh / ".venv/bin").mkdir()
+    for program in ("pip", "python"):
+        (fresh / ".venv/bin" / program).symlink_to("/bin/true")
+    subprocess.run(["make", ".venv/run"], cwd=fresh, check=True, capture_output=True)  # noqa: S607
+    assert [path.name for path in packages.iterdir()] == ["whole-1.0.dist-info"]
+
+
 # The end
 
 
