@@ -62,7 +62,7 @@ def measure(api: Process, requests: list[bytes], connections: int, seconds: floa
             probes.append(seconds)
             done.wait(0.1)
 
-    thread = Thread(target=probe)
+    thread = Thread(target=probe, daemon=True)  # or a Ctrl-C would wait for it for ever
     thread.start()
     output, _ = generator.communicate("\n".join(request.hex() for request in requests))
     cpu.append(cpu_seconds(api))
