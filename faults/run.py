@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -23,6 +23,7 @@ from processes import copy_of_project, free_port, gunicorn
 from proxy import in_front_of
 from support import token_for
 
+from children import end_with_parent
 from faults.clients import Crowd
 from faults.rows import Row, Stage, all_rows
 from faults.saturation import Load, complaints, measure
@@ -56,10 +57,9 @@ def small_disk(folder: Path) -> Iterator[bool]:
     """Mount a small file system there; False where that is not allowed."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", str(folder)]
-    try:
+    mounted = False
+    with suppress(OSError):
         mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
     try:
         yield mounted
     finally:
@@ -74,8 +74,9 @@ def redis(folder: Path) -> Iterator[subprocess.Popen[bytes] | None]:
     if not program:
         yield None
         return
-    address = ["--port", "0", "--unixsocket", str(folder / "redis.sock")]
-    process = subprocess.Popen([program, *address, "--save", ""], stdout=subprocess.DEVNULL)
+    command = [program, "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--save", ""]
+    die = end_with_parent(signal.SIGTERM)  # it would outlive a run that is killed
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die)
     try:
         yield process
     finally:
