@@ -70,8 +70,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 @contextmanager
 def redis(folder: Path) -> Iterator[subprocess.Popen[bytes] | None]:
     """Run a Redis; None where there is no server to run."""
-    program = shutil.which("redis-server")
-    if not program:
+    if not (program := shutil.which("redis-server")):
         yield None
         return
     command = [program, "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--save", ""]
