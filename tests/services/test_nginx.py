@@ -136,11 +136,19 @@ def test_refusal_is_the_apis_own(
     assert_error(proxy.call(*request_line.split(), **options), status, error)
 
 
+def test_refusal_does_not_wait_for_the_body(proxy: Proxied):
+    with closing(proxy.connect()) as connection:
+        connection.request("POST", "/api/bob/tasks", headers={"Content-Length": "9"})
+        assert connection.getresponse().status == 401
+
+
 def assert_refused_by_nginx(response: HTTPResponse, status: int, error: str) -> None:
     """It is nginx's own: for every origin, and without a request's id."""
     assert (response.status, json.loads(response.read())["error"]) == (status, error)
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.headers["Server"] == "nginx"  # without its version
+    assert response.headers["Retry-After"] == ("1" if status in {429, 503} else None)
 
 
 def test_what_nginx_refuses_has_the_apis_shape(pooled: OwnPostgres, tmp_path: Path):
