@@ -1,6 +1,7 @@
 """The alerts, as Prometheus itself reads them; needs promtool (Debian's package prometheus)."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -33,7 +34,7 @@ REFUSALS = {
 
 
 def refused(reason: str) -> dict[str, str]:
-    return REFUSALS | {f'tasks_jwt_refused_total{{reason="{reason}"}}': "0+600"}
+    return REFUSALS | {f'tasks_jwt_refused_total{{reason="{reason}"}}': "0+200"}
 
 
 def pool(pid: str, state: dict[str, int]) -> dict[str, str]:
@@ -57,15 +58,15 @@ def failing(check: str, times: str = "0+30") -> dict[str, str]:
     return {f'tasks_db_checks_failed_total{{check="{check}"}}': times}
 
 
-def responses(status: str) -> dict[str, str]:
-    return {f'tasks_http_request_duration_seconds_count{{status="{status}"}}': "0+600"}
+def responses(status: str, times: str = "0+600") -> dict[str, str]:
+    return {f'tasks_http_request_duration_seconds_count{{status="{status}"}}': times}
 
 
-def responses_within(seconds: float) -> dict[str, str]:
+def responses_within(seconds: float, route: str = "/") -> dict[str, str]:
     buckets = {"0.25": seconds <= 0.25, "0.5": seconds <= 0.5, "1": True, "+Inf": True}
     name = "tasks_http_request_duration_seconds_bucket"
     return {
-        f'{name}{{route="/",le="{bound}"}}': "0+600" if is_within else "0+0"
+        f'{name}{{route="{route}",le="{bound}"}}': "0+600" if is_within else "0+0"
         for bound, is_within in buckets.items()
     }
 
@@ -91,6 +92,7 @@ CASES = [
     ("TasksWorkersDie", workers(*[(0, 38)] * 8, (40, 40)), []),
     ("TasksTokensRefused", refused("signature"), [{}]),
     ("TasksTokensRefused", refused("missing"), []),
+    ("TasksTokensRefused", refused("expired"), []),
     ("TasksTokensRefused", refused("keys_unavailable"), []),
     ("TasksReplicaAway", failing("replica_failed"), [{}]),
     ("TasksReplicaAway", failing("probe_failed"), []),
@@ -98,14 +100,16 @@ CASES = [
     ("TasksRedisAway", {"tasks_redis_failures_total": "1+0"}, []),
     ("TasksRateLimited", refused("missing"), []),
     ("TasksRateLimited", {'tasks_rate_limited_total{limit="default"}': "0+120"}, [{}]),
-    ("TasksErrors", responses("5xx") | responses("2xx"), [{}]),
+    ("TasksErrors", responses("5xx", "0+15") | responses("2xx"), [{}]),
     ("TasksErrors", responses("4xx") | responses("2xx"), []),
     ("TasksSlow", responses_within(1), [{}]),
     ("TasksSlow", responses_within(0.25), []),
+    ("TasksSlow", responses_within(1, "/api/{user_id}/tasks/import"), []),
     ("TasksDatabaseUnreachable", failing("probe_failed"), [{}]),
     ("TasksDatabaseUnreachable", failing("probe_failed", "0x37 20 40"), []),
     ("TasksAuditLost", {"tasks_audit_lost_total": "0+10"}, [{}]),
     ("TasksKeysStale", keys("a", "0+0", "0+60") | keys("b", "0+6", "0+0"), [{"instance": "b"}]),
+    ("TasksKeysStale", keys("a", "0+6", "0+60"), []),
     ("TasksKeysStale", keys("a", "0+0", "0+0"), []),
 ]
 
@@ -127,6 +131,7 @@ CASES = [
         "a restart whose first worker is there",
         "signed with another secret",
         "without a token",
+        "tokens that have expired",
         "issuer that is down",
         "replica that is away",
         "replica that is there",
@@ -138,10 +143,12 @@ CASES = [
         "faults of clients",
         "slow responses",
         "quick responses",
+        "long imports",
         "a database that is away",
         "a database that was restarted",
         "entries that are lost",
         "keys of one instance",
+        "a fetch that failed and was done again",
         "no issuer",
     ],
 )
@@ -194,3 +201,12 @@ def test_share_that_fails_is_shown_also_where_nothing_has_failed(tmp_path: Path)
 def test_every_alert_has_a_case_in_which_it_fires():
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
     assert {alert for alert, _, firing in CASES if firing} == {rule["alert"] for rule in rules}
+
+
+def test_every_alert_has_its_section_in_operations_and_goes_where_the_others_go():
+    text = (PROJECT / "docs/operations.md").read_text()
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    assert re.findall(r"^### (Tasks\w+)$", text, re.MULTILINE) == [each["alert"] for each in rules]
+    for rule in rules:
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in {"page", "ticket"}
