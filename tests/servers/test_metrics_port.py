@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -9,9 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.request import urlopen
 
 import processes
@@ -59,23 +60,27 @@ def api(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metered]
     metrics = folder / "observability/metrics.py"
     often = "SAMPLE_INTERVAL = 0.1 "
     metrics.write_text(re.sub(r"SAMPLE_INTERVAL = [\d.]+ ", often, metrics.read_text()))
-    port = free_port()
-    with gunicorn(folder, url, measure=GREENLETS, METRICS_PORT=port, WEB_CONCURRENCY=2) as process:
-        process.__class__ = Metered
-        process.metrics_port = port
-        wait_until(lambda: can_scrape(process))
+    with metered(folder, url, free_port(), measure=GREENLETS, WEB_CONCURRENCY=2) as process:
         yield process
         family = process.family()
         assert process.stop() == 0
         wait_until_gone(family, 10)
-        assert not list(Path("/dev/shm").glob(f"tasks-metrics-*-{port}"))
+        assert not list(Path("/dev/shm").glob(f"tasks-metrics-*-{process.metrics_port}"))
+
+
+@contextmanager
+def metered(folder: Path, url: str, port: int, **options: Any) -> Iterator[Metered]:
+    with gunicorn(folder, url, METRICS_PORT=port, **options) as process:
+        process.__class__ = Metered
+        process.metrics_port = port
+        wait_until(lambda: can_scrape(process))
+        yield process
 
 
 def can_scrape(process: Metered) -> bool:
-    try:
+    with suppress(OSError):
         return bool(process.scrape())
-    except OSError:
-        return False
+    return False
 
 
 def workers(api: Metered) -> list[psutil.Process]:
@@ -102,6 +107,21 @@ def test_requests_are_counted_over_all_workers_and_their_replacements(api: Meter
         assert api.call("GET").status_code == 200
     assert api.total(f"{DURATION}_count", **of_list) - before == 40
     assert api.total("tasks_db_query_duration_seconds_count", query="select_tasks") >= 40
+
+
+def test_counts_outlive_a_reload_and_not_a_killed_server(url: str, tmp_path: Path):
+    folder, port = processes.copy_of_project(tmp_path), free_port()
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        with metered(folder, url, port) as api:
+            assert api.total("tasks_created_total") == 0
+            api.create()
+            [before] = workers(api)
+            api.popen.send_signal(signal.SIGHUP)
+            wait_until(lambda api=api, before=before: before not in workers(api))
+            assert api.total("tasks_created_total") == 1
+            family = api.family()
+            api.popen.send_signal(how)
+            wait_until_gone(family, 10)
 
 
 def test_pool_is_that_of_the_living_workers(api: Metered):
@@ -173,8 +193,10 @@ def test_501_that_any_client_can_cause_is_no_error(api: Metered):
     assert api.total(f"{DURATION}_count", status="5xx") == errors
 
 
-def test_metrics_are_not_on_the_public_port(api: Metered):
+def test_metrics_are_neither_on_the_public_port_nor_at_another_address(api: Metered):
     assert api.request("GET", "/metrics").status_code == 404
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.2", api.metrics_port)) != 0
 
 
 def test_probe_that_resets_its_connection_writes_nothing(api: Metered):
