@@ -135,7 +135,7 @@ def test_stop_lets_a_slow_request_finish_and_leaves_nothing(project: Path, how: 
     ):
         family = process.family()
         assert len(family) > 3
-        process.popen.send_signal(how)
+        os.killpg(process.pid, how)  # as a terminal does
         signalled = time.monotonic()
         time.sleep(0.5)
         lock.rollback()
@@ -172,18 +172,21 @@ def test_kill_leaves_nothing_and_the_next_start_has_all_data(project: Path):
         assert process.call("GET", task_id).status_code == 200
 
 
-@pytest.fixture
-def hang_up_is_heard() -> Iterator[None]:
-    """Undo the effect of nohup, which all that it starts inherits."""
-    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
+@pytest.fixture(params=[signal.SIG_DFL, signal.SIG_IGN], ids=["without nohup", "with nohup"])
+def hang_up(request: pytest.FixtureRequest) -> Iterator[signal.Handlers]:
+    """Set what nohup changes, and all that is started inherits."""
+    handler = signal.signal(signal.SIGHUP, request.param)
+    yield request.param
     signal.signal(signal.SIGHUP, handler)
 
 
-@pytest.mark.usefixtures("hang_up_is_heard")
-def test_closed_terminal_is_a_clean_stop(project: Path):
+def test_closed_terminal_is_a_clean_stop(project: Path, hang_up: signal.Handlers):
     with manage_run(project) as process:
         process.popen.send_signal(signal.SIGHUP)
+        if hang_up == signal.SIG_IGN:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            assert process.stop() == 0
         assert process.wait() == 0
 
 
