@@ -164,6 +164,7 @@ def test_callers_error_passes_unchanged_and_the_server_stops(folder: Path):
         fail(url)
     with clients[0] as client, pytest.raises(psycopg.OperationalError):
         client.execute("SHOW fsync")
+    assert "fast shutdown" in folder.with_name("battered.log").read_text()
     assert url_of_running(folder) is None
     assert not (folder / "postmaster.pid").exists()
 
