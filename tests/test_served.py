@@ -6,6 +6,8 @@ tests/servers has all other tests of servers.
 import json
 import re
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +35,7 @@ from raw_http import head, send_raw, statuses
 from support import JSON, SECRET, assert_error, token_for
 
 from capacity.transfer_limits import LARGE, LARGE_AT_ONCE
+from config import PROJECT
 from server.responses import MAX_UNREAD
 from server.worker import LINGER_TIMEOUT
 
@@ -109,6 +112,16 @@ def test_killed_worker_is_replaced_and_what_it_counted_is_kept(api: Process, met
 
 def is_worker(process: psutil.Process) -> bool:
     return "metrics_server" not in "".join(process.cmdline())
+
+
+def test_health_check_of_the_image_tells_a_server_from_none(api: Process):
+    dockerfile = (PROJECT / "Dockerfile").read_text()
+    [check] = re.findall(r'^ +CMD (\["python".*)', dockerfile, re.MULTILINE)
+    for port, is_healthy in [(api.port, True), (free_port(), False)]:
+        given = processes.plain_environment() | {"API_PORT": str(port)}
+        command = [sys.executable, *json.loads(check)[1:]]
+        done = subprocess.run(command, env=given, stderr=subprocess.DEVNULL, check=False)
+        assert (done.returncode == 0) == is_healthy
 
 
 def test_six_operations_work_on_one_connection_that_is_kept(api: Process):
