@@ -16,7 +16,7 @@ import pytest
 from issuer import Behaviour, Issuer, hang
 from own_postgres import Postgres
 from processes import GREENLETS, Process, gunicorn, tasks_of, wait_until
-from raw_http import begun_post, head, read_to_end
+from raw_http import begun_post, head, read_to_end, statuses
 from support import SECRET, assert_error, token_for
 
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
@@ -213,9 +213,8 @@ def test_response_that_a_stop_cuts_off_ends_in_a_reset(folder: Path, url: str, l
 
 def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process):
     with connect(api) as client:
-        client.sendall(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
-        while client.recv(1024):
-            pass
+        client.sendall(head("GET", "/livez", "Connection: close"))
+        assert statuses(read_to_end(client)) == [200]
         assert_live(api)
 
 
