@@ -206,7 +206,9 @@ def test_response_that_a_stop_cuts_off_ends_in_a_reset(folder: Path, url: str, l
     ):
         client.recv(1)
         reading = pool.submit(read_slowly, client)
+        stopped = time.monotonic()
         assert process.stop() == 0
+        assert time.monotonic() - stopped >= 1  # it had all of its time
         with pytest.raises(ConnectionResetError):
             reading.result()
 
