@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from support import MODULES, tables_with_users
 
 from blueprints.batch import MAX_OPERATIONS
@@ -16,6 +17,7 @@ from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
 from capacity.transfer_limits import LARGE, LARGE_BODY
 from config import PROJECT, SETTINGS
 from development import generated
+from manage import commands
 from observability.audit import MAX_WAITING
 from schemas import MAX_TAGS, Task
 from statements import QUERIES
@@ -204,10 +206,14 @@ def test_grace_period_in_compose_is_longer_than_a_stop_takes():
 
 
 def test_compose_gives_the_api_no_secret_of_the_owner_and_publishes_it_on_this_machine_alone():
-    compose = (PROJECT / "compose.yaml").read_text().partition("  api:\n")[2]
-    for name in ["MIGRATION_DATABASE_URL", "POSTGRES_PASSWORD"]:
-        assert f'{name}: ""' in compose
-    assert re.findall(r'"[\d.:]+:8000"', compose) == ['"127.0.0.1:8000:8000"']
+    services = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"]
+    api = services["api"]["environment"]
+    assert api["DATABASE_URL"].startswith("postgresql://tasks_api:${API_PASSWORD:")
+    assert api["MIGRATION_DATABASE_URL"] == api["POSTGRES_PASSWORD"] == ""
+    assert services["api"]["ports"] == ["127.0.0.1:8000:8000"]
+    assert {name.lower() for name in api} <= SETTINGS.keys() | {"postgres_password"}
+    for name in re.findall(r"python,? manage\.py,? (\w+)", str(services).replace("'", "")):
+        assert name in commands.commands
 
 
 def test_every_module_stands_in_the_readme():
