@@ -25,6 +25,8 @@ from statements import QUERIES
 OPENAPI = json.loads(generated.openapi())
 README = (PROJECT / "README.md").read_text()
 CHANGELOG = (PROJECT / "CHANGELOG.md").read_text()
+GUNICORN = (PROJECT / "gunicorn.conf.py").read_text()
+[KEEPALIVE] = re.findall(r"^keepalive = (\d+)", GUNICORN, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", generated.files(), ids=lambda path: path.name)
@@ -193,6 +195,7 @@ def test_number_in_the_readme_is_that_of_the_code(text: str):
         f"a file of more than {KEPT_IN_MEMORY // 2**10} KiB",
         f"may add {KEPT_RESPONSES // 2**20} MiB of them a day",
         f"more than {MAX_WAITING:,} entries waited",
+        f"close idle connections before the API does (after {KEEPALIVE} s)",
     ],
 )
 def test_number_in_operations_is_that_of_the_code(text: str):
