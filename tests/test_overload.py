@@ -47,6 +47,12 @@ def test_queued_requests_are_served_once_there_is_room(narrow: Flask):
         assert [response.result() for response in responses] == [200] * REQUESTS
 
 
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_probe_does_not_stand_in_line(narrow: Flask, monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.setattr(narrow.extensions["database"], "is_crowded", lambda: True)
+    assert narrow.test_client().get(path).status_code == 200
+
+
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> list[SimpleQueue]:
     """Collect those who wait in line behind the first."""
