@@ -69,6 +69,8 @@ def test_a_person_authorises_in_swagger_ui_and_creates_and_updates_tasks(page: P
         expect(response).to_contain_text(f'"title": "{title}"')
         expect(response.locator(".response-col_status").last).to_contain_text("201")
         expect(response).to_contain_text(f"location: /api/demo/tasks/{number}")
+    expect(page.locator(".opblock-summary-method").first).to_have_css("color", "rgb(255, 255, 255)")
+    expect(page.locator("body")).to_have_css("margin", "0px")
     response = execute(page, "updateTask", {"title": "Buy bread"}, user_id="demo", task_id="1")
     expect(response).to_contain_text('"title": "Buy bread"')
     expect(response.locator(".response-col_status").last).to_contain_text("200")
