@@ -152,7 +152,7 @@ def migrate(url: str) -> None:
             raise CommandError(f"{message}: see docs/taking_over.md.")
         if pending:
             file = next(MIGRATIONS_FOLDER.glob(f"{pending[0]}_*.sql"))
-            for (drop,) in connection.fetch("select_drop_of_index", migration=file.read_text("utf-8")):
+            for (drop,) in connection.fetch("select_drop_of_index", migration=file.read_bytes()):
                 connection.execute(drop)  # a run that was cut off has left the index
             run_dbmate(connection, "migrate")
 
