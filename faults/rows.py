@@ -19,7 +19,6 @@ from support import token_for
 from faults.clients import TokenOf
 
 HOLD = 2.0  # seconds that a fault lasts if it does not end by itself
-END_OURS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tasks'"
 # What may be said to clients; 409 while the server holds what a lost connection began.
 ANSWERS = frozenset({"503", "409"})
 ENDS = frozenset(  # and where the processes end that clients are connected to
@@ -105,7 +104,7 @@ def take_connections(stage: Stage) -> None:
     with ExitStack() as taken:
         other = taken.enter_context(stage.own.connect())
         for _ in range(3):  # the API is quick to take some back
-            other.execute(END_OURS)
+            stage.own.end_connections("application_name = 'tasks'", by=other)
             with suppress(psycopg.OperationalError):
                 while True:
                     taken.enter_context(stage.own.connect())

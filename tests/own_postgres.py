@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,10 +82,14 @@ class Postgres:
         with self.connect() as connection:
             return connection.execute(statement.encode(), values).fetchall()
 
-    def end_connections(self, which: str = "pid <> pg_backend_pid()") -> None:
+    def end_connections(
+        self, which: str = "pid <> pg_backend_pid()", by: psycopg.Connection | None = None
+    ) -> None:
+        """End clients' connections, by one that is there where no other can be made."""
         end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         clients = "backend_type = 'client backend' AND datname = current_database()"
-        self.execute(f"{end} WHERE {clients} AND {which}")
+        with nullcontext(by) if by else self.connect() as connection:
+            connection.execute(f"{end} WHERE {clients} AND {which}".encode())
 
     def waiting(self) -> int:
         """Count the statements that wait for a lock."""
