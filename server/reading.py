@@ -32,8 +32,9 @@ def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
 def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
     """Read what a client has sent; pause where it sends so fast that reads never wait.
 
-    The end of file is the end: on Linux, bytes still arrive at a socket that was shut for reading,
-    and would be taken for the next request where they are the rest of a body.
+    A body that has paused for too long ends here, as if it were cut off. The end of file is the
+    end: on Linux, bytes still arrive at a socket that was shut for reading, and would be taken for
+    the next request where they are the rest of a body.
     """
     patience = getattr(unreader, "patience", inf)  # seconds that a body may still be waited for
     if getattr(unreader, "has_ended", False) or patience < 0:
