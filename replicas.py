@@ -24,7 +24,16 @@ STATEMENT_TIMEOUT = 1000  # milliseconds; after that the primary is asked
 # The replica works: it was busy, a statement took too long, or replay of the primary ended it.
 STEPPED_BACK = (DatabaseBusy, psycopg.errors.QueryCanceled, psycopg.errors.SerializationFailure)
 NO_REPLICA = "the server of DATABASE_REPLICA_URL is no replica"
+OTHER_PRIMARY = "the server of DATABASE_REPLICA_URL is a replica of another primary"
 PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
+
+
+def system_of(database: Database) -> list[Row]:
+    """Tell one primary's data from another's; nothing where the role may not know."""
+    try:
+        return database.fetch("select_system")
+    except psycopg.errors.InsufficientPrivilege:
+        return []
 
 
 class Reader:
@@ -39,6 +48,7 @@ class Reader:
             is_primary=False,
         )
         self.is_away = False
+        self._is_ours = False  # once it was asked: its primary is ours
         self._lock = Lock()
 
     def fetch(self, name: str, /, **values: Value) -> list[Row]:
@@ -62,6 +72,8 @@ class Reader:
         """
         [(written,)] = self._primary.fetch("select_version", user_id=values["user_id"])
         try:
+            if not self._is_ours:
+                self._require_replica()
             with self._replica.connection() as connection:
                 replayed, read = connection.run_together(["select_replayed_version", name], values)
         except STEPPED_BACK:
@@ -94,7 +106,10 @@ class Reader:
         [(replayed_to,)] = self._replica.fetch("select_replayed_version", user_id="")
         if not replayed_to:
             raise DatabaseUnavailable(NO_REPLICA)
+        if system_of(self._replica) != system_of(self._primary):
+            raise DatabaseUnavailable(OTHER_PRIMARY)
         self._replica.fetch("select_task", user_id="", task_id=0)  # replay may have tasks locked
+        self._is_ours = True
 
     def _await_return(self, cause: str) -> None:
         told = {cause}  # often only that no connection was free: the next one says why

@@ -89,6 +89,10 @@ SELECT
 -- Whether the client speaks to PostgreSQL itself: poolers and proxies tell a pid of their own.
 SELECT pg_backend_pid() = %(backend_pid)s;
 
+-- name: select_system
+-- What a server shares with its replicas alone. An error where the role may not know it.
+SELECT system_identifier FROM pg_control_system();
+
 -- name: select_whether_options_arrive
 -- Whether the session is this client's, with the option that it asked for.
 SELECT current_setting('tasks.is_direct', true) = 'on';

@@ -57,6 +57,7 @@ def test_statement_that_is_slow_on_the_replica_runs_on_the_primary_and_the_repli
     monkeypatch.setattr("replicas.STATEMENT_TIMEOUT", 50)
     fill_with_long_texts(postgresql, "alice")
     with reading(database_url, replica_url) as (reader, primary):
+        assert reader.fetch("select_tasks", **ASKED)  # the first asks more of both
         asked = dict.fromkeys(QUERIES["select_found_tasks_by_created_desc"].parameters)
         asked |= {"user_id": "alice", "limit": 1, "tags": "[]", "words": json.dumps([SLOW_WORD])}
         asked_of_primary: list[str] = []
@@ -86,6 +87,23 @@ def test_server_that_is_no_replica_is_left_for_good_and_told_once(
         assert reader.is_away
         assert caplog.text.count("the server of DATABASE_REPLICA_URL is no replica") == 1
     wait_until(lambda: "replica" not in {thread.name for thread in threading.enumerate()})
+
+
+@pytest.mark.parametrize("identified", [True, False])
+def test_replica_of_another_primary_is_left_if_the_role_may_know_it(
+    database_url: str, replica_url: str, postgresql: psycopg.Connection, *, identified: bool
+):
+    of_itself = "CREATE FUNCTION public.pg_control_system(OUT system_identifier bigint)"
+    postgresql.execute(f"{of_itself} LANGUAGE sql AS 'SELECT 1'".encode())
+    if not identified:
+        for schema in ("public", "pg_catalog"):
+            postgresql.execute(
+                f"REVOKE EXECUTE ON FUNCTION {schema}.pg_control_system() FROM PUBLIC".encode()
+            )
+    postgresql.commit()
+    with reading(database_url, replica_url) as (reader, _):
+        assert reader.fetch("select_tasks", **ASKED)
+        assert reader.is_away is identified
 
 
 def test_replica_is_asked_again_by_the_next_request_if_no_thread_can_start(

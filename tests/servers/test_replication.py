@@ -235,6 +235,18 @@ def test_replica_whose_replay_stopped_with_a_lock_is_as_one_that_is_away(
     wait_until(lambda: api.output().count(BACK) == before[1] + 1)
 
 
+def test_replica_of_another_primary_is_not_read(
+    primary: OwnPostgres, replica: OwnPostgres, folder: Path
+):
+    """With the same version of a user, it would serve other tasks as theirs."""
+    with migrated_on(folder / "other") as other:
+        project = processes.copy_of_project(folder / "elsewhere")
+        with gunicorn(project, other.url, DATABASE_REPLICA_URL=replica.url) as api:
+            api.create("ivan", "Elsewhere")
+            assert titles(api, "ivan") == ["Elsewhere"]
+            assert "is a replica of another primary" in api.output()
+
+
 def test_replica_without_the_tables_is_as_one_that_is_away(primary: OwnPostgres, folder: Path):
     with_replica = {"DATABASE_REPLICA_URL": primary.url.replace("/tasks?", "/postgres?")}
     project = processes.copy_of_project(folder / "none")
