@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from auth import MESSAGE_OF_REFUSAL
 from capacity.rate_limits import LimitName
+from config import VERSION
 from database import Database
 from events import LISTENERS, Event
 from trail import METHODS, Trail
@@ -48,6 +49,8 @@ JWKS_FETCHED = Gauge(
 )
 TASKS_CREATED = Counter("tasks_created_total", "Tasks created")
 TASKS_COMPLETED = Counter("tasks_completed_total", "Tasks that a change completed")
+BUILD = Gauge("tasks_build_info", "1, with the version", ["version"], multiprocess_mode="livemax")
+BUILD.labels(VERSION).set(1)
 
 # Every label is named here, and so at 0 from the start: Prometheus sees no increase where a counter
 # first appears as 1.

@@ -7,7 +7,12 @@ from threading import Lock, Thread
 from time import perf_counter, time_ns
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.resources import (
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    OTELResourceDetector,
+    Resource,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import (
@@ -22,7 +27,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from config import Settings
+from config import VERSION, Settings
 from observability.observe import is_our_fault
 from trail import METHODS, Report, Trail
 
@@ -79,7 +84,8 @@ def tracer(settings: Settings) -> Report:
     def start() -> Tracer:
         """Start the exporter, whose thread would not survive a fork, at the first request."""
         endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
-        name = Resource({SERVICE_NAME: "tasks"}).merge(OTELResourceDetector().detect())
+        name = Resource({SERVICE_NAME: "tasks", SERVICE_VERSION: VERSION})
+        name = name.merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=Resource.create().merge(name))
         provider.add_span_processor(BatchSpanProcessor(Exporter(endpoint)))
         set_tracer_provider(provider)

@@ -16,7 +16,7 @@ class Collector:
 
     def __init__(self, port: int) -> None:
         self.spans: list[Span] = []
-        self.services: set[str] = set()
+        self.services: set[tuple[str, str]] = set()  # names and versions
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -33,11 +33,8 @@ class Collector:
 
     def take(self, body: bytes) -> None:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            self.services |= {
-                each.value.string_value
-                for each in resource.resource.attributes
-                if each.key == "service.name"
-            }
+            told = {each.key: each.value.string_value for each in resource.resource.attributes}
+            self.services.add((told["service.name"], told["service.version"]))
             for scope in resource.scope_spans:
                 self.spans += scope.spans
 

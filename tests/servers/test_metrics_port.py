@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import token_for
 
 from auth import MESSAGE_OF_REFUSAL
-from config import PROJECT, ConfigError, Settings
+from config import PROJECT, VERSION, ConfigError, Settings
 from events import Event
 from observability import metrics_server
 
@@ -248,6 +248,7 @@ COUNTED = {
     "tasks_completed": "tasks_completed_total{}",
     "tasks_created": "tasks_created_total{}",
 }
+BUILD = {f"tasks_build_info{{'version': '{VERSION}'}}": 1}
 
 
 def test_each_event_is_counted_under_the_name_that_alerts_look_for(tmp_path: Path):
@@ -260,7 +261,7 @@ def test_each_event_is_counted_under_the_name_that_alerts_look_for(tmp_path: Pat
     samples = [sample for family in families for sample in family.samples if sample.value]
     counted = {f"{each.name}{each.labels}": each.value for each in samples}
     del counted["tasks_jwks_fetched_timestamp_seconds{}"]
-    assert counted == {name: place for place, name in enumerate(COUNTED.values(), 1)}
+    assert counted == BUILD | {name: place for place, name in enumerate(COUNTED.values(), 1)}
 
 
 def test_time_until_a_response_begins_has_nothing_of_a_slow_download(api: Metered):

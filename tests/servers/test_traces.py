@@ -17,7 +17,7 @@ from processes import GREENLETS, Process, as_url, free_port, gunicorn, request_o
 from psycopg import OperationalError
 from support import CALLER, PARENT, TRACE, assert_error, settings_for
 
-from config import ConfigError
+from config import VERSION, ConfigError
 from observability.observe import BrokenOff, reports_of
 from observability.traces import record_spans
 from trail import Trail
@@ -49,7 +49,7 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             span, [query] = collector.of_request("first")
             assert TRACE in line_of(api, "first")
 
-            assert collector.services == {"tasks"}
+            assert collector.services == {("tasks", VERSION)}
             assert span.name == "GET /api/{user_id}/tasks/{task_id}"
             assert (span.kind, query.kind) == (Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT)
             assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, CALLER)
@@ -119,7 +119,7 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path,
             headers = {"X-Request-Id": "later"}
             assert api.call("GET", headers=headers).status_code == 200
             collector.of_request("later")
-            assert collector.services == {"todo"}
+            assert collector.services == {("todo", VERSION)}
         assert api.call("GET").status_code == 200
         wait_until(lambda: "the collector is back" in api.output())
         stopped = time.monotonic()
