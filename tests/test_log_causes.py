@@ -84,8 +84,9 @@ def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
 
 
 def test_large_response_that_has_no_place_is_a_line_with_its_cause(
-    app: Flask, alice: User, lines: Lines
+    app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("blueprints.transfer.SLOT_TIMEOUT", 0.05)
     held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
     alice.call("GET", "export")
     [line] = lines()

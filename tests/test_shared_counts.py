@@ -54,7 +54,7 @@ class Listener(StreamRequestHandler):
 @pytest.fixture
 def redis() -> Iterator[Speaker]:
     with Speaker() as speaker:
-        Thread(target=speaker.serve_forever, daemon=True).start()
+        Thread(target=speaker.serve_forever, args=[0.01], daemon=True).start()
         yield speaker
         speaker.shutdown()
 

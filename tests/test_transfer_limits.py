@@ -27,6 +27,12 @@ from capacity.transfer_limits import (
 )
 
 
+@pytest.fixture
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ["blueprints.transfer", "capacity.transfer_limits"]:
+        monkeypatch.setattr(f"{module}.SLOT_TIMEOUT", 0.1)
+
+
 def test_client_that_reads_slowly_keeps_no_connection(new_app: NewApp):
     alice = User(new_app(database_pool_size=1).test_client(), "alice")
     bring(alice, [{"title": f"{number}"} for number in range(600)])
@@ -75,6 +81,7 @@ def slow_imports(*users: User) -> Iterator[None]:
         assert {each.result() for each in responses} == {201}
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_user_sends_few_large_bodies_at_once(app: Flask, alice: User, bob: User):
     bodies, large = app.extensions["bodies"], json.dumps({"title": "x"}).ljust(LARGE_BODY + 1)
     in_chunks = {"input_stream": BytesIO(b"{}"), "headers": JSON | {"Transfer-Encoding": "chunked"}}
@@ -116,6 +123,7 @@ def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice:
         assert alice.call("POST", "import", json=[]).status_code == 201
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flask, alice: User):
     slots = app.extensions["import_slots"]
     with ExitStack() as others:
@@ -128,6 +136,7 @@ def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flas
         assert alice.call("POST", "import", json=[]).status_code == 201
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_user_whose_file_is_on_its_way_waits_with_the_next_and_others_do_not(
     alice: User, bob: User
 ):
@@ -152,6 +161,7 @@ def test_export_waits_for_a_place_and_a_list_does_not(
     assert waited == [SLOT_TIMEOUT, 0]
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_user_receives_few_large_responses_at_once(alice: User, bob: User, owner_url: str):
     store(owner_url, 300, 5000)
     large = ["", "export", "", "export"]
