@@ -1,6 +1,8 @@
 """What keeps the embedded PostgreSQL from starting is told in one line."""
 
 import importlib.util
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,15 @@ def test_failing_initdb_is_told_in_its_own_words(tmp_path: Path, monkeypatch: py
     assert "initdb failed" in told
     assert "role names cannot begin with" in told
     assert not (tmp_path / "data").exists()
+
+
+def test_log_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Others may get into the folder around it, and PostgreSQL quotes the rows that it refuses."""
+    monkeypatch.setattr(embedded, "NAME", "pg_tasks")
+    usual = os.umask(0o022)
+    refusal_of(tmp_path / "data")
+    os.umask(usual)
+    assert stat.S_IMODE((tmp_path / "data.log").stat().st_mode) == 0o600
 
 
 def test_missing_wheel_is_named_and_nothing_is_made(
