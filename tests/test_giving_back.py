@@ -1,4 +1,4 @@
-"""Statements of the documents about one user: tasks given back, all that is stored, how much."""
+"""Statements of the documents about one user: given back, listed, deleted, how much."""
 
 import re
 from typing import Any
@@ -146,6 +146,21 @@ def test_everything_that_is_stored_of_a_user_is_listed_and_nothing_of_others(
     rows = run(postgresql, EVERYTHING)
     assert {table for table, _ in rows} == {*tables_with_users(), "audit_log"}, EVERY_TABLE
     assert {row["user_id"] for _, row in rows} == {"alice"}
+
+
+def test_nothing_of_a_user_who_is_deleted_is_left_and_all_of_others(
+    alice: User, bob: User, postgresql: psycopg.Connection
+):
+    for user in [alice, bob]:
+        write_to_every_table(user)
+    of_bob = EVERYTHING.replace("'demo'", "'bob'")
+    kept = run(postgresql, of_bob)
+    [delete] = blocks("Delete what a user left", "sql")
+    run(postgresql, delete)
+    assert run(postgresql, EVERYTHING) == []
+    assert sorted(map(str, run(postgresql, of_bob))) == sorted(map(str, kept))
+    [vacuumed] = re.findall(r"`VACUUM \(ANALYZE\) ([\w, ]+);`", DOCUMENT)
+    assert sorted(vacuumed.split(", ")) == sorted([*tables_with_users(), "audit_log"])
 
 
 def test_statements_of_operations_name_the_users_who_write_and_keep_most(
