@@ -17,9 +17,11 @@ from processes import GREENLETS, Process, as_url, free_port, gunicorn, request_o
 from psycopg import OperationalError
 from support import CALLER, PARENT, TRACE, assert_error, settings_for
 
+from capacity import turns
 from config import VERSION, ConfigError
+from observability import traces
 from observability.observe import BrokenOff, reports_of
-from observability.traces import record_spans
+from observability.traces import Exporter, record_spans
 from trail import Trail
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": 100}  # milliseconds
@@ -142,6 +144,23 @@ def test_response_that_failed_midway_is_an_error_and_one_that_its_client_left_is
     assert failed.attributes
     assert failed.attributes["error.type"] == "OperationalError"
     assert (failed.status.is_ok, left.status.is_ok) == (False, True)
+
+
+def test_spans_are_encoded_in_turns(monkeypatch: pytest.MonkeyPatch):
+    paused: list[None] = []
+    monkeypatch.setattr(turns, "TURN", -1)  # over after each span
+    monkeypatch.setattr(turns, "pause", lambda: paused.append(None))
+    monkeypatch.setattr(traces, "pause", lambda: paused.append(None))
+    spans = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    for _ in range(3):
+        record_spans(provider.get_tracer("tasks"), Trail(GET))
+    with collecting() as collector:
+        exporter = Exporter(f"http://127.0.0.1:{collector.server.server_port}/v1/traces")
+        exporter.export(spans.get_finished_spans())
+    assert len(collector.spans) == 3
+    assert len(paused) == 4
 
 
 def test_disabled_sdk_names_no_trace(monkeypatch: pytest.MonkeyPatch):
