@@ -195,14 +195,25 @@ class Connection(psycopg.Connection[Any]):
     def end(self, command: bytes) -> None:
         """End a transaction, if one has begun; psycopg's own `transaction` may wait for ever.
 
+        The trail has it as a run, by the command's name: a COMMIT waits for the server's disk.
+
         Raises:
             psycopg.Error: it failed, or was answered by a rollback, as a statement had failed.
         """
         self.in_transaction = False
         if self.pgconn.transaction_status == TransactionStatus.IDLE:
             return
-        self.pgconn.send_query(command)
-        result = self._result(monotonic() + self.reply_timeout)
+        started, error, sqlstate = perf_counter(), None, None
+        try:
+            self.pgconn.send_query(command)
+            result = self._result(monotonic() + self.reply_timeout)
+        except psycopg.Error as failure:
+            error, sqlstate = type(failure).__name__, failure.sqlstate
+            raise
+        finally:
+            if trail := CURRENT.get():
+                took = perf_counter() - started
+                trail.runs.append(Run(command.decode().lower(), started, took, error, sqlstate))
         if result.command_status != command:
             raise psycopg.errors.InFailedSqlTransaction("a failed transaction was to be committed")
 

@@ -16,7 +16,7 @@ TRACEPARENT = re.compile(
 
 
 class Run(NamedTuple):
-    """One run of a named statement; times in seconds, of `perf_counter`."""
+    """One run of a named statement, or a `commit` or `rollback`; in seconds of `perf_counter`."""
 
     statement: str
     started: float

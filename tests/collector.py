@@ -34,7 +34,7 @@ class Collector:
     def take(self, body: bytes) -> None:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             told = {each.key: each.value.string_value for each in resource.resource.attributes}
-            self.services.add((told["service.name"], told["service.version"]))
+            self.services.add((told["service.name"], told.get("service.version", "")))
             for scope in resource.scope_spans:
                 self.spans += scope.spans
 

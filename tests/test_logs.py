@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
@@ -15,6 +16,7 @@ from issuer import gate_for
 from support import PARENT, TRACE, Lines, User, assert_error, listening
 
 from config import PROJECT
+from database import Database
 from observability.logs import rfc3339
 from observability.observe import BrokenOff, fields_of, level_of, line_of_success, request_log
 from trail import CURRENT, Run, Trail
@@ -62,6 +64,24 @@ def test_line_of_a_success_tells_what_every_line_tells():
         line = json.loads(line_of_success(one))
         assert line.keys() - fields_of(one).keys() == {"time", "level"}
         assert line | fields_of(one) == line
+
+
+def test_end_of_a_transaction_counts_towards_the_databases_time(db: Database):
+    """It may take longest: a COMMIT waits for the disk."""
+    CURRENT.set(trail := Trail({"REQUEST_METHOD": "POST"}))
+    with db.transaction() as connection:
+        connection.fetch("select_version", user_id="alice")
+    with pytest.raises(psycopg.DataError), db.transaction() as connection:
+        connection.fetch("toggle_task", user_id="alice", task_id=1, versions="not a number")
+    CURRENT.set(None)
+    runs = [(run.statement, run.error) for run in trail.runs]
+    assert runs == [
+        ("select_version", None),
+        ("commit", None),
+        ("toggle_task", "InvalidTextRepresentation"),
+        ("rollback", None),
+    ]
+    assert all(run.seconds > 0 for run in trail.runs)
 
 
 def test_every_field_of_a_line_stands_in_operations():
