@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask
 
-from capacity.turns import turn_clock
+from capacity.turns import loop_clock
 from errors import RETRY_AFTER, error_body
 from trail import note_error
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 1.0  # seconds in the queue after which a request may be refused
 PAUSE = 0.002  # seconds between two checks for room
-BEGUN_IN_A_TURN = 48  # requests; if all that have come began in one, it could take a second
+BEGUN_PER_ITERATION = 48  # of the loop; one in which all that have come begin may take a second
 LOG_PAUSE = 1.0  # seconds between two lines in the log
 # Of requests whose turn comes too late, one in four is refused. A refusal costs a third of what
 # serving does, and its client is back at once: refusing them all would leave no time to serve.
@@ -44,27 +44,27 @@ def queue_requests(app: Flask) -> None:
     """Let requests below /api/ in one by one, as long as few wait for a connection to PostgreSQL.
 
     Only the first in the queue looks for room, then the next: a waiting request costs nothing, and
-    no turn of a worker's loop is long, not even of requests that will be refused. Let in all at
-    once, they would delay those that are being answered, and be refused together a second later.
+    no iteration of the loop is long, not even of requests that will be refused. Let in all at once,
+    they would delay those that are being answered, and be refused together a second later.
     """
     answer = app.wsgi_app
     queue: deque[SimpleQueue[None]] = deque()
     refusals = cycle(REFUSALS)
-    turn_of_loop = turn_clock()
-    turn, begun = 0.0, 0
+    current_iteration = loop_clock()
+    iteration, begun = 0.0, 0
 
-    def is_turn_full() -> bool:
-        """Count a request that would begin; tell whether enough have begun in this turn already."""
-        nonlocal turn, begun
-        if turn != (turn := turn_of_loop()):
+    def try_to_begin() -> bool:
+        """Count a request that would begin; return whether it may, in this iteration."""
+        nonlocal iteration, begun
+        if iteration != (iteration := current_iteration()):
             begun = 0
         begun += 1
-        return begun > BEGUN_IN_A_TURN
+        return begun <= BEGUN_PER_ITERATION
 
     def wait_for_room(environ: dict[str, Any]) -> str | None:
         """Wait in the queue; return why the request is not let in, or None."""
         is_crowded = app.extensions["database"].is_crowded
-        if not queue and not is_crowded() and not is_turn_full():
+        if not queue and not is_crowded() and try_to_begin():
             return None
         deadline = monotonic() + PATIENCE
         my_turn: SimpleQueue[None] = SimpleQueue()  # lighter than an Event
@@ -72,7 +72,7 @@ def queue_requests(app: Flask) -> None:
         try:
             if queue[0] is not my_turn:
                 my_turn.get()
-            while is_crowded() or is_turn_full():
+            while is_crowded() or not try_to_begin():
                 sleep(PAUSE)
                 if monotonic() > deadline and is_crowded():
                     return "there was no room"

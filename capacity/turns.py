@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from typing import TypeVar
 
 TURN = 0.01  # seconds
-PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty turns
+PAUSE = 0.001  # seconds; with 0, gevent looks at its sockets only after fifty iterations
 
 Item = TypeVar("Item")
 
@@ -15,13 +15,13 @@ paused: deque[object] = deque()  # long work of all requests, in the order in wh
 
 
 def pause() -> None:
-    """Let others run. One of what pauses goes on in a turn of gevent's loop: all would be long."""
+    """Let others run. One of what pauses goes on in an iteration of the loop: all would be long."""
     me = object()
     paused.append(me)
     try:
         while paused[0] is not me:
             sleep(PAUSE)
-        sleep(PAUSE)  # begun after the one before went on, so it ends in another turn
+        sleep(PAUSE)  # begun after the one before went on, so it ends in another iteration
     finally:
         paused.remove(me)
 
@@ -36,18 +36,18 @@ def in_turns(items: Iterable[Item]) -> Iterator[Item]:
             began = monotonic()
 
 
-def turn_clock() -> Callable[[], float]:
-    """Make the function that returns one number throughout a turn of gevent's loop, then another.
+def loop_clock() -> Callable[[], float]:
+    """Make the function that returns one number in an iteration of gevent's loop, then another.
 
-    Not the loop's time, which each `sleep` sets anew within a turn; but libuv counts no turns. And
-    threads run side by side: without gevent, each call is a turn of its own.
+    Not the loop's time, which each `sleep` sets anew within one; but libuv counts no iterations.
+    And threads run side by side: without gevent, each call is an iteration of its own.
     """
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("select"):
         from gevent import get_hub  # type: ignore[import-untyped]
 
-        def turn() -> float:
+        def iteration() -> float:
             loop = get_hub().loop
             return float(loop.now() if loop.iteration < 0 else loop.iteration)
 
-        return turn
+        return iteration
     return monotonic

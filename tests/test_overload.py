@@ -13,7 +13,7 @@ from flask import Flask
 from processes import wait_until
 from support import PREFLIGHT, Lines, NewApp, User, assert_error
 
-from capacity.overload import BEGUN_IN_A_TURN
+from capacity.overload import BEGUN_PER_ITERATION
 from config import PROJECT
 from database import WAITING_PER_CONNECTION, Database
 
@@ -114,54 +114,54 @@ def test_new_request_does_not_overtake_a_queued_one(
         assert (first.result(), second.result()) == (200, 200)
 
 
-def test_requests_beyond_those_of_a_turn_begin_in_the_next(
+def test_requests_beyond_those_of_an_iteration_begin_in_the_next(
     new_app: NewApp, monkeypatch: pytest.MonkeyPatch
 ):
-    turn, looks = 1.0, []
+    iteration, looks = 1.0, []
 
     def look() -> float:
-        looks.append(turn)
-        return turn
+        looks.append(iteration)
+        return iteration
 
-    monkeypatch.setattr("capacity.overload.turn_clock", lambda: look)
+    monkeypatch.setattr("capacity.overload.loop_clock", lambda: look)
     app = new_app()
-    assert {status_for(app, number) for number in range(BEGUN_IN_A_TURN)} == {200}
+    assert {status_for(app, number) for number in range(BEGUN_PER_ITERATION)} == {200}
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(status_for, app, BEGUN_IN_A_TURN)
-        wait_until(lambda: late.done() or len(looks) > BEGUN_IN_A_TURN + 2)
+        late = pool.submit(status_for, app, BEGUN_PER_ITERATION)
+        wait_until(lambda: late.done() or len(looks) > BEGUN_PER_ITERATION + 2)
         assert not late.done()
-        turn = 2.0
+        iteration = 2.0
         assert late.result() == 200
 
 
-def test_turn_of_the_loop_lasts_until_it_looks_at_its_sockets_again():
+def test_iteration_of_the_loop_lasts_until_it_looks_at_its_sockets_again():
     script = """
 from gevent import joinall, monkey, spawn
 monkey.patch_all()
 from time import sleep
-from capacity.turns import turn_clock
-now = turn_clock()
+from capacity.turns import loop_clock
+now = loop_clock()
 first = now()
 assert now() == first
 sleep(0.001)
 assert now() > first
-turns = []
+found = []
 def work():
-    turns.append(now())
+    found.append(now())
     sleep(0.001)
 joinall([spawn(work) for _ in range(3)])
-assert len(turns) == 3 and len(set(turns)) == 1
+assert len(found) == 3 and len(set(found)) == 1
 """
     subprocess.run([sys.executable, "-c", script], cwd=PROJECT, check=True)
 
 
-def test_in_a_turn_of_the_loop_one_long_work_goes_on():
+def test_in_an_iteration_of_the_loop_one_long_work_goes_on():
     script = """
 from gevent import joinall, monkey, spawn
 monkey.patch_all()
 from capacity import turns
 turns.TURN = -1  # over after each item
-now, found = turns.turn_clock(), []
+now, found = turns.loop_clock(), []
 def work():
     for number in turns.in_turns(range(20)):
         if number:
