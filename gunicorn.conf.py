@@ -57,7 +57,6 @@ control_socket_disable = True
 forwarded_allow_ips = "*"
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-sendfile = False  # a client's socket has a timeout, which os.sendfile ignores
 if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk may block
 
