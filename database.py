@@ -98,8 +98,8 @@ class Database:
         self._shares = Shares(max(1, settings.database_pool_size // 2))
         self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf
-        self._suspect = False  # a connection was lost, or none was free: the next request probes
-        self._down = False  # it was probed, and did not let us in
+        self._is_suspect = False  # a connection was lost, or none was free: the next one probes
+        self._is_down = False  # it was probed, and did not let us in
         self._probing = Lock()
         self._answered_at = -inf
 
@@ -168,7 +168,7 @@ class Database:
 
     def _note_failure(self, connection: Connection, error: psycopg.Error) -> None:
         if connection.closed:
-            self._suspect = True
+            self._is_suspect = True
         elif error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it
             self._discard(connection)
         elif error.diag.severity_nonlocalized == "ERROR":  # of a server that works; FATAL ends it
@@ -189,7 +189,7 @@ class Database:
         asked_at = monotonic()
         if self._pool.closed:
             self._pool.open()
-        if self._suspect:
+        if self._is_suspect:
             self._probe()
         for _ in range(self._pool.max_size + 1):
             try:
@@ -197,7 +197,7 @@ class Database:
             except PoolTimeout:
                 if self._answered_at >= asked_at:
                     raise DatabaseBusy("no connection was free in time") from None
-                self._suspect = True
+                self._is_suspect = True
                 raise DatabaseUnavailable("no connection was free, and none answers") from None
             if not connection.is_stale():
                 return connection
@@ -234,9 +234,9 @@ class Database:
         goes on asking.
         """
         asked_at = monotonic()
-        self._suspect = True
-        if not self._probing.acquire(timeout=0 if self._down else POOL_TIMEOUT):
-            self._down = self._suspect  # False if the probe has just succeeded
+        self._is_suspect = True
+        if not self._probing.acquire(timeout=0 if self._is_down else POOL_TIMEOUT):
+            self._is_down = self._is_suspect  # False if the probe has just succeeded
             raise DatabaseUnavailable("the server is down, and is being asked")
         with ExitStack() as probing:
             probing.callback(self._probing.release)
@@ -250,10 +250,10 @@ class Database:
                 # A quick refusal may mean that others have all connections: our idle ones may be
                 # good.
                 has_idle = not is_silent and self._pool.get_stats()["pool_available"]
-                self._suspect = self._down = not has_idle
+                self._is_suspect = self._is_down = not has_idle
                 if is_silent and self._start_prober():
                     probing.pop_all()  # the thread goes on, and lets others probe when it ends
-                if self._down:
+                if self._is_down:
                     raise DatabaseUnavailable(str(error)) from None
 
     def _start_prober(self) -> bool:
@@ -274,7 +274,7 @@ class Database:
             self._emit("probe_failed")
             raise
         self._answered_at = monotonic()
-        self._suspect = self._down = False
+        self._is_suspect = self._is_down = False
 
     def _keep_probing(self) -> None:
         """Ask until there is an answer, in place of requests: each would wait for a timeout.
@@ -287,7 +287,7 @@ class Database:
                 started = monotonic()
                 with suppress(psycopg.OperationalError):
                     self._probe_once()
-                is_silent = self._down and monotonic() - started > POOL_TIMEOUT
+                is_silent = self._is_down and monotonic() - started > POOL_TIMEOUT
         finally:
             self._probing.release()
 

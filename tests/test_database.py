@@ -72,7 +72,7 @@ def test_requests_wait_for_the_one_that_probes_a_suspect_server(
         return connect(url, **options)
 
     monkeypatch.setattr(Connection, "connect", connect_slowly)
-    db._suspect = True
+    db._is_suspect = True
     assert len(at_once(THREADS, lambda: insert(db))) == THREADS
     assert timeouts.count(CONNECT_TIMEOUT) < THREADS
 
@@ -83,7 +83,7 @@ def test_silent_server_is_asked_by_a_thread_and_by_no_request(
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         db = Database(settings_for(f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x"))
-        db._suspect = True
+        db._is_suspect = True
         with pytest.raises(DatabaseUnavailable, match="timeout"):
             insert(db)
         with pytest.raises(DatabaseUnavailable, match="is being asked"):
@@ -142,7 +142,7 @@ def test_request_waits_for_a_probe_only_until_the_server_is_known_to_be_down(
 
     waits: list[float] = []
     monkeypatch.setattr(db, "_probing", Probing())
-    db._suspect = True
+    db._is_suspect = True
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
             insert(db)

@@ -45,7 +45,7 @@ def silent(own_server: OwnPostgres, db: Database, patch: pytest.MonkeyPatch) -> 
     """Freeze the server, and have one request find that out."""
     patch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     insert(db)
-    db._suspect = True
+    db._is_suspect = True
     with own_server.frozen():
         with pytest.raises(DatabaseUnavailable, match="timeout"):
             insert(db)
@@ -96,7 +96,7 @@ def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
 
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     insert(db)
-    db._suspect = True
+    db._is_suspect = True
     with own_server.frozen(), monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         with pytest.raises(DatabaseUnavailable, match="timeout"):
