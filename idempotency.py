@@ -15,7 +15,7 @@ from flask.typing import ResponseReturnValue
 
 from blueprints import transaction
 from capacity.rate_limits import Limit
-from capacity.transfer_limits import LARGE, acquire_download
+from capacity.transfer_limits import LARGE_RESPONSE, acquire_download
 from connection import Connection, Value, rows_of
 from errors import RETRY_AFTER, ApiError, validation_error
 from events import deferring_task_events
@@ -73,7 +73,7 @@ def answer_once(
                 kept_responses.count(user_id, len(response.get_data()))
                 keep(g.transaction, key, response)
     except Replay as found:
-        if (found.response.content_length or 0) > LARGE:
+        if (found.response.content_length or 0) > LARGE_RESPONSE:
             acquire_download(found.response, user_id, timeout=0)
         return found.response
     return response

@@ -15,7 +15,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
-from capacity.transfer_limits import LARGE, acquire_download
+from capacity.transfer_limits import LARGE_RESPONSE, acquire_download
 from conditions import WRITES, expected_versions
 from connection import Connection
 from database import Database
@@ -78,7 +78,7 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     response = BytesResponse(body, status, "application/json", **headers)
     # Only GETs (and replays) are limited, as the outcome of a write must be told. They do not wait
     # for a place: the body is in memory already.
-    if len(body) > LARGE and current_request().method == "GET":
+    if len(body) > LARGE_RESPONSE and current_request().method == "GET":
         acquire_download(response, (current_request().view_args or {})["user_id"], timeout=0)
     return response
 

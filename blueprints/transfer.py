@@ -15,7 +15,7 @@ from blueprints import UserBlueprint, database, heeds, json_response, transactio
 from blueprints.tasks import too_many_tasks
 from capacity.transfer_limits import (
     HELD_KEY,
-    SLOT_TIMEOUT,
+    PLACE_TIMEOUT,
     acquire_download,
     acquire_import,
     acquire_upload,
@@ -86,7 +86,7 @@ blueprint = UserBlueprint(
 
 @blueprint.before_request
 def take_file() -> None:
-    """Receive the file, however slowly it comes; only then does it wait for an import slot."""
+    """Receive the file, however slowly it comes; only then does it wait for a place to import."""
     request.max_content_length = limit = current_app.config["MAX_IMPORT_LENGTH"]
     held = request.environ.get(HELD_KEY)
     if held is None or (request.content_length or 0) > limit:
@@ -131,7 +131,7 @@ def export_tasks(user_id: str) -> Response:
     first = list(islice(pages, 1))  # a failure here can still be answered as an error
     parts = in_turns(file_format.write(chain(first, pages), user_id))
     response = Response(parts, content_type=file_format.CONTENT_TYPE)
-    acquire_download(response, user_id, SLOT_TIMEOUT)
+    acquire_download(response, user_id, PLACE_TIMEOUT)
     response.headers["Content-Disposition"] = f'attachment; filename="{file_format.FILE_NAME}"'
     response.headers["Vary"] = "Accept"
     return response

@@ -11,10 +11,10 @@ from flask import Flask, Response, current_app
 from errors import ApiError
 from shares import Shares
 
-SLOT_TIMEOUT = 1.0  # seconds
+PLACE_TIMEOUT = 1.0  # seconds
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and everything parsed from it
-LARGE = 1024 * 1024  # bytes; a larger response is kept until its client has read all of it
-LARGE_AT_ONCE = 4  # such responses and exports, per user and process
+LARGE_RESPONSE = 1024 * 1024  # bytes; a larger one is kept until its client has read all of it
+RESPONSES_AT_ONCE = 4  # such responses and exports, per user and process
 LARGE_BODY = 64 * 1024  # bytes; a larger request body is kept until all of it has come
 BODIES_AT_ONCE = 8  # such bodies, per user and process
 HELD_KEY = "tasks.held"  # environ key: what an import holds until its end
@@ -32,8 +32,8 @@ def bound_transfers(app: Flask) -> None:
     answer = app.wsgi_app
     app.extensions["uploads"] = Shares(1)
     app.extensions["bodies"] = Shares(BODIES_AT_ONCE)
-    app.extensions["downloads"] = Shares(LARGE_AT_ONCE)
-    app.extensions["import_slots"] = BoundedSemaphore(IMPORTS_AT_ONCE)
+    app.extensions["downloads"] = Shares(RESPONSES_AT_ONCE)
+    app.extensions["import_places"] = BoundedSemaphore(IMPORTS_AT_ONCE)
 
     def answer_bounded(environ: dict[str, Any], start_response: Any) -> Any:
         path: str = environ["PATH_INFO"]
@@ -49,7 +49,7 @@ def bound_transfers(app: Flask) -> None:
 def acquire_upload(held: ExitStack, user_id: str) -> None:
     """Wait for the user's other file to end; raises as `acquire_import`."""
     uploads: Shares = current_app.extensions["uploads"]
-    if not (mine := uploads.acquire(user_id, SLOT_TIMEOUT)):
+    if not (mine := uploads.acquire(user_id, PLACE_TIMEOUT)):
         raise ApiError(503) from NoPlace("the user is sending another file")
     held.callback(uploads.release, mine)
 
@@ -58,7 +58,7 @@ def acquire_upload(held: ExitStack, user_id: str) -> None:
 def body_place(user_id: str) -> Iterator[None]:
     """Limit how many large bodies of a user come in at once; raises as `acquire_import`."""
     bodies: Shares = current_app.extensions["bodies"]
-    if not (mine := bodies.acquire(user_id, SLOT_TIMEOUT)):
+    if not (mine := bodies.acquire(user_id, PLACE_TIMEOUT)):
         raise ApiError(503) from NoPlace(f"the user is sending {BODIES_AT_ONCE} large bodies")
     try:
         yield
@@ -70,17 +70,19 @@ def acquire_download(response: Response, user_id: str, timeout: float) -> None:
     """Limit how many large responses a user receives at once; raises as `acquire_import`."""
     downloads: Shares = current_app.extensions["downloads"]
     if not (mine := downloads.acquire(user_id, timeout)):
-        raise ApiError(503) from NoPlace(f"the user is receiving {LARGE_AT_ONCE} large responses")
+        raise ApiError(503) from NoPlace(
+            f"the user is receiving {RESPONSES_AT_ONCE} large responses"
+        )
     response.call_on_close(partial(downloads.release, mine))
 
 
 def acquire_import(held: ExitStack) -> None:
-    """Wait for a slot to import, held until the end of the request.
+    """Wait for a place to import, held until the end of the request.
 
     Raises:
         ApiError: 503 where there is none in time.
     """
-    slots: BoundedSemaphore = current_app.extensions["import_slots"]
-    if not slots.acquire(timeout=SLOT_TIMEOUT):
+    places: BoundedSemaphore = current_app.extensions["import_places"]
+    if not places.acquire(timeout=PLACE_TIMEOUT):
         raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
-    held.callback(slots.release)
+    held.callback(places.release)

@@ -14,7 +14,7 @@ from blueprints.lists import ListArguments
 from blueprints.paging import MAX_PAGE_SIZE
 from blueprints.transfer import FORMATS, KEPT_IN_MEMORY
 from capacity.rate_limits import KEPT_RESPONSES, TOMBSTONES
-from capacity.transfer_limits import LARGE, LARGE_BODY
+from capacity.transfer_limits import LARGE_BODY, LARGE_RESPONSE
 from config import PROJECT, SETTINGS
 from development import generated
 from manage import commands
@@ -190,7 +190,7 @@ def test_number_in_the_readme_is_that_of_the_code(text: str):
     "text",
     [
         f"`DATABASE_POOL_SIZE` ({SETTINGS['database_pool_size'].default}) connections",
-        f"responses above {LARGE // 2**20} MiB",
+        f"responses above {LARGE_RESPONSE // 2**20} MiB",
         f"request bodies above {LARGE_BODY // 2**10} KiB",
         f"a file of more than {KEPT_IN_MEMORY // 2**10} KiB",
         f"may add {KEPT_RESPONSES // 2**20} MiB of them a day",

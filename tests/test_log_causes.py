@@ -11,7 +11,7 @@ from flask import Flask
 from issuer import Issuer, answer_with, get_me
 from support import Lines, NewApp, User, bearer, token_for
 
-from capacity.transfer_limits import IMPORTS_AT_ONCE, LARGE_AT_ONCE
+from capacity.transfer_limits import IMPORTS_AT_ONCE, RESPONSES_AT_ONCE
 from config import PROJECT
 from observability.observe import cause_of
 
@@ -86,8 +86,8 @@ def test_refusal_beyond_the_limit_is_logged_with_its_reason_and_not_audited(
 def test_large_response_that_has_no_place_is_a_line_with_its_cause(
     app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("blueprints.transfer.SLOT_TIMEOUT", 0.05)
-    held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
+    monkeypatch.setattr("blueprints.transfer.PLACE_TIMEOUT", 0.05)
+    held = [alice.call("GET", "export", buffered=False) for _ in range(RESPONSES_AT_ONCE)]
     alice.call("GET", "export")
     [line] = lines()
     assert (line["status"], line["level"]) == (503, "warning")
@@ -99,16 +99,16 @@ def test_large_response_that_has_no_place_is_a_line_with_its_cause(
 def test_import_that_has_no_place_is_a_line_with_its_cause(
     app: Flask, alice: User, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("capacity.transfer_limits.SLOT_TIMEOUT", 0.05)
-    uploads, slots = app.extensions["uploads"], app.extensions["import_slots"]
+    monkeypatch.setattr("capacity.transfer_limits.PLACE_TIMEOUT", 0.05)
+    uploads, places = app.extensions["uploads"], app.extensions["import_places"]
     sends = uploads.acquire("alice", 0)
     alice.call("POST", "import", json=[])
     uploads.release(sends)
     for _ in range(IMPORTS_AT_ONCE):
-        slots.acquire()
+        places.acquire()
     alice.call("POST", "import", json=[])
     for _ in range(IMPORTS_AT_ONCE):
-        slots.release()
+        places.release()
     assert [line["cause"] for line in lines()] == [
         "NoPlace: the user is sending another file",
         "NoPlace: 4 other imports are being read",

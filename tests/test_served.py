@@ -34,7 +34,7 @@ from processes import (
 from raw_http import head, send_raw, statuses
 from support import JSON, SECRET, assert_error, token_for
 
-from capacity.transfer_limits import LARGE, LARGE_AT_ONCE
+from capacity.transfer_limits import LARGE_RESPONSE, RESPONSES_AT_ONCE
 from config import PROJECT
 from server.responses import MAX_UNREAD
 from server.worker import LINGER_TIMEOUT
@@ -200,9 +200,9 @@ def test_large_lists_one_after_another_are_all_answered(api: Process, own_server
         "INSERT INTO tasks (user_id, title, description, version)"
         " SELECT 'reader', 'x', repeat('x', 5000), 2 FROM generate_series(1, 300)"
     )
-    for _ in range(LARGE_AT_ONCE + 1):
+    for _ in range(RESPONSES_AT_ONCE + 1):
         response = api.call("GET", user="reader")
-        assert (response.status_code, len(response.data) > LARGE) == (200, True)
+        assert (response.status_code, len(response.data) > LARGE_RESPONSE) == (200, True)
 
 
 def test_end_of_a_connection_is_told_at_once(api: Process):

@@ -20,17 +20,17 @@ from capacity import turns
 from capacity.transfer_limits import (
     BODIES_AT_ONCE,
     IMPORTS_AT_ONCE,
-    LARGE,
-    LARGE_AT_ONCE,
     LARGE_BODY,
-    SLOT_TIMEOUT,
+    LARGE_RESPONSE,
+    PLACE_TIMEOUT,
+    RESPONSES_AT_ONCE,
 )
 
 
 @pytest.fixture
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ["blueprints.transfer", "capacity.transfer_limits"]:
-        monkeypatch.setattr(f"{module}.SLOT_TIMEOUT", 0.1)
+        monkeypatch.setattr(f"{module}.PLACE_TIMEOUT", 0.1)
 
 
 def test_client_that_reads_slowly_keeps_no_connection(new_app: NewApp):
@@ -125,11 +125,11 @@ def test_files_on_their_way_keep_no_other_user_from_importing(app: Flask, alice:
 
 @pytest.mark.usefixtures("_short_waits")
 def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flask, alice: User):
-    slots = app.extensions["import_slots"]
+    places = app.extensions["import_places"]
     with ExitStack() as others:
         for _ in range(IMPORTS_AT_ONCE):
-            slots.acquire()
-            others.callback(slots.release)
+            places.acquire()
+            others.callback(places.release)
         assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
         assert alice.call("GET").status_code == 200
     for _ in range(IMPORTS_AT_ONCE + 1):
@@ -158,7 +158,7 @@ def test_export_waits_for_a_place_and_a_list_does_not(
     monkeypatch.setattr(downloads, "acquire", lambda _, timeout: waited.append(timeout))
     for path in ["export", ""]:
         assert_error(alice.call("GET", path), 503, "unavailable")
-    assert waited == [SLOT_TIMEOUT, 0]
+    assert waited == [PLACE_TIMEOUT, 0]
 
 
 @pytest.mark.usefixtures("_short_waits")
@@ -167,7 +167,7 @@ def test_user_receives_few_large_responses_at_once(alice: User, bob: User, owner
     large = ["", "export", "", "export"]
     held = [alice.call("GET", path, buffered=False) for path in large]
     assert {each.status_code for each in held} == {200}
-    assert len(held) == LARGE_AT_ONCE
+    assert len(held) == RESPONSES_AT_ONCE
     for path in large:
         assert_error(alice.call("GET", path), 503, "unavailable")
     assert alice.call("GET", f"{alice.tasks}?limit=1").status_code == 200
@@ -217,9 +217,9 @@ def test_large_response_to_a_write_is_sent_however_many_its_user_receives(
 ):
     bring(alice, [{"title": "x", "description": "😀" * 5000}] * 100)
     tasks = alice.all()
-    held = [alice.call("GET", "export", buffered=False) for _ in range(LARGE_AT_ONCE)]
+    held = [alice.call("GET", "export", buffered=False) for _ in range(RESPONSES_AT_ONCE)]
     response = batch(alice, *each("complete", tasks))
-    assert (response.status_code, len(response.data) > LARGE) == (200, True)
+    assert (response.status_code, len(response.data) > LARGE_RESPONSE) == (200, True)
     for response in held:
         response.close()
 
@@ -232,7 +232,7 @@ def test_large_response_is_replayed_few_times_at_once(alice: User):
     def complete() -> TestResponse:
         return alice.call("POST", "batch", json=body, headers=KEY, buffered=False)
 
-    first, *held = [complete() for _ in range(1 + LARGE_AT_ONCE)]
+    first, *held = [complete() for _ in range(1 + RESPONSES_AT_ONCE)]
     assert_error(complete(), 503, "unavailable")
     held.pop().close()
     held += [first, complete()]
