@@ -124,7 +124,7 @@ class Connection(psycopg.Connection[Any]):
         """
         if trail := CURRENT.get():
             trail.backend_pid = self.pgconn.backend_pid  # which a connection that is lost forgets
-        # In a transaction that has begun, the owner is set already.
+        # In a transaction that has begun, the user is set already.
         has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
         started, error, sqlstate = perf_counter(), None, None
         try:
@@ -146,20 +146,20 @@ class Connection(psycopg.Connection[Any]):
         return results
 
     def _run_for_user(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        """Set the owner and run statements, in one round trip and one transaction.
+        """Set the user and run statements, in one round trip and one transaction.
 
-        This is safe through a pooler, too: the owner is unset when the transaction ends. Within
+        This is safe through a pooler, too: the user is unset when the transaction ends. Within
         `Database.transaction`, BEGIN goes first, and the transaction stays open.
         """
         deadline = monotonic() + self.reply_timeout
         trail = CURRENT.get()
-        owner: dict[str, Value] = {
+        context: dict[str, Value] = {
             "user_id": values["user_id"],
             "request_id": trail.request_id if trail else "",
             **self.settings,
         }
         first = "set_user_and_settings" if self.settings else "set_user"
-        calls = [self._prepare(first, owner), *[self._prepare(name, values) for name in names]]
+        calls = [self._prepare(first, context), *[self._prepare(name, values) for name in names]]
         self.pgconn.enter_pipeline_mode()
         if self.in_transaction:
             self.pgconn.send_query_params(b"BEGIN", None)

@@ -79,10 +79,10 @@ def test_transaction_begins_with_its_first_statement(db: Database):
     assert connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 
-def test_owner_and_request_are_unset_when_their_transaction_ends(
+def test_user_and_request_are_unset_when_their_transaction_ends(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    """Else the next statement in the session without an owner would see this one's rows."""
+    """Else the next statement in the session without a user would see this one's rows."""
     show = "SELECT current_setting('app.user_id', true), current_setting('app.request_id', true)"
     monkeypatch.setitem(QUERIES, "show", Query("show", show, ()))
     token = CURRENT.set(Trail({}))

@@ -88,8 +88,8 @@ def test_our_timeouts_do_not_reach_other_clients(app: Flask, pooler: PgBouncer):
         with pooler.connect() as other:
             shown = [other.execute(f"SHOW {name}".encode()).fetchone() for name in TIMEOUTS]
             assert shown == [(PATIENCE,)] * len(TIMEOUTS)  # the role's
-            owner = other.execute("SELECT current_setting('app.user_id', true)").fetchone()
-            assert owner in [("",), (None,)]
+            user = other.execute("SELECT current_setting('app.user_id', true)").fetchone()
+            assert user in [("",), (None,)]
 
 
 def test_audit_is_written_and_the_start_checked(
