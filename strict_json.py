@@ -10,7 +10,7 @@ MARKS = (b",", b"[", b"{")  # about one for each value
 
 
 class StrictError(ValueError):
-    """It is JSON, but not of the kind that is accepted here."""
+    """It is JSON, or another format of an import, but not of the kind that is accepted here."""
 
 
 def parse_json(data: bytes) -> Any:
