@@ -90,7 +90,7 @@ def list_changes(args: Mapping[str, Any], user_id: str) -> Response:
         version=position.version,
         task_id=position.task_id,
         # Even since version 0: the client may keep tasks that it created since then.
-        deletions="since" in args,
+        with_deletions="since" in args,
         limit=args.get("limit", MAX_PAGE_SIZE),
         largest_id=MAX_ID,
     )

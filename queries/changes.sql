@@ -23,7 +23,7 @@ WITH changed AS (
             SELECT {task_fields}, deleted_at IS NOT NULL AS deleted
             FROM tasks
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
-                AND (deleted_at IS NULL OR %(deletions)s::boolean)
+                AND (deleted_at IS NULL OR %(with_deletions)s::boolean)
             ORDER BY version, id
             LIMIT %(limit)s::bigint + 1
         ) AS task
@@ -35,7 +35,7 @@ WITH changed AS (
             SELECT id, user_id, version, true AS deleted
             FROM purged_tasks
             WHERE user_id = %(user_id)s AND (version, id) > (%(version)s, %(task_id)s)
-                AND %(deletions)s::boolean
+                AND %(with_deletions)s::boolean
             ORDER BY version, id
             LIMIT %(limit)s::bigint + 1
         ) AS tombstone
