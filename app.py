@@ -12,7 +12,7 @@ from content_encoding import compress_responses
 from converters import TaskIdConverter, UserIdConverter, describe_task_id, describe_user_id
 from database import Database
 from errors import register_error_handlers
-from headers import add_headers
+from headers import add_headers, trust_proxies
 from idempotency import keep_responses
 from lean_flask import LeanFlask
 from observability.observe import observe
@@ -33,10 +33,11 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["rate_limits"] = RateLimits(settings)
     app.extensions["readiness"] = health.Readiness()
 
-    # In front of Flask: a request meets the last of these four first.
+    # In front of Flask: a request meets the last of these five first.
     queue_requests(app)
     bound_transfers(app)
     add_headers(app, settings)
+    trust_proxies(app, settings.trusted_proxies)
     observe(app, settings)
     # Within Flask, in the order in which a request meets them.
     require_owner(app, settings)

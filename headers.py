@@ -1,7 +1,7 @@
 """The headers of every response: who may cache, read and frame it, and how much quota is left.
 
 Added in front of Flask (WSGI middleware), where a list of headers costs a fifth of what Flask's
-response objects take.
+response objects take. Of a request's headers, those of proxies are read here.
 """
 
 from typing import Any
@@ -28,7 +28,10 @@ ERROR_HEADERS = [*COMMON, POLICY, NOT_KEPT]
 
 
 def add_headers(app: Flask, settings: Settings) -> None:
-    """Add headers to every response, errors too; a view's own policy and Cache-Control stay."""
+    """Add headers to every response, errors too; a view's own policy and Cache-Control stay.
+
+    Preflights are answered here.
+    """
     answer = app.wsgi_app
     allowed = cors_headers(settings.cors_origins)
 
@@ -56,17 +59,14 @@ def add_headers(app: Flask, settings: Settings) -> None:
         return answer(environ, start)
 
     app.wsgi_app = answer_with_headers  # type: ignore[method-assign]
-    if settings.trusted_proxies:
-        app.wsgi_app = trust_proxies(  # type: ignore[method-assign]
-            app.wsgi_app, settings.trusted_proxies
-        )
 
 
-def trust_proxies(answer: Any, proxies: int) -> Any:
-    """Take the client's address and the scheme from the headers of so many proxies.
+def trust_proxies(app: Flask, proxies: int) -> None:
+    """Take the client's address and the scheme from the headers of so many proxies; 0: of none.
 
     werkzeug's ProxyFix heeds quotes, so that a client's `"` would hide what the proxies append.
     """
+    answer = app.wsgi_app
 
     def answer_forwarded(environ: dict[str, Any], start_response: Any) -> Any:
         # The last proxy overwrites the scheme, but appends to the addresses of the proxies before.
@@ -77,4 +77,5 @@ def trust_proxies(answer: Any, proxies: int) -> Any:
             environ["wsgi.url_scheme"] = scheme
         return answer(environ, start_response)
 
-    return answer_forwarded
+    if proxies:
+        app.wsgi_app = answer_forwarded  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ from werkzeug.test import TestResponse
 from auth import require_owner
 from capacity.rate_limits import RateLimits
 from errors import register_error_handlers
-from headers import add_headers
+from headers import add_headers, trust_proxies
 from lean_flask import LeanFlask
 from observability.observe import observe
 
@@ -247,6 +247,7 @@ def gate_for(**settings: Any) -> Flask:
     app = LeanFlask("tasks", static_folder=None)
     app.extensions["rate_limits"] = RateLimits(given)
     add_headers(app, given)
+    trust_proxies(app, given.trusted_proxies)
     observe(app, given)
     require_owner(app, given)
     register_error_handlers(app)

@@ -128,7 +128,9 @@ def test_forwarded_host_and_prefix_do_not_appear_in_location(app: Flask):
     trusting = app_for(trusted_proxies=1)
     trusting.extensions["database"] = app.extensions["database"]
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil", "Host": "evil"}
+    headers |= {"X-Forwarded-Proto": "https"}
     response = User(trusting.test_client(), "alice").call(
         "POST", json={"title": "x"}, headers=headers
     )
     assert re.fullmatch(r"/api/alice/tasks/\d+", response.headers["Location"])
+    assert "Strict-Transport-Security" in response.headers  # the proxy is trusted, but for that
