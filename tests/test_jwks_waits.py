@@ -1,5 +1,8 @@
 """How long requests wait for an issuer that hangs, and how many of them."""
 
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,6 +13,7 @@ from processes import wait_until
 from support import assert_error, token_for
 
 import jwks
+from config import PROJECT
 
 
 def test_secret_keeps_working_while_the_issuer_hangs(issuer: Issuer):
@@ -31,6 +35,28 @@ def test_hanging_issuer_holds_each_request_for_two_seconds_at_most(issuer: Issue
     responses, seconds = send_at_once(gate, [issuer.token(jti=str(number)) for number in range(4)])
     assert max(seconds) < jwks.FETCH_TIMEOUT
     assert len(issuer.requests) == 1
+
+
+def flood(issuer: Issuer, connection: socket.socket) -> None:
+    connection.settimeout(1)  # the client leaves with its buffer full
+    while not issuer.stopping.is_set():
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 3000)
+
+
+def test_issuer_that_never_pauses_does_not_keep_the_deadline_from_running(issuer: Issuer):
+    """Among greenlets, the deadline runs only while the fetch lets others run."""
+    issuer.behave = flood
+    script = f"""
+from gevent import monkey
+monkey.patch_all()
+import jwks
+try:
+    jwks.fetch("{issuer.origin}/jwks")
+except (OSError, jwks.HTTPException):
+    print("ended")
+"""
+    command = [sys.executable, "-c", script]
+    assert subprocess.check_output(command, cwd=PROJECT, timeout=20) == b"ended\n"
 
 
 def test_fetch_beyond_its_time_holds_no_request(
