@@ -28,10 +28,7 @@ ERROR_HEADERS = [*COMMON, POLICY, NOT_KEPT]
 
 
 def add_headers(app: Flask, settings: Settings) -> None:
-    """Add headers to every response, errors too; a view's own policy and Cache-Control stay.
-
-    Preflights are answered here.
-    """
+    """Answer preflights; add headers to all responses. A view's policy and Cache-Control stay."""
     answer = app.wsgi_app
     allowed = cors_headers(settings.cors_origins)
 
