@@ -99,14 +99,9 @@ def queue_requests(app: Flask) -> None:
             return answer(environ, start_response)
         note_error(Overloaded(why))
         log_refusal()
-        body = refuse(start_response)
+        body = error_body(503)
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start_response("503 Service Unavailable", [*headers, ("Retry-After", RETRY_AFTER)])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     app.wsgi_app = answer_in_turn  # type: ignore[method-assign]
-
-
-def refuse(start_response: Any) -> bytes:
-    body = error_body(503)
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    start_response("503 Service Unavailable", [*headers, ("Retry-After", RETRY_AFTER)])
-    return body
