@@ -99,10 +99,6 @@ def parameters_of(fields: dict[str, Any]) -> dict[str, Any]:
     return NOT_SENT | fields | {"sent": list(fields)}
 
 
-def write_fields(user_id: str, task_id: int, fields: dict[str, Any]) -> Response:
-    return change_response(*write_task("update_task", user_id, task_id, **parameters_of(fields)))
-
-
 def change_response(version: bytes, task: bytes) -> Response:
     if COMPLETED_NOW.search(task):
         emit("tasks_completed")
@@ -175,7 +171,7 @@ def update_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     send it again with an If-Match after a broken connection, a 412 may mean that the first attempt
     was done: get the task.
     """
-    return write_fields(user_id, task_id, body)
+    return change_response(*write_task("update_task", user_id, task_id, **parameters_of(body)))
 
 
 @blueprint.patch("/<task_id:task_id>")
@@ -189,7 +185,7 @@ def patch_task(body: dict[str, Any], user_id: str, task_id: int) -> Response:
     `null` clears `description`, `due_at` and `tags`, and makes `priority` `none`. A patch that
     changes nothing still counts as a change: `version` grows.
     """
-    return write_fields(user_id, task_id, body)
+    return change_response(*write_task("update_task", user_id, task_id, **parameters_of(body)))
 
 
 @blueprint.delete("/<task_id:task_id>")
