@@ -60,7 +60,7 @@ deleted_at IS NULL
 -- Each word is in title or description: none holds white space, so none is found across the line
 -- break between the two. The first, the longest, rules most tasks out. Not LIKE, whose time grows
 -- with the length of the text times that of the word.
-strpos({text_of_task}, (SELECT coalesce({first_word}, ''))) > 0
+strpos({text_of_task}, (SELECT coalesce(replace(lower(%(words)s::jsonb ->> 0), 'ς', 'σ'), ''))) > 0
     AND (
         (SELECT jsonb_array_length(%(words)s) < 2)
         OR NOT EXISTS (
@@ -68,9 +68,6 @@ strpos({text_of_task}, (SELECT coalesce({first_word}, ''))) > 0
             WHERE strpos({text_of_task}, replace(lower(word), 'ς', 'σ')) = 0
         )
     )
-
--- fragment: first_word
-replace(lower(%(words)s::jsonb ->> 0), 'ς', 'σ')
 
 -- fragment: text_of_task
 -- A final sigma counts as a sigma, as lower() may make either.
