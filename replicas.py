@@ -31,7 +31,7 @@ PAUSE = 1.0  # seconds between two attempts to reach a replica that is away
 def system_of(database: Database) -> list[Row]:
     """Tell one primary's data from another's; nothing where the role may not know."""
     try:
-        return database.fetch("select_system")
+        return database.fetch("select_system_identifier")
     except psycopg.errors.InsufficientPrivilege:
         return []
 

@@ -89,7 +89,7 @@ SELECT
 -- Whether the client speaks to PostgreSQL itself: poolers and proxies tell a pid of their own.
 SELECT pg_backend_pid() = %(backend_pid)s;
 
--- name: select_system
+-- name: select_system_identifier
 -- What a server shares with its replicas alone. An error where the role may not know it.
 SELECT system_identifier FROM pg_control_system();
 
