@@ -5,8 +5,6 @@ import re
 from content_encoding import SUFFIX
 from lean_flask import current_request
 
-WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-
 # An entity tag (RFC 9110, section 8.8.3), read without the suffix of a compressed response.
 ENTITY_TAG = re.compile(rf'"([^"]*?){SUFFIX}?"')
 VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")

@@ -1,4 +1,4 @@
-"""PostgreSQL: a connection pool that survives the server's outages, and SQLSTATE as HTTP."""
+"""PostgreSQL: a connection pool that survives the server's outages."""
 
 import logging
 from collections import deque
@@ -16,39 +16,24 @@ from config import Settings
 from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
 from events import emit
 from shares import Place, Shares
-from trail import CURRENT
+from sqlstates import READ_ONLY
+from trail import CURRENT, WRITES
 
 log = logging.getLogger(__name__)
 
 POOL_CONNECT_TIMEOUT = 2  # seconds; after an outage, a probe has just succeeded
 PROBE_TIMEOUT = 2.0  # seconds that a server which lets us in has to answer a statement
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
+KEPT_FOR_READS = 4  # one connection in so many: all others may wait for the disk, or a standby
 REPLY_MARGIN = 1.5  # seconds that the server gets beyond its statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
+WAITING_WRITES = 50  # requests that wait for the share of writes
 WAITING_FOR_SHARES = 200  # requests; refused at the same moment, they keep the process for 0.1 s
 CLOSE_TIMEOUT = 0.1  # seconds for each of the pool's threads: a server that is silent holds them
 DRAIN_PAUSE = 1.0  # seconds between two drains of the pool
 LOCK_TIMEOUT = 3000  # milliseconds
 REPLICA_LOCK_TIMEOUT = 500  # milliseconds; only replay has locks there, and keeps them if it stops
 IDLE_IN_TRANSACTION_TIMEOUT = 10_000  # milliseconds
-READ_ONLY = "25006"
-
-# The longest prefix of an SQLSTATE that is listed decides. What is not listed is our fault: 500.
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-STATUS_OF_SQLSTATE = {
-    "08": 503,  # connection exceptions
-    "22": 422,  # data exceptions
-    "23503": 409,  # foreign key violation
-    "23505": 409,  # unique violation
-    "23514": 422,  # check violation
-    READ_ONLY: 503,  # a standby, in a failover
-    "25P03": 503,  # idle in transaction for too long
-    "25P04": 503,  # transaction took too long
-    "40": 503,  # serialization failure, deadlock
-    "53": 503,  # out of connections, memory or disk
-    "55P03": 503,  # lock not available in time
-    "57": 503,  # shutdown, crash, statement timeout
-}
 
 
 class DatabaseUnavailable(Exception):
@@ -57,16 +42,6 @@ class DatabaseUnavailable(Exception):
 
 class DatabaseBusy(DatabaseUnavailable):
     """It answers, but all connections are in use, or this user holds as many as one user may."""
-
-
-def status_of(error: psycopg.Error) -> int:
-    """Find a database error's HTTP status; OperationalError without SQLSTATE: connection lost."""
-    if error.sqlstate is None:
-        return 503 if isinstance(error, psycopg.OperationalError) else 500
-    for length in (5, 2):
-        if status := STATUS_OF_SQLSTATE.get(error.sqlstate[:length]):
-            return status
-    return 500
 
 
 class Database:
@@ -95,7 +70,10 @@ class Database:
             # Reconnecting is the probe's work: the pool's own attempts back off for seconds.
             reconnect_timeout=0,
         )
-        self._shares = Shares(max(1, settings.database_pool_size // 2))
+        size = settings.database_pool_size
+        self._shares = Shares(max(1, size // 2))
+        self._kept_for_reads = size // KEPT_FOR_READS
+        self._writes = Shares(size - self._kept_for_reads)  # of one user: all writes
         self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf
         self._is_suspect = False  # a connection was lost, or none was free: the next one probes
@@ -133,15 +111,19 @@ class Database:
 
     def pool_stats(self) -> dict[str, int]:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
-        return self._pool.get_stats() | {"requests_waiting": len(self._waiting)}
+        waiting = len(self._waiting) + len(self._writes.waiting)
+        return self._pool.get_stats() | {"requests_waiting": waiting}
 
     def is_crowded(self) -> bool:
         """Tell whether enough requests wait for a connection to keep them all busy.
 
-        Those that wait for their own user's share are in nobody's way, unless they are very many.
+        Those that wait for a share are in nobody's way, unless they are very many.
         """
-        is_busy = len(self._waiting) >= WAITING_PER_CONNECTION * self._pool.max_size
-        return is_busy or len(self._shares.waiting) >= WAITING_FOR_SHARES
+        return (
+            len(self._waiting) >= WAITING_PER_CONNECTION * self._pool.max_size
+            or len(self._shares.waiting) >= WAITING_FOR_SHARES
+            or len(self._writes.waiting) >= WAITING_WRITES
+        )
 
     def close(self) -> None:
         self._pool.close(CLOSE_TIMEOUT)
@@ -149,8 +131,9 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Yield a connection; raises as `fetch`."""
-        place = self._take_place()
+        place, of_writes = self._take_place(), None
         try:
+            of_writes = self._take_place_of_writes()
             connection = self._take()
             try:
                 yield connection
@@ -160,6 +143,8 @@ class Database:
             finally:
                 self._pool.putconn(connection)
         finally:
+            if of_writes is not None:
+                self._writes.release(of_writes)
             if place is not None:
                 self._shares.release(place)
 
@@ -182,6 +167,15 @@ class Database:
             return None
         if (place := self._shares.acquire(user, POOL_TIMEOUT)) is None:
             raise DatabaseBusy("the user holds as many connections as one user may")
+        return place
+
+    def _take_place_of_writes(self) -> Place | None:
+        """Take a place among all writes, which leave some to reads; None for these."""
+        trail = CURRENT.get() if self._kept_for_reads else None
+        if trail is None or trail.user is None or trail.environ["REQUEST_METHOD"] not in WRITES:
+            return None
+        if (place := self._writes.acquire("all", POOL_TIMEOUT)) is None:
+            raise DatabaseBusy("writes hold as many connections as they may")
         return place
 
     def _take(self) -> Connection:

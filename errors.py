@@ -10,8 +10,9 @@ from marshmallow import fields
 from marshmallow.exceptions import SCHEMA
 from werkzeug.exceptions import HTTPException
 
-from database import DatabaseUnavailable, status_of
+from database import DatabaseUnavailable
 from field_types import ResponseSchema
+from sqlstates import status_of
 from trail import CURRENT, note_error
 
 CODE_OF_STATUS = {

@@ -10,11 +10,11 @@ from marshmallow.validate import Equal
 from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
-from conditions import WRITES
 from errors import CODE_OF_STATUS, MESSAGE_OF_STATUS, RETRY_AFTER, ErrorBody
 from field_types import Choice
 from idempotency import KEY, KEYED_METHODS
 from request_bodies import ACCEPTED_PATCHES, MERGE_PATCH
+from trail import WRITES
 
 DESCRIPTION = """\
 Tasks of many users. Every path below `/api/{user_id}` belongs to one user: `user_id` must be the

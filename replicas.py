@@ -10,8 +10,9 @@ import psycopg
 
 from config import Settings
 from connection import Row, Value, rows_of
-from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
+from database import Database, DatabaseBusy, DatabaseUnavailable
 from events import emit
+from sqlstates import status_of
 from statements import QUERIES
 
 log = logging.getLogger(__name__)

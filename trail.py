@@ -7,7 +7,8 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, NamedTuple
 
-METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # told apart in reports
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+METHODS = WRITES | {"GET", "HEAD", "OPTIONS"}  # told apart in reports
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: a version, a trace, its caller, flags.
 TRACEPARENT = re.compile(

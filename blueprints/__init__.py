@@ -16,7 +16,7 @@ from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 
 from capacity.transfer_limits import LARGE_RESPONSE, acquire_download
-from conditions import WRITES, expected_versions
+from conditions import expected_versions
 from connection import Connection
 from database import Database
 from errors import ApiError, validation_error
@@ -25,6 +25,7 @@ from lean_flask import BytesResponse, current_request
 from replicas import Reader
 from request_bodies import read_body, replace_body, require_json_type
 from strict_json import StrictError, parse_json
+from trail import WRITES
 
 
 def primary() -> Database:

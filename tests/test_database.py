@@ -19,7 +19,8 @@ from support import settings_for
 
 import database
 from connection import CONNECT_TIMEOUT, CONNECTION_OPTIONS, Connection
-from database import Database, DatabaseBusy, DatabaseUnavailable, status_of
+from database import Database, DatabaseBusy, DatabaseUnavailable
+from sqlstates import status_of
 from statements import QUERIES, Query
 from trail import CURRENT, Trail
 
@@ -209,7 +210,7 @@ def test_thread_that_waits_too_long_for_a_connection_is_503_and_others_go_on(
 def test_user_has_half_of_the_connections_at_most_and_another_gets_the_next(
     new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
 ):
-    db, trail = new_pool(database_pool_size=4), Trail({})
+    db, trail = new_pool(database_pool_size=4), Trail({"REQUEST_METHOD": "GET"})
     token = CURRENT.set(trail)
     with ExitStack() as held:
         trail.user = "alice"
@@ -219,6 +220,22 @@ def test_user_has_half_of_the_connections_at_most_and_another_gets_the_next(
         with pytest.raises(DatabaseBusy, match="the user holds"):
             held.enter_context(db.connection())
         trail.user = "bob"
+        held.enter_context(db.connection())
+    CURRENT.reset(token)
+
+
+def test_writes_leave_a_quarter_of_the_connections_to_reads(
+    new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
+):
+    db, trail = new_pool(database_pool_size=4), Trail({"REQUEST_METHOD": "POST"})
+    token = CURRENT.set(trail)
+    with ExitStack() as held:
+        for trail.user in ["alice", "bob", "carol"]:
+            held.enter_context(db.connection())
+        monkeypatch.setattr(database, "POOL_TIMEOUT", 0.01)
+        with pytest.raises(DatabaseBusy, match="writes hold"):
+            held.enter_context(db.connection())
+        trail.environ["REQUEST_METHOD"] = "GET"
         held.enter_context(db.connection())
     CURRENT.reset(token)
 

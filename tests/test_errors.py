@@ -9,10 +9,10 @@ from flask import Flask
 from support import User, assert_error
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-import database
 import errors
 from database import DatabaseUnavailable
 from observability.observe import is_our_fault
+from sqlstates import STATUS_OF_SQLSTATE
 from trail import Trail
 
 
@@ -83,7 +83,7 @@ def test_every_http_error_of_the_framework_has_the_shape(
 
 
 def test_table_of_sqlstates_names_no_unknown_status():
-    assert set(database.STATUS_OF_SQLSTATE.values()) <= errors.CODE_OF_STATUS.keys()
+    assert set(STATUS_OF_SQLSTATE.values()) <= errors.CODE_OF_STATUS.keys()
 
 
 @pytest.mark.parametrize("status", [each for each in errors.CODE_OF_STATUS if each >= 500])

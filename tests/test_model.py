@@ -16,8 +16,8 @@ from werkzeug.test import TestResponse
 
 import events
 from blueprints.batch import SCHEMA_OF_OPERATION
-from conditions import WRITES
 from lean_flask import current_request
+from trail import WRITES
 
 Fields = dict[str, Any]
 

@@ -13,11 +13,11 @@ from werkzeug.routing import Rule
 
 from auth import PUBLIC_ENDPOINTS
 from blueprints import UserBlueprint
-from conditions import WRITES
 from config import PROJECT
 from cors import EXPOSED_HEADERS
 from development import generated
 from openapi import describe_error
+from trail import WRITES
 
 OPERATIONS = {
     "listTasks": ("get", "/api/{user_id}/tasks", "200"),

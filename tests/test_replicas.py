@@ -163,7 +163,7 @@ def test_user_who_keeps_the_replica_busy_is_served_by_the_primary(
     database_url: str, replica_url: str
 ):
     with reading(database_url, replica_url, database_pool_size=2) as (reader, _):
-        trail = Trail({})
+        trail = Trail({"REQUEST_METHOD": "GET"})
         trail.user = "alice"
         token = CURRENT.set(trail)
         with reader._replica.connection():

@@ -201,6 +201,21 @@ def test_write_that_waits_for_a_standby_in_vain_is_503_and_leaves_no_session_beh
     api.create()
 
 
+def test_reads_go_on_while_all_writes_wait_for_a_standby(served: Api, own_server: OwnPostgres):
+    stuck = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    writers = [f"writer {number}" for number in range(POOL_SIZE)]
+    own_server.alter("SET synchronous_standby_names = 'nowhere'")
+    try:
+        with ThreadPoolExecutor(POOL_SIZE) as pool, own_server.connect() as other:
+            for user in writers:
+                pool.submit(served.call, "POST", user=user, json={"title": "x"})
+            wait_until(lambda: len(other.execute(stuck).fetchall()) >= POOL_SIZE // 2)
+            assert statuses([served.call("GET") for _ in range(5)]) == [200] * 5
+            assert other.execute(stuck).fetchall()
+    finally:
+        own_server.alter("RESET synchronous_standby_names")
+
+
 def test_server_without_free_connections_is_503_until_one_is_free(
     api: Api, own_server: OwnPostgres
 ):
