@@ -2,115 +2,31 @@
 
 import json
 import re
-import shutil
+import socket
 import ssl
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, nullcontext
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from signal import SIGHUP, SIGTERM
+from signal import SIGHUP
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from certificates import write_certificate
+from nginx import Proxied, proxied
 from own_postgres import OwnPostgres
-from processes import (
-    Process,
-    Response,
-    copy_of_project,
-    free_port,
-    gunicorn,
-    request_on,
-    wait_until,
-)
+from processes import request_on, wait_until
 from support import JSON, PREFLIGHT, assert_error, bearer, token_for
 
 from blueprints.lists import MAX_SEARCH_LENGTH
-from children import end_with_parent
 from config import PROJECT
 from schemas import MAX_TAG_LENGTH, MAX_TAGS, MAX_TITLE_LENGTH
 
-PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 CLIENTS, RELOADS = 40, 4
 HOST = "Host: localhost\r\n"
-# One process, which keeps all of its files in the folder of the test.
-MAIN = """
-daemon off; master_process off; pid {folder}/pid;
-events {{ worker_connections 1024; }}
-http {{
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {ours}
-}}
-"""
-
-
-@dataclass
-class Proxied:
-    """The API, as its clients reach it."""
-
-    api: Process
-    port: int
-    certificate: Path
-    access_log: Path
-
-    def connect(self) -> HTTPSConnection:
-        context = ssl.create_default_context(cafile=self.certificate)
-        return HTTPSConnection("localhost", self.port, timeout=10, context=context)
-
-    def call(self, method: str, path: str, user: str = "alice", **options: Any) -> Response:
-        connection = self.connect()
-        try:
-            return request_on(connection, method, path, **{"token": token_for(user)} | options)
-        finally:
-            connection.close()
-
-
-@contextmanager
-def proxied(
-    folder: Path, database_url: str, location: str = "", **settings: str
-) -> Iterator[Proxied]:
-    certificate, port = write_certificate(folder / "localhost.pem"), free_port()
-    with gunicorn(copy_of_project(folder), database_url, TRUSTED_PROXIES=1, **settings) as api:
-        ours = (PROJECT / "ops/nginx.conf").read_text()
-        for theirs, here in {
-            "listen 443 ": f"listen 127.0.0.1:{port} ",
-            "server_name tasks.example.com;": "server_name localhost;",
-            "server 127.0.0.1:8000 ": f"server 127.0.0.1:{api.port} ",
-            "/etc/nginx/tasks.crt": str(certificate),
-            "/etc/nginx/tasks.key": str(certificate),
-            "/var/log/nginx/tasks.log": str(folder / "access"),
-            "    location / {": f"{location}    location / {{",
-        }.items():
-            assert ours.count(theirs) == 1
-            ours = ours.replace(theirs, here)
-        file, log = folder / "nginx.conf", folder / "log"
-        file.write_text(MAIN.format(folder=folder, ours=ours))
-        nginx = subprocess.Popen(
-            [PROGRAM, "-c", file, "-e", log], preexec_fn=end_with_parent(SIGTERM)
-        )
-        try:
-            proxied = Proxied(api, port, certificate, folder / "access")
-            wait_until(lambda: is_open(proxied) or nginx.poll() is not None)
-            assert nginx.poll() is None, log.read_text()
-            yield proxied
-        finally:
-            nginx.terminate()
-            nginx.wait()
-
-
-def is_open(proxied: Proxied) -> bool:
-    try:
-        return proxied.call("GET", "/livez").status_code == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +214,18 @@ def test_user_who_is_locked_out_gets_403_in_the_apis_shape_and_others_are_served
         assert allowed.status_code == 204
         assert allowed.headers["Access-Control-Allow-Headers"] == "authorization,content-type"
         assert proxy.call("GET", "/api/auth0%7C1/tasks", "auth0|1").status_code == 200
+
+
+def test_instance_whose_machine_is_gone_delays_requests_by_seconds_alone(
+    pooled: OwnPostgres, tmp_path: Path
+):
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as gone, ExitStack() as held:
+        for _ in range(3):  # once its queue is full, it is silent
+            held.enter_context(client := socket.socket())
+            client.setblocking(False)
+            client.connect_ex(gone.getsockname())
+        others = f"server 127.0.0.1:{gone.getsockname()[1]} max_fails=0; "
+        with proxied(tmp_path, pooled.url, others=others) as proxy:
+            for number in range(4):
+                created = proxy.call("POST", "/api/alice/tasks", json={"title": f"{number}"})
+                assert created.status_code == 201
