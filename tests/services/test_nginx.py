@@ -22,6 +22,7 @@ from processes import request_on, wait_until
 from support import JSON, PREFLIGHT, assert_error, bearer, token_for
 
 from blueprints.lists import MAX_SEARCH_LENGTH
+from capacity.transfer_limits import IMPORTS_AT_ONCE
 from config import PROJECT
 from schemas import MAX_TAG_LENGTH, MAX_TAGS, MAX_TITLE_LENGTH
 
@@ -229,3 +230,11 @@ def test_instance_whose_machine_is_gone_delays_requests_by_seconds_alone(
             for number in range(4):
                 created = proxy.call("POST", "/api/alice/tasks", json={"title": f"{number}"})
                 assert created.status_code == 201
+
+
+def test_nginx_waits_for_all_imports_that_a_process_does_at_once():
+    """Decision 13 has the CPU that one takes; with the pauses of several it is twice as long."""
+    text = (PROJECT / "docs/decisions/0013-export-and-import.md").read_text()
+    [costs] = re.findall(r"^\| import, s \|(.*)\|$", text, re.MULTILINE)
+    [seconds] = re.findall(r"proxy_read_timeout (\d+)s", (PROJECT / "ops/nginx.conf").read_text())
+    assert int(seconds) >= 2 * IMPORTS_AT_ONCE * max(map(int, costs.split("|")))
