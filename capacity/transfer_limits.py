@@ -13,6 +13,7 @@ from shares import Shares
 
 PLACE_TIMEOUT = 1.0  # seconds
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and everything parsed from it
+IMPORT_RETRY_AFTER = "10"  # seconds; large ones take as long, and the next sends its file again
 LARGE_RESPONSE = 1024 * 1024  # bytes; a larger one is kept until its client has read all of it
 RESPONSES_AT_ONCE = 4  # such responses and exports, per user and process
 LARGE_BODY = 64 * 1024  # bytes; a larger request body is kept until all of it has come
@@ -84,5 +85,6 @@ def acquire_import(held: ExitStack) -> None:
     """
     places: BoundedSemaphore = current_app.extensions["import_places"]
     if not places.acquire(timeout=PLACE_TIMEOUT):
-        raise ApiError(503) from NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
+        why = NoPlace(f"{IMPORTS_AT_ONCE} other imports are being read")
+        raise ApiError(503, headers={"Retry-After": IMPORT_RETRY_AFTER}) from why
     held.callback(places.release)

@@ -130,7 +130,9 @@ def test_import_beside_as_many_as_there_may_be_is_503_and_others_go_on(app: Flas
         for _ in range(IMPORTS_AT_ONCE):
             places.acquire()
             others.callback(places.release)
-        assert_error(alice.call("POST", "import", json=[]), 503, "unavailable")
+        refused = alice.call("POST", "import", json=[])
+        assert_error(refused, 503, "unavailable")
+        assert int(refused.headers["Retry-After"]) >= 10  # the whole file is sent again
         assert alice.call("GET").status_code == 200
     for _ in range(IMPORTS_AT_ONCE + 1):
         assert alice.call("POST", "import", json=[]).status_code == 201
