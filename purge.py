@@ -10,7 +10,7 @@ from database import Database
 TASKS_PER_STATEMENT = 1000  # takes milliseconds, far from any statement_timeout
 OWNERS_PER_STATEMENT = 1000
 KEYS_PER_STATEMENT = 100  # with their responses, each up to 4 MB: a thousand would take seconds
-ENTRIES_PER_STATEMENT = 100_000
+ENTRIES_PER_STATEMENT = 2000  # each may be on a page of its own, which a disk has to read
 
 
 def purge_trash(database: Database, user_id: str, days: int | None = None) -> Iterator[int]:
