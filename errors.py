@@ -41,7 +41,7 @@ MESSAGE_OF_STATUS = {
     414: "The address is too long.",
     417: "The header Expect asks for what is not done here.",
     422: "The request breaks a rule.",
-    429: "Too many requests; please try again in a moment.",
+    429: "Too many requests; please try again later.",
     431: "The request's headers are too large.",
     500: "Something went wrong on our side.",
     501: "The request uses a part of HTTP that is not supported here.",
