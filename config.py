@@ -85,7 +85,9 @@ class Settings:
         8,
         integer(1, 1000),
         "Maximum connections in the pool of a worker process; one user gets at most half of them,"
-        " all writes three quarters. A request waits up to a second for one",
+        "Maximum connections in the pool of a worker process; one user gets at most half of them,"
+        " all writes three quarters. A request waits up to a second for its share, then one for a"
+        " connection",
     )
     database_statement_timeout: int = setting(
         5000, integer(1, 600_000), "Milliseconds after which PostgreSQL cancels a statement"
