@@ -146,7 +146,7 @@ class Settings:
         7, integer(1, 3600), "Seconds that requests in flight have to finish at shutdown"
     )
     max_content_length: int = setting(
-        1024 * 1024, integer(1, 1024**3), "Largest request body, in bytes"
+        1024**2, integer(1, 1024**3), "Largest request body, in bytes; a batch may have 8 MB"
     )
     max_import_length: int = setting(
         64 * 1024 * 1024, integer(1, 1024**3), "Largest body of an import, in bytes"
