@@ -85,9 +85,7 @@ class Settings:
         8,
         integer(1, 1000),
         "Maximum connections in the pool of a worker process; one user gets at most half of them,"
-        "Maximum connections in the pool of a worker process; one user gets at most half of them,"
-        " all writes three quarters. A request waits up to a second for its share, then one for a"
-        " connection",
+        " all writes three quarters. A request waits up to a second for each share, and for one",
     )
     database_statement_timeout: int = setting(
         5000, integer(1, 600_000), "Milliseconds after which PostgreSQL cancels a statement"
@@ -146,7 +144,7 @@ class Settings:
         7, integer(1, 3600), "Seconds that requests in flight have to finish at shutdown"
     )
     max_content_length: int = setting(
-        1024**2, integer(1, 1024**3), "Largest request body, in bytes; a batch may have 8 MB"
+        1024**2, integer(1, 1024**3), "Largest request body, in bytes; the longest batch has 8 MB"
     )
     max_import_length: int = setting(
         64 * 1024 * 1024, integer(1, 1024**3), "Largest body of an import, in bytes"
