@@ -54,6 +54,10 @@ class Rules(Visitor):
 
     def visit_SelectStmt(self, _: object, node: sql.SelectStmt) -> None:  # noqa: N802
         self.require_owner(tables_of(node.fromClause), node.whereClause)
+        if node.limitCount and node.sortClause and "tasks" in tables_of(node.fromClause):
+            last = node.sortClause[-1].node
+            if not isinstance(last, sql.ColumnRef) or last.fields[-1].sval != "id":
+                self.broken.append("it takes the first tasks of an order that does not end in id")
 
     def visit_UpdateStmt(self, _: object, node: sql.UpdateStmt) -> None:  # noqa: N802
         self.require_owner(tables_of((node.relation, *(node.fromClause or ()))), node.whereClause)
@@ -107,7 +111,8 @@ def broken_rules(text: str) -> list[str]:
 @NAMED
 def test_statement_keeps_the_rules(query: Query):
     assert len(parse(query.text)) == 1
-    assert bool(broken_rules(query.text)) is (query.name in OVER_USERS)
+    broken = broken_rules(query.text)
+    assert bool(broken) is (query.name in OVER_USERS), broken
 
 
 class Writes(Visitor):
@@ -135,6 +140,11 @@ def test_statement_that_writes_what_clients_read_moves_their_counter(query: Quer
     assert written_without_the_counter(query.text) == set()
 
 
+@NAMED
+def test_statement_that_creates_tasks_heeds_how_many_a_user_may_store(query: Query):
+    assert ("INSERT INTO tasks (" in query.text) == ("max_stored" in query.parameters), "heed it"
+
+
 def test_write_that_moves_no_counter_would_be_found():
     text = "WITH gone AS (DELETE FROM tasks WHERE user_id = $1 RETURNING id) SELECT id FROM gone"
     assert written_without_the_counter(text) == {"tasks"}
@@ -157,6 +167,7 @@ def test_no_blueprint_uses_a_statement_across_users():
         "SELECT id FROM tasks WHERE user_id <> $1",
         "SELECT id FROM (SELECT id FROM tasks) AS t WHERE user_id = $1",
         "SELECT * FROM tasks WHERE user_id = $1",
+        "SELECT id FROM tasks WHERE user_id = $1 ORDER BY title LIMIT 1",
         "SELECT tasks.id FROM tasks JOIN task_counters ON true",
         "UPDATE schema_migrations SET version = id FROM tasks",
         "DELETE FROM schema_migrations USING tasks WHERE id = version",
