@@ -78,7 +78,14 @@ def test_every_route_of_users_is_on_a_user_blueprint(
 ):
     for rule in application.url_map.iter_rules():
         blueprint = application.blueprints[rule.endpoint.partition(".")[0]]
-        assert isinstance(blueprint, UserBlueprint) == ("user_id" in rule.arguments), rule
+        is_private = isinstance(blueprint, UserBlueprint)
+        assert is_private == ("user_id" in rule.arguments), f"{rule} wants a UserBlueprint"
+
+
+def test_every_blueprint_is_registered(application: Flask):
+    text = "".join(path.read_text() for path in (PROJECT / "blueprints").glob("*.py"))
+    made = re.findall(r"^blueprint = \w+\(\s*\"(\w+)\"", text, re.MULTILINE)
+    assert set(made) == application.blueprints.keys(), "add it to app.py"
 
 
 @pytest.mark.parametrize("condition", [("If-Match", '"1"'), ("If-None-Match", "*")])
@@ -91,6 +98,23 @@ def test_every_write_of_what_has_no_version_refuses_conditions(
         for method in WRITES & rule.methods if "If-Match" not in heeded else ():
             response = alice.call(method, path_of(rule), headers=dict([condition]))
             assert_error(response, 412, "precondition_failed")
+
+
+@pytest.mark.parametrize("condition", [("If-Match", '"99"'), ("If-None-Match", "*")])
+def test_every_write_that_heeds_conditions_refuses_one_that_does_not_hold(
+    application: Flask, alice: User, condition: tuple[str, str]
+):
+    for rule in application.url_map.iter_rules():
+        heeded = getattr(application.view_functions[rule.endpoint], "heeds", ())
+        for method in WRITES & rule.methods if "If-Match" in heeded else ():
+            listed, trashed = alice.create(), alice.create()
+            alice.call("DELETE", trashed["id"])
+            options = {"json": {"title": "Mine"}} if "body" in heeded else {}
+            options["headers"] = dict([condition])
+            paths = [path_of(rule).replace("/1", f"/{each['id']}") for each in (listed, trashed)]
+            statuses = {alice.call(method, path, **options).status_code for path in paths}
+            assert statuses == {404, 412}, rule
+            assert alice.call("GET", listed["id"]).json == listed, rule
 
 
 def test_every_write_describes_how_its_body_is_refused():
@@ -190,6 +214,17 @@ def test_openapi_describes_every_error_in_the_one_shape():
                         {"type": "object", "properties": {"error": {"const": code}}},
                     ]
                 }
+
+
+def test_openapi_describes_the_headers_of_a_task():
+    one_task = {"$ref": "#/components/schemas/Task"}
+    for path, item in openapi()["paths"].items():
+        for operation in (item[method] for method in item if method != "parameters"):
+            for status, response in operation["responses"].items():
+                content = response.get("content", {}).get("application/json", {})
+                if content.get("schema") == one_task:
+                    expected = {"ETag", "Location"} if status == "201" else {"ETag"}
+                    assert expected <= response.get("headers", {}).keys(), path
 
 
 def test_openapi_describes_the_request_id_of_an_error_as_text():
