@@ -35,6 +35,13 @@ def test_other_users_task_under_ones_own_path_is_404_and_untouched(alice: User, 
         assert alice.all() == [task]
 
 
+def test_task_in_the_trash_is_404_at_every_operation_on_tasks(alice: User, in_trash: dict):
+    for method, path, body in BY_TASK:
+        response = alice.call(method, path.format(in_trash["id"]), json=body)
+        assert_error(response, 404, "not_found", f"Resource not found: task {in_trash['id']}")
+        assert (alice.all(), trash_of(alice)) == ([], [in_trash]), (method, path)
+
+
 def test_operations_on_one_task_are_all_tried():
     tasks = "/api/{user_id}/tasks/{task_id}"
     described = {(each, path) for each, path in OPERATIONS if path.startswith(tasks)}

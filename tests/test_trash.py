@@ -34,15 +34,6 @@ def test_trash_of_a_user_without_tasks_is_an_empty_array(bob: User):
     assert trash_of(bob) == []
 
 
-@pytest.mark.parametrize("name", ["GET", "PUT", "PATCH", "DELETE", "toggle"])
-def test_task_in_the_trash_is_404_everywhere_else(alice: User, trashed: dict, name: str):
-    path = f"{trashed['id']}/complete" if name == "toggle" else trashed["id"]
-    body = {"title": "Mine"} if name in {"PUT", "PATCH"} else None
-    response = alice.call("PATCH" if name == "toggle" else name, path, json=body)
-    assert_error(response, 404, "not_found", f"Resource not found: task {trashed['id']}")
-    assert alice.all() == []
-
-
 def test_restored_task_comes_back_as_it_was(alice: User, trashed: dict):
     [there] = trash_of(alice)
     response = alice.call("POST", f"{TRASH}/{trashed['id']}/restore")
