@@ -40,7 +40,7 @@ def test_numbers_are_unique_and_of_one_width():
     numbers = [re.match(r"(\d+)_[a-z0-9_]+\.sql$", file.name) for file in FILES]
     assert all(numbers)
     found = [number[1] for number in numbers if number]
-    assert len(set(found)) == len(found) > 0
+    assert [number for number in found if found.count(number) > 1] == [], "number them apart"
     assert {len(number) for number in found} == {4}
     assert found == known_migrations()
 
