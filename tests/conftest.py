@@ -74,14 +74,16 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
         os.environ["TEST_DATABASE_URL"] = stack.enter_context(server)
 
 
-LONGEST = ["test_schemathesis_at_length", "test_worker", "test_outage", "test_run"]
-LONGEST += ["test_jwks_fetches", "test_schemathesis", "test_transfer_limits"]
-LONGEST += ["test_list_combinations", "test_served", "test_jwks_waits"]
+# The first three tell a mistake by its name, before many others fail along.
+ORDER = ["test_queries", "test_documents", "test_migrations"]
+ORDER += ["test_schemathesis_at_length", "test_worker", "test_outage", "test_run"]
+ORDER += ["test_jwks_fetches", "test_schemathesis", "test_transfer_limits"]
+ORDER += ["test_list_combinations", "test_served", "test_jwks_waits"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Begin with the modules that take longest, so that no process ends long after the others."""
-    items.sort(key=lambda item: (*LONGEST, item.module.__name__).index(item.module.__name__))
+    """Then begin with what takes longest, so that no process ends long after the others."""
+    items.sort(key=lambda item: (*ORDER, item.module.__name__).index(item.module.__name__))
     gc.freeze()  # what was imported is not looked through again and again
 
 
