@@ -69,10 +69,11 @@ def test_api_role_has_these_rights_and_others_are_taken_back(
         "purged_tasks": "INSERT SELECT",
         "schema_migrations": "SELECT",
     }, "a table belongs in the REVOKE and a GRANT of select_grants, and here"
-    sequences = (
-        "SELECT has_sequence_privilege('tasks_api', 'tasks_id_seq', 'USAGE, SELECT, UPDATE')"
-    )
-    assert postgresql.execute(sequences).fetchone() == (False,)
+    sequences = """
+        SELECT seqrelid::regclass::text FROM pg_sequence
+        WHERE has_sequence_privilege('tasks_api', seqrelid, 'USAGE, SELECT, UPDATE')
+        """
+    assert postgresql.execute(sequences).fetchall() == [], "it belongs in the REVOKE"
 
 
 def test_rights_are_granted_in_one_transaction(
