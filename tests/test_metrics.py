@@ -6,6 +6,7 @@ import re
 import stat
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import get_args
 
 import psycopg
 import pytest
@@ -118,6 +119,13 @@ def exported() -> set[str]:
     kinds = re.findall(r"= (\w+)\(\s*\"(tasks_\w+)\"", source)
     endings = {"Histogram": ["_bucket", "_count", "_sum"], "Counter": [""], "Gauge": [""]}
     return {name + ending for kind, name in kinds for ending in endings[kind]}
+
+
+def test_every_event_has_its_counter():
+    """Without one, the request that emits the event fails, where metrics are on."""
+    source = (PROJECT / "observability/metrics.py").read_text()
+    counted = re.findall(r'^    "(\w+)": [A-Z]', source, re.MULTILINE)
+    assert {*counted, "rate_limited"} == {*get_args(events.Event)}
 
 
 def names_in(expression: str) -> set[str]:
