@@ -19,7 +19,7 @@ from config import PROJECT, SETTINGS
 from development import generated
 from manage import commands
 from observability.audit import MAX_WAITING
-from schemas import MAX_TAGS, Task
+from schemas import MAX_TAGS, Task, TaskPatch
 from statements import QUERIES
 
 OPENAPI = json.loads(generated.openapi())
@@ -70,9 +70,14 @@ def test_every_format_of_files_stands_in_the_readme():
     assert [each.NAME for each in FORMATS.values() if each.NAME not in row] == []
 
 
-def test_first_response_in_the_readme_is_a_task():
+def test_every_field_of_a_task_stands_in_the_readme():
     [response] = re.findall(r'^{"id":.*}$', README, re.MULTILINE)
     assert json.loads(response).keys() == Task().fields.keys()
+    [text] = re.findall(r"^\*\*A task\*\* .*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert [name for name in Task().fields if f"`{name}`" not in text] == [], "tell of it"
+    [row] = re.findall(r"^\| `patchTask`.*$", README, re.MULTILINE)
+    cleared = [name for name, field in TaskPatch().fields.items() if field.allow_none]
+    assert [name for name in cleared if f"`{name}`" not in row] == [], "null clears it"
 
 
 def test_environment_is_read_in_config_alone():

@@ -33,6 +33,7 @@ BAD_FIELDS = [
     ("tags", [[f"tag {number}" for number in range(21)], ["\ud800"], [None]]),
     ("completed", ["yes", 1, None]),
     ("title", [None]),
+    ("description", [1, "x" * 5001, "\0"]),
 ]
 NOT_WRITABLE = ["id", "user_id", "created_at", "updated_at", "completed_at", "version", "deleted"]
 NOT_WRITABLE += ["zz", ""]
@@ -71,6 +72,7 @@ def test_every_field_is_a_parameter_of_the_statements():
 def test_every_field_is_written_by_a_batch_and_an_import_too(alice: User):
     given = {"title": "Buy bread", **SET, "completed": True}
     assert given.keys() == TaskUpdate().fields.keys(), "give the new field a value in SET"
+    assert given.keys() == dict(BAD_FIELDS).keys(), "give it bad values in BAD_FIELDS"
     [first] = done(alice, {"op": "create", "task": {"title": "Buy bread", **SET}})
     assert {name: first[name] for name in SET} == SET
     [second] = done(alice, *each("patch", [alice.create()], task=given))

@@ -17,6 +17,8 @@ from werkzeug.test import TestResponse
 import events
 from blueprints.batch import SCHEMA_OF_OPERATION
 from lean_flask import current_request
+from lean_flask import current_request
+from schemas import TaskUpdate
 from trail import WRITES
 
 Fields = dict[str, Any]
@@ -203,6 +205,10 @@ def id_at(tasks: dict[int, Fields], place: int) -> int:
 
 def test_model_knows_every_kind_of_operation_of_a_batch():
     assert set(OPS) == SCHEMA_OF_OPERATION.keys(), "teach it to Model.batch"
+
+
+def test_model_knows_every_field():
+    assert {*TITLE, *WRITTEN} == TaskUpdate().fields.keys(), "give it values in CREATED"
 
 
 @pytest.mark.no_cover  # other tests cover what these run
