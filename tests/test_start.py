@@ -43,12 +43,14 @@ def test_start_in_a_role_that_runs_no_triggers_is_refused(
 def test_start_on_triggers_that_a_restore_left_disabled_is_refused(
     database_url: str, postgresql: psycopg.Connection
 ):
-    for state in ("DISABLE", "ENABLE REPLICA"):
-        postgresql.execute(f"ALTER TABLE tasks {state} TRIGGER tasks_audit_insert".encode())
-        postgresql.commit()
-        with pytest.raises(ConfigError, match="ALTER TABLE tasks ENABLE TRIGGER USER"):
-            require_migrated(settings_for(database_url))
-    postgresql.execute("ALTER TABLE tasks ENABLE TRIGGER USER")
+    ours = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal"
+    for table, trigger in postgresql.execute(ours).fetchall():
+        for state in ("DISABLE", "ENABLE REPLICA"):
+            postgresql.execute(f"ALTER TABLE {table} {state} TRIGGER {trigger}".encode())
+            postgresql.commit()
+            with pytest.raises(ConfigError, match=f"ALTER TABLE {table} ENABLE TRIGGER USER"):
+                require_migrated(settings_for(database_url))
+        postgresql.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER".encode())
     postgresql.commit()
     require_migrated(settings_for(database_url))
 
