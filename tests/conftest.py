@@ -82,7 +82,7 @@ ORDER += ["test_list_combinations", "test_served", "test_jwks_waits"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Then begin with what takes longest, so that no process ends long after the others."""
+    """After those, begin with what takes longest, so that no process ends long after others."""
     items.sort(key=lambda item: (*ORDER, item.module.__name__).index(item.module.__name__))
     gc.freeze()  # what was imported is not looked through again and again
 

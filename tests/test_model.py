@@ -17,7 +17,6 @@ from werkzeug.test import TestResponse
 import events
 from blueprints.batch import SCHEMA_OF_OPERATION
 from lean_flask import current_request
-from lean_flask import current_request
 from schemas import TaskUpdate
 from trail import WRITES
 
