@@ -207,6 +207,9 @@ class Connection(psycopg.Connection[Any]):
         try:
             self.pgconn.send_query(command)
             result = self._result(monotonic() + self.reply_timeout)
+            if result.command_status != command:
+                why = "a failed transaction was to be committed"
+                raise psycopg.errors.InFailedSqlTransaction(why)
         except psycopg.Error as failure:
             error, sqlstate = type(failure).__name__, failure.sqlstate
             raise
@@ -214,8 +217,6 @@ class Connection(psycopg.Connection[Any]):
             if trail := CURRENT.get():
                 took = perf_counter() - started
                 trail.runs.append(Run(command.decode().lower(), started, took, error, sqlstate))
-        if result.command_status != command:
-            raise psycopg.errors.InFailedSqlTransaction("a failed transaction was to be committed")
 
     def _result(self, deadline: float) -> PGresult:
         """Await a command's result. An error may come behind its rows, as that of a timeout."""

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -73,6 +74,9 @@ def test_end_of_a_transaction_counts_towards_the_databases_time(db: Database):
         connection.fetch("select_version", user_id="alice")
     with pytest.raises(psycopg.DataError), db.transaction() as connection:
         connection.fetch("toggle_task", user_id="alice", task_id=1, versions="not a number")
+    failed = pytest.raises(psycopg.errors.InFailedSqlTransaction)
+    with failed, db.transaction() as connection, suppress(psycopg.DataError):
+        connection.fetch("select_task", user_id="alice", task_id="x")
     CURRENT.set(None)
     runs = [(run.statement, run.error) for run in trail.runs]
     assert runs == [
@@ -80,6 +84,8 @@ def test_end_of_a_transaction_counts_towards_the_databases_time(db: Database):
         ("commit", None),
         ("toggle_task", "InvalidTextRepresentation"),
         ("rollback", None),
+        ("select_task", "InvalidTextRepresentation"),
+        ("commit", "InFailedSqlTransaction"),
     ]
     assert all(run.seconds > 0 for run in trail.runs)
 
