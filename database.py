@@ -41,7 +41,7 @@ class DatabaseUnavailable(Exception):
 
 
 class DatabaseBusy(DatabaseUnavailable):
-    """It answers, but all connections are in use, or this user holds as many as one user may."""
+    """No connection is free, though it answers; or this user, or writes, hold all they may."""
 
 
 class Database:
