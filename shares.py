@@ -1,7 +1,7 @@
 """Keeps one user from taking all of a process's resources: beyond a share, requests queue.
 
-Used for connections to PostgreSQL, for files and large bodies being sent, and for large responses
-being received.
+Used for connections to PostgreSQL (there also with all writes as if of one user), for files and
+large bodies being sent, and for large responses being received.
 """
 
 from collections import deque
