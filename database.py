@@ -131,10 +131,15 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Yield a connection; raises as `fetch`."""
+        asked_at = monotonic()
+        if self._pool.closed:
+            self._pool.open()
+        if self._is_suspect:
+            self._probe()
         place, of_writes = self._take_place(), None
         try:
-            of_writes = self._take_place_of_writes()
-            connection = self._take()
+            of_writes = self._take_place_of_writes(asked_at)
+            connection = self._take(asked_at)
             try:
                 yield connection
             except psycopg.Error as error:
@@ -169,30 +174,24 @@ class Database:
             raise DatabaseBusy("the user holds as many connections as one user may")
         return place
 
-    def _take_place_of_writes(self) -> Place | None:
+    def _take_place_of_writes(self, asked_at: float) -> Place | None:
         """Take a place among all writes, which leave some to reads; None for these."""
         trail = CURRENT.get() if self._kept_for_reads else None
         if trail is None or trail.user is None or trail.environ["REQUEST_METHOD"] not in WRITES:
             return None
         if (place := self._writes.acquire("all", POOL_TIMEOUT)) is None:
-            raise DatabaseBusy("writes hold as many connections as they may")
+            raise self._gave_up(asked_at, "writes hold as many connections as they may")
         return place
 
-    def _take(self) -> Connection:
+    def _take(self, asked_at: float) -> Connection:
         """Take a connection from the pool, replacing those whose server has gone."""
-        asked_at = monotonic()
-        if self._pool.closed:
-            self._pool.open()
-        if self._is_suspect:
+        if self._is_suspect:  # since it waited for a share
             self._probe()
         for _ in range(self._pool.max_size + 1):
             try:
                 connection = self._wait_for_connection()
             except PoolTimeout:
-                if self._answered_at >= asked_at:
-                    raise DatabaseBusy("no connection was free in time") from None
-                self._is_suspect = True
-                raise DatabaseUnavailable("no connection was free, and none answers") from None
+                raise self._gave_up(asked_at, "no connection was free") from None
             if not connection.is_stale():
                 return connection
             self._emit("connection_stale")
@@ -200,6 +199,13 @@ class Database:
             self._pool.putconn(connection)
             self._probe()
         raise DatabaseUnavailable("the server ends every connection")
+
+    def _gave_up(self, asked_at: float, why: str) -> DatabaseUnavailable:
+        """Make the error of who waited in vain; if nobody was answered, the server is suspect."""
+        if self._answered_at >= asked_at:
+            return DatabaseBusy(why)
+        self._is_suspect = True
+        return DatabaseUnavailable(f"{why}, and none answers")
 
     def _wait_for_connection(self) -> Connection:
         """Count the request while it waits: the pool's own count includes those that gave up."""

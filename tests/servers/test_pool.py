@@ -13,8 +13,10 @@ from pools import THREADS, insert, toggle
 from processes import wait_until
 from support import settings_for
 
+import database
 from connection import CONNECTION_OPTIONS
 from database import POOL_CONNECT_TIMEOUT, Database, DatabaseUnavailable
+from trail import CURRENT, Trail
 
 
 @pytest.fixture
@@ -65,6 +67,30 @@ def test_silent_server_is_asked_by_no_request_and_the_first_after_its_return_suc
         [prober] = probers()
     prober.join()
     assert insert(db)
+
+
+def test_silent_server_is_noticed_while_writes_hold_all_that_they_may(
+    db: Database, own_server: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+):
+    def write(user: str) -> int:
+        CURRENT.set(trail := Trail({"REQUEST_METHOD": "POST"}))
+        trail.user = user
+        return insert(db)
+
+    monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
+    write("first")
+    for _ in range(THREADS - THREADS // database.KEPT_FOR_READS):
+        db._writes.acquire("all", 0)
+    with own_server.frozen():
+        with pytest.raises(DatabaseUnavailable, match="writes hold"):
+            write("second")
+        with pytest.raises(DatabaseUnavailable, match="timeout"):
+            write("prober")
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="is being asked"):
+            write("third")
+        assert time.monotonic() - started < database.POOL_TIMEOUT / 2
+    CURRENT.set(None)
 
 
 def probers() -> list[threading.Thread]:
