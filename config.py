@@ -84,8 +84,8 @@ class Settings:
     database_pool_size: int = setting(
         8,
         integer(1, 1000),
-        "Maximum connections in the pool of a worker process; one user gets at most half of them,"
-        " all writes three quarters. A request waits up to a second for each share, then for one",
+        "Connections of a worker process at most; one user gets half or the only one, one in four"
+        " is kept for reads. A request waits up to a second for each share, then for one",
     )
     database_statement_timeout: int = setting(
         5000, integer(1, 600_000), "Milliseconds after which PostgreSQL cancels a statement"

@@ -73,7 +73,7 @@ class Database:
         size = settings.database_pool_size
         self._shares = Shares(max(1, size // 2))
         self._kept_for_reads = size // KEPT_FOR_READS
-        self._writes = Shares(size - self._kept_for_reads)  # of one user: all writes
+        self._share_of_writes = Shares(size - self._kept_for_reads)
         self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf
         self._is_suspect = False  # a connection was lost, or none was free: the next one probes
@@ -111,7 +111,7 @@ class Database:
 
     def pool_stats(self) -> dict[str, int]:
         """Tell the pool's `pool_size`, `pool_available` and `requests_waiting`, at no cost."""
-        waiting = len(self._waiting) + len(self._writes.waiting)
+        waiting = len(self._waiting) + len(self._share_of_writes.waiting)
         return self._pool.get_stats() | {"requests_waiting": waiting}
 
     def is_crowded(self) -> bool:
@@ -122,7 +122,7 @@ class Database:
         return (
             len(self._waiting) >= WAITING_PER_CONNECTION * self._pool.max_size
             or len(self._shares.waiting) >= WAITING_FOR_SHARES
-            or len(self._writes.waiting) >= WAITING_WRITES
+            or len(self._share_of_writes.waiting) >= WAITING_WRITES
         )
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class Database:
                 self._pool.putconn(connection)
         finally:
             if of_writes is not None:
-                self._writes.release(of_writes)
+                self._share_of_writes.release(of_writes)
             if place is not None:
                 self._shares.release(place)
 
@@ -179,7 +179,7 @@ class Database:
         trail = CURRENT.get() if self._kept_for_reads else None
         if trail is None or trail.user is None or trail.environ["REQUEST_METHOD"] not in WRITES:
             return None
-        if (place := self._writes.acquire("all", POOL_TIMEOUT)) is None:
+        if (place := self._share_of_writes.acquire("all", POOL_TIMEOUT)) is None:
             raise self._gave_up(asked_at, "writes hold as many connections as they may")
         return place
 
