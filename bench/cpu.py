@@ -108,6 +108,8 @@ def api_on(url: str, **others: str) -> Flask:
     with redirect_stderr(Path(os.devnull).open("w")):
         set_up_logging(settings)
     app = create_app(settings)
+    gc.freeze()  # as gunicorn.conf.py does, and as rarely
+    gc.set_threshold(10_000)
     atexit.register(app.extensions["database"].close)  # Python 3.14 warns of a pool left open
     return app
 

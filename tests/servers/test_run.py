@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
@@ -44,11 +44,11 @@ def paste(line: str) -> tuple[int, bytes]:
         body, _, status = done.stdout.rpartition(b"\n")
         return int(status), body
     _, _, url, _, content_type, _, body, _, authorization = shlex.split(line)
-    connection = HTTPConnection(*url.split("/")[2].split(":"), timeout=10)
     headers = dict(header.split(": ") for header in (content_type, authorization))
-    connection.request("POST", url, body, headers)
-    response = connection.getresponse()
-    return response.status, response.read()
+    with closing(HTTPConnection(*url.split("/")[2].split(":"), timeout=10)) as connection:
+        connection.request("POST", url, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def database_of(folder: Path) -> str:
