@@ -249,7 +249,8 @@ class Connection(psycopg.Connection[Any]):
                 raise psycopg.OperationalError("the connection was lost")
 
     def _await(self, wait: Callable[[float], bool], deadline: float) -> None:
-        if not wait(max(0, deadline - monotonic())):
+        # Looked for once more: where this process was stopped meanwhile, the timeout is seen first.
+        if not wait(max(0, deadline - monotonic())) and not wait(0):
             # A commit that waits for a standby outlives its socket, and would keep its session.
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=CANCEL_TIMEOUT)

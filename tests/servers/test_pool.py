@@ -114,6 +114,19 @@ def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
         wait_until(lambda: not probers(), 10)
 
 
+def test_reply_that_came_while_the_process_was_stopped_is_read(db: Database):
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) == 2
+
+    with db.connection() as connection:
+        connection._await(wait, time.monotonic() + 1)
+        assert not connection.closed
+    assert waits == [pytest.approx(1, abs=0.5), 0]
+
+
 def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
     db: Database, own_server: OwnPostgres, monkeypatch: pytest.MonkeyPatch
 ):
