@@ -7,7 +7,7 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
@@ -108,6 +108,14 @@ class Connection(psycopg.Connection[Any]):
         self._await_reply = waiter(self.pgconn.socket)
         self._writable = select.poll()
         self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)
+
+    @classmethod
+    def connect(cls, *args: Any, **kwargs: Any) -> Self:
+        try:
+            return super().connect(*args, **kwargs)
+        # gevent has no thread for looking up the name, or no name is like this: `db..svc`.
+        except (RuntimeError, UnicodeError) as error:
+            raise psycopg.OperationalError(f"the host's name is not found: {error}") from None
 
     def run(self, name: str, values: Mapping[str, Value]) -> PGresult:
         """Run a named statement and return its result, each value as PostgreSQL wrote it.

@@ -7,9 +7,10 @@ import psycopg
 import pytest
 from flask import Flask
 from processes import wait_until
-from support import NewApp, assert_error
+from support import NewApp, assert_error, settings_for
 
 import database
+from app import create_app
 from blueprints import health
 from connection import Connection
 from database import Database
@@ -101,3 +102,20 @@ def test_database_with_the_versions_of_another_program_is_503(
     postgresql.commit()
     response = app.test_client().get("/readyz")
     assert_error(response, 503, "unavailable", "The database lacks migrations.")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), UnicodeError("too long")]
+)
+def test_database_whose_name_cannot_be_looked_up_is_away(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    """For the audit too, whose thread would end otherwise."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    app = create_app(settings_for("postgresql://db.example/tasks"))
+    monkeypatch.setattr("socket.getaddrinfo", fail)
+    assert_error(app.test_client().get("/readyz"), 503, "unavailable")
+    assert not app.extensions["auditor"]._try_to_write([], 0)
