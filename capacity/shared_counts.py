@@ -1,7 +1,9 @@
 """Counts that all processes and machines share, in Redis; while it is away, callers do without."""
 
 import logging
+import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from threading import Lock, Thread
 from typing import Any
@@ -14,6 +16,7 @@ from events import emit
 log = logging.getLogger(__name__)
 
 TIMEOUT = 0.05  # seconds that a request waits for Redis, once per outage
+CONNECT_TIMEOUT = 1.0  # seconds until it is connected; only this bounds the look-up of its name
 PAUSE = 1.0  # seconds between two attempts to reach it again
 
 # Options in REDIS_URL itself, such as ?socket_timeout=0.2, take precedence.
@@ -47,20 +50,35 @@ class SharedCounts:
             return None
         asked_at = time.monotonic()
         try:
-            return self._ask(key, seconds, amount)
+            return self._ask(key, seconds, amount, CONNECT_TIMEOUT)
         except RedisError as error:
             self._leave(error, asked_at)
             return None
 
-    def _ask(self, key: str, seconds: int, amount: int) -> int:
+    def _ask(self, key: str, seconds: int, amount: int, patience: float | None = None) -> int:
         """Use a connection of the pool directly: the client's commands cost twice as much."""
-        connection: Any = self._pool.get_connection()
+        connection = self._take(patience)
         try:
             connection.send_command("EVAL", COUNT, 1, f"tasks:{key}", seconds, amount)
             used: int = connection.read_response()
         finally:
             self._pool.release(connection)
         return used
+
+    def _take(self, patience: float | None) -> Any:
+        """Take a connection from the pool; raises RedisError, whatever the failure."""
+        connection = None
+        try:
+            with at_most(patience):
+                connection = self._pool.get_connection()
+        # gevent has no thread for looking up the name, or no name is like this: `redis..svc`.
+        except (RuntimeError, UnicodeError) as error:
+            raise RedisError(f"its name is not found: {error}") from None
+        if connection is None:
+            # The pool has it back, perhaps with a reply on its way that is not the next one's.
+            self._pool.disconnect(inuse_connections=False)
+            raise RedisError(f"not connected within {patience} s")
+        return connection
 
     def _leave(self, error: RedisError, asked_at: float) -> None:
         with self._lock:
@@ -85,3 +103,12 @@ class SharedCounts:
                 self._back_at = time.monotonic()
                 self.is_away = False
         log.warning("Redis is back")
+
+
+def at_most(seconds: float | None) -> AbstractContextManager[Any]:
+    """Leave the block after so many seconds; only gevent can end a look-up that hangs."""
+    if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("socket"):
+        from gevent import Timeout  # type: ignore[import-untyped]
+
+        return Timeout(seconds, False)  # type: ignore[no-any-return]
+    return nullcontext()

@@ -1,5 +1,7 @@
 """Limits that processes share, with what speaks like Redis; tests/services has a real one."""
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from support import NoThread, assert_error, token_for
 
 from capacity.rate_limits import Limit
 from capacity.shared_counts import SharedCounts
+from config import PROJECT
 
 
 class Speaker(ThreadingTCPServer):
@@ -61,6 +64,13 @@ def redis() -> Iterator[Speaker]:
 
 def calls(app: Any, number: int) -> list[int]:
     return [get_me(app, token_for("alice")).status_code for _ in range(number)]
+
+
+def raiser(error: Exception) -> Any:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_two_processes_share_a_users_quota(redis: Speaker):
@@ -120,6 +130,40 @@ def test_redis_is_asked_again_by_the_next_request_if_no_thread_can_start(
     monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
     counts = SharedCounts(f"{redis.url}&max_connections=1")
     assert [counts.add(key, 60, 1) for key in ["broken", "whole"]] == [None, 1]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), UnicodeError("too long")]
+)
+def test_redis_whose_name_cannot_be_looked_up_is_away(
+    redis: Speaker, error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)
+    counts = SharedCounts(redis.url)
+    with monkeypatch.context() as patch:
+        patch.setattr("redis.connection.socket.getaddrinfo", raiser(error))
+        assert counts.add("x", 60, 1) is None
+        assert counts.is_away
+    wait_until(lambda: not counts.is_away)
+    assert counts.add("x", 60, 1) == 1
+
+
+def test_request_waits_for_the_look_up_of_a_name_a_second_at_most(redis: Speaker):
+    """Among greenlets; the sockets' own timeouts do not bound it."""
+    script = f"""
+from gevent import monkey, sleep
+monkey.patch_all()
+import socket
+look_up = socket.getaddrinfo
+socket.getaddrinfo = lambda *args: sleep(100)
+from capacity.shared_counts import SharedCounts
+counts = SharedCounts("{redis.url}")
+print(counts.add("x", 60, 1), counts.is_away)
+socket.getaddrinfo, counts.is_away = look_up, False
+print(counts.add("x", 60, 1))
+"""
+    command = [sys.executable, "-c", script]
+    assert subprocess.check_output(command, cwd=PROJECT, timeout=20) == b"None True\n1\n"
 
 
 def test_each_attempt_to_reach_redis_that_fails_is_told(
