@@ -56,6 +56,13 @@ def set_up_logging(settings: Settings) -> None:
         }
     )
     logging.getLogger("gunicorn.error").addFilter(is_not_reported)
+    if hub := sys.modules.get("gevent.hub"):
+        hub.Hub.print_exception = log_uncaught  # gevent's own would block in a full pipe
+
+
+def log_uncaught(_hub: Any, _context: Any, kind: Any, error: Any, trace: Any) -> None:
+    """Log what no greenlet has caught, or the server itself: no more clients can be accepted."""
+    log.error("not caught: %r", error, exc_info=(kind, error, trace))
 
 
 def is_not_reported(record: logging.LogRecord) -> bool:

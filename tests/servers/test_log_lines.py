@@ -52,6 +52,18 @@ def test_every_line_of_gunicorn_is_json(tmp_path: Path, url: str):
     assert "eyJ" not in json.dumps(lines)
 
 
+def test_what_no_greenlet_catches_is_a_line_of_json(tmp_path: Path):
+    """gevent reports that no name is like this; and for us, it is a database that is away."""
+    folder = processes.copy_of_project(tmp_path)
+    with processes.gunicorn(folder, "postgresql://api@db..svc/tasks") as api:
+        assert api.request("GET", "/readyz").status_code == 503
+        wait_until(lambda: '"status": 503' in api.output())
+        lines = [json.loads(line) for line in api.lines()]
+    [uncaught] = {line["event"] for line in lines if line["event"].startswith("not caught")}
+    assert "idna" in uncaught
+    assert all("UnicodeError" in line["exception"] for line in lines if line["event"] == uncaught)
+
+
 def test_path_is_in_no_line_of_gunicorn_even_at_debug(tmp_path: Path, url: str):
     with processes.gunicorn(processes.copy_of_project(tmp_path), url, LOG_LEVEL="debug") as api:
         api.request("GET", "/private")
