@@ -1,8 +1,10 @@
 """gunicorn's gevent worker: drops stalled clients; a stop waits only for requests in flight."""
 
+import os
 import re
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import cache, partial
 from math import inf
@@ -208,6 +210,19 @@ class Worker(GeventWorker):  # type: ignore[misc]
 def has_arrived(req: Any) -> bool:
     """Tell whether all of a request has arrived; False for a chunked one, as nobody knows."""
     return bool(getattr(req.body.reader, "length", inf) <= req.unreader.buf.tell())
+
+
+def spawn_if_possible(spawn: Callable[[], Any], server: Any) -> None:
+    """Start a worker; if there is no room for one, the master tries again a second later.
+
+    gunicorn itself would end those that serve, as soon as one could not be replaced.
+    """
+    try:
+        spawn()
+    except OSError as error:
+        if server.worker_age == 1 or os.getpid() != server.pid:  # a start, which fails; a child
+            raise
+        server.log.error("no worker can be started now: %s", error)  # noqa: TRY400 - no fault of code
 
 
 # Once: a reload keeps the application's settings, so the server's too.

@@ -26,6 +26,12 @@ def spin(environ, start_response):
 application.wsgi_app = spin
 """
 
+FORK_FAILS = """
+def pre_fork(server, worker):
+    if os.path.exists("full"):
+        raise BlockingIOError("Resource temporarily unavailable")
+"""
+
 RUN_WITH_FEW_FILES = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -59,6 +65,24 @@ def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
         assert send_raw(process, head("GET", "/livez?spin")) == b""
         wait_until(process.is_live)
         assert "WORKER TIMEOUT" in process.output()
+
+
+def test_worker_that_cannot_be_started_is_started_later_and_the_others_serve(fresh: Path, url: str):
+    """As where the system has no more processes, or too little memory for one."""
+    with (fresh / "gunicorn.conf.py").open("a") as configuration:
+        configuration.write(FORK_FAILS)
+    with gunicorn(fresh, url, WEB_CONCURRENCY=2) as api:
+        wait_until(lambda: len(api.family()) == 3)
+        (fresh / "full").touch()
+        api.family()[1].kill()
+        api.wait_for_output("no worker can be started now: Resource temporarily unavailable")
+        api.create()
+        api.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: api.output().count("no worker can be started now") > 3)
+        api.create()
+        (fresh / "full").unlink()
+        wait_until(lambda: len(api.family()) == 3)
+        api.create()
 
 
 def test_process_may_open_as_many_files_as_its_clients_need(folder: Path, url: str):
