@@ -113,8 +113,7 @@ class Connection(psycopg.Connection[Any]):
     def connect(cls, *args: Any, **kwargs: Any) -> Self:
         try:
             return super().connect(*args, **kwargs)
-        # gevent has no thread for looking up the name, or no name is like this: `db..svc`.
-        except (RuntimeError, UnicodeError) as error:
+        except (RuntimeError, UnicodeError) as error:  # no thread to look it up; `db..svc`
             raise psycopg.OperationalError(f"the host's name is not found: {error}") from None
 
     def run(self, name: str, values: Mapping[str, Value]) -> PGresult:
