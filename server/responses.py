@@ -1,15 +1,20 @@
 """Responses as gunicorn's worker sends them, in fewer steps and system calls than its own."""
 
+import fcntl
 import re
+import socket
+import termios
 from email.utils import formatdate
 from functools import lru_cache
+from sys import byteorder
 from time import time
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-untyped]
 from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 
-PIECE = 64 * 1024  # bytes of a response that a client has worker.CLIENT_TIMEOUT to read
+PIECE = 64 * 1024  # bytes of a response that are sent at once
+LEAST_READ = 5000  # bytes that a client must read in worker.CLIENT_TIMEOUT; see reading.BODY_RATE
 MAX_UNREAD = 64 * 1024  # bytes of a body; if as many are unread, the connection is closed
 # RFC 9112, section 5
 HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
@@ -55,12 +60,35 @@ class Response(wsgi.Response):  # type: ignore[misc]
         self._send(b"0\r\n\r\n" if self.chunked else b"")
 
     def _send(self, data: bytes) -> None:
-        """Send piece by piece: the timeout is for each piece, however long the response is."""
-        first, self.head = self.head + data[:PIECE], b""
-        if first and (sent := self.sock.send(first)) < len(first):
-            self.sock.sendall(first[sent:])  # slower: it asks for the size of the buffer
-        for start in range(PIECE, len(data), PIECE):
-            self.sock.sendall(data[start : start + PIECE])
+        """Send piece by piece: the timeout is for each, however long the response is."""
+        start = 0
+        if self.head:
+            first, self.head, start = self.head + data[:PIECE], b"", PIECE
+            send_piece(self.sock, first[self.sock.send(first) :])
+        for begin in range(start, len(data), PIECE):
+            send_piece(self.sock, data[begin : begin + PIECE])
+
+
+def send_piece(sock: socket.socket, piece: bytes) -> None:
+    """Wait for room as long as the client reads: there is none until it has read much.
+
+    The kernel waits for a third of worker.SEND_BUFFER, and the client's for much of its own buffer.
+
+    Raises:
+        TimeoutError: it reads less than LEAST_READ.
+    """
+    while piece:
+        unread = count_unread(sock)
+        try:
+            piece = piece[sock.send(piece) :]
+        except TimeoutError:
+            if unread - count_unread(sock) < LEAST_READ:
+                raise
+
+
+def count_unread(sock: socket.socket) -> int:
+    """Count the bytes that the client's side has not acknowledged."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), byteorder)
 
 
 def http_date() -> str:

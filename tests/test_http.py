@@ -245,30 +245,26 @@ def test_response_header_that_would_begin_another_is_refused(name: str, value: s
     assert not response.headers_sent
 
 
-class Narrow:
-    """A connection whose buffers have no room for more than a few bytes at once."""
+class Narrow(socket.socket):
+    """A connection whose buffers have no room for more than some bytes at once."""
 
-    def __init__(self) -> None:
-        self.received = b""
+    received = b""
 
-    def send(self, data: bytes) -> int:
-        self.received += data[:100]
-        return len(data[:100])
-
-    def sendall(self, data: bytes) -> None:
-        self.received += data
+    def send(self, data: Any, *_: Any) -> int:
+        self.received += data[:1000]
+        return len(data[:1000])
 
 
 @pytest.mark.parametrize("size", [0, 1, responses.PIECE, responses.PIECE + 1, 3 * responses.PIECE])
 def test_response_is_sent_whole_however_little_room_there_is(size: int):
     body = b"x" * size
     for headers in ([("Content-Length", str(size))], []):
-        client = Narrow()
-        request = next(PlainParser(CONFIG, Client(NEXT), PEER))
-        response = responses.Response(request, client, CONFIG)
-        response.start_response("200 OK", headers)
-        response.write(body)
-        response.close()
+        with Narrow() as client:
+            request = next(PlainParser(CONFIG, Client(NEXT), PEER))
+            response = responses.Response(request, client, CONFIG)
+            response.start_response("200 OK", headers)
+            response.write(body)
+            response.close()
         expected = body if headers else (b"%X\r\n%b\r\n" % (size, body)) * bool(size) + b"0\r\n\r\n"
         assert client.received.partition(b"\r\n\r\n")[2] == expected
 
