@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 from psycopg.conninfo import conninfo_to_dict
 
 from setting_parsers import (
+    host,
     integer,
     key_set_url,
     one_of,
@@ -119,7 +120,7 @@ class Settings:
         "origin of `BETTER_AUTH_URL` + `/api/auth/jwks`",
     )
     api_host: str = setting(
-        "127.0.0.1", str, "Address to listen on; `0.0.0.0` for all of IPv4, `::` for IPv6, too"
+        "127.0.0.1", host, "Address to listen on; `0.0.0.0` for all of IPv4, `::` for IPv6, too"
     )
     api_port: int = setting(8000, integer(1, 65535), "Port to listen on")
     cors_origins: tuple[str, ...] = setting(
@@ -200,7 +201,7 @@ class Settings:
         integer(0, 65535),
         "Port for Prometheus' `/metrics`, other than `API_PORT`; 0: no metrics",
     )
-    metrics_host: str = setting("127.0.0.1", str, "Address that `METRICS_PORT` listens on")
+    metrics_host: str = setting("127.0.0.1", host, "Address that `METRICS_PORT` listens on")
     otel_exporter_otlp_endpoint: str = setting(
         "",
         web_url,
@@ -228,8 +229,7 @@ class Settings:
 
         Derived from the secret, or else from the database's address without its role and password.
         """
-        address = conninfo_to_dict(self.database_url)
-        place = [address.get(name) for name in ("host", "port", "dbname")]
+        place = [*map(conninfo_to_dict(self.database_url).get, ("host", "port", "dbname"))]
         return sha256(f"cursor {self.better_auth_secret or place}".encode()).digest()
 
     @classmethod

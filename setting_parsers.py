@@ -19,7 +19,11 @@ RATE = re.compile(
 # A part of a label that has two more behind it: https://*.com would be half of the web.
 SUBDOMAIN_WILDCARD = re.compile(r"\*(?=[a-z0-9-]*(?:\.[a-z0-9-]+){2,}(?::\d+)?$)")
 APP_SCHEME = re.compile(r"^(?!https?:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9a-f:.]+(?:%\w+)?")
+# Labels as DNS has them (else no connection could be tried), or an address of IPv6.
+HOST = re.compile(
+    r"(?:[A-Z0-9_-]{1,63}\.)*[A-Z0-9_-]{1,63}\.?|(?=.*:)[0-9A-F:.]+(?:%[\w.-]+)?",
+    re.ASCII | re.IGNORECASE,
+)
 SECONDS_OF_UNIT = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -74,6 +78,12 @@ def split_address(text: str) -> SplitResult:
     return parts
 
 
+def host(text: str) -> str:
+    if not HOST.fullmatch(text):
+        raise ValueError("a host's name or address in ASCII, without port and brackets")
+    return text
+
+
 def web_url(text: str) -> str:
     parts = split_address(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -86,6 +96,8 @@ def web_url(text: str) -> str:
 def key_set_url(text: str) -> str:
     if "@" in urlsplit(web_url(text)).netloc:
         raise ValueError("an address without user and password, which would not be sent")
+    if not text.isascii():
+        raise ValueError("an address in ASCII, with all other characters percent-encoded")
     return text
 
 
