@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from socket import socket
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from jwt.algorithms import HMACAlgorithm
@@ -180,10 +182,15 @@ def redis_url(text: str) -> str:
     wanted = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}
     if not wanted.get(parts.scheme):
         raise ValueError("an address that begins with redis://, rediss:// or unix://")
+    if parts.scheme != "unix":
+        host(parts.hostname or "")
     import redis  # only here: 7 MB that most do without
 
     try:
-        redis.ConnectionPool.from_url(text).make_connection()  # connects to nothing
-    except (TypeError, ValueError, redis.RedisError):
+        connection: Any = redis.ConnectionPool.from_url(text).make_connection()  # not yet made
+        with socket() as unused:  # redis-py itself takes -1, and would fail at each request
+            unused.settimeout(connection.socket_timeout)
+            unused.settimeout(connection.socket_connect_timeout)
+    except (AttributeError, OverflowError, TypeError, ValueError, redis.RedisError):
         raise ValueError("an address whose options redis-py knows") from None
     return text
