@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 from dotenv import dotenv_values
 from psycopg.conninfo import conninfo_to_dict
 
+from capacity.cores import available_cores
 from setting_parsers import (
     host,
     integer,
@@ -29,7 +29,6 @@ from setting_parsers import (
 
 PROJECT = Path(__file__).parent
 VERSION = "1.0.0"  # of the API
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 class CommandError(RuntimeError):
@@ -43,20 +42,6 @@ class ConfigError(CommandError):
 def setting(default: Any, parse: Callable[[str], Any], text: str, derived: str = "") -> Any:
     """Declare a setting: its default or what that is derived from, its parser, its README text."""
     return field(default=default, metadata={"parse": parse, "text": text, "derived": derived})
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use, within its container's CPU limit.
-
-    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
-    """
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        cores = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # there is no such file, or no limit in it
-        quota, period = map(int, CPU_LIMIT.read_text().split())
-        return min(cores, -(-quota // period))
-    return cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +214,8 @@ class Settings:
 
         Derived from the secret, or else from the database's address without its role and password.
         """
-        place = [*map(conninfo_to_dict(self.database_url).get, ("host", "port", "dbname"))]
+        address = conninfo_to_dict(self.database_url)
+        place = [address.get(name) for name in ("host", "port", "dbname")]
         return sha256(f"cursor {self.better_auth_secret or place}".encode()).digest()
 
     @classmethod
@@ -269,6 +255,8 @@ def read_environ() -> dict[str, str]:
         written = dotenv_values(PROJECT / ".env")
     except (OSError, UnicodeDecodeError) as error:  # it is another user's alone, or no UTF-8
         raise ConfigError(f".env cannot be read: {error}.") from None
+    if any("\0" in f"{name}{text}" for name, text in written.items()):  # perhaps it is UTF-16
+        raise ConfigError(".env cannot be read: it must be a text in UTF-8, without NUL.")
     given = [*written.items(), *os.environ.items()]
     return {name: text for name, text in given if text and text.strip()}
 

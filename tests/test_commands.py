@@ -75,8 +75,11 @@ def test_generated_files_are_read_and_written_as_utf_8_in_any_locale(tmp_path: P
         assert (folder / name).read_bytes() == (PROJECT / name).read_bytes()
 
 
-def test_env_file_that_cannot_be_read_is_told_in_one_line(run_here: RunHere, tmp_path: Path):
-    (tmp_path / ".env").write_bytes(b"# sch\xf6n")
+@pytest.mark.parametrize("text", [b"# sch\xf6n", "API_PORT=8001".encode("utf-16-le")])
+def test_env_file_that_cannot_be_read_is_told_in_one_line(
+    run_here: RunHere, tmp_path: Path, text: bytes
+):
+    (tmp_path / ".env").write_bytes(text)
     assert refusal(run_here, "run").startswith(".env cannot be read: ")
 
 

@@ -9,6 +9,7 @@ from support import SECRET
 
 import config
 import setting_parsers as parsers
+from capacity import cores as own_cores
 from config import ConfigError, Settings, parse
 
 DATABASE = {"DATABASE_URL": "postgresql://localhost/tasks"}
@@ -30,10 +31,10 @@ def test_cores_are_counted_within_the_limit_of_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
 ):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
-    monkeypatch.setattr(config, "CPU_LIMIT", tmp_path / "cpu.max")
-    assert config.available_cores() == 8
+    monkeypatch.setattr(own_cores, "CPU_LIMIT", tmp_path / "cpu.max")
+    assert own_cores.available_cores() == 8
     (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    assert config.available_cores() == cores
+    assert own_cores.available_cores() == cores
 
 
 @pytest.mark.parametrize(
