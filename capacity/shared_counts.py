@@ -51,13 +51,14 @@ class SharedCounts:
         asked_at = time.monotonic()
         try:
             return self._ask(key, seconds, amount, CONNECT_TIMEOUT)
-        except RedisError as error:
+        except Exception as error:  # noqa: BLE001 - a look-up's RuntimeError or UnicodeError, too
             self._leave(error, asked_at)
             return None
 
     def _ask(self, key: str, seconds: int, amount: int, patience: float | None = None) -> int:
         """Use a connection of the pool directly: the client's commands cost twice as much."""
-        connection = self._take(patience)
+        with at_most(patience):
+            connection: Any = self._pool.get_connection()
         try:
             connection.send_command("EVAL", COUNT, 1, f"tasks:{key}", seconds, amount)
             used: int = connection.read_response()
@@ -65,22 +66,7 @@ class SharedCounts:
             self._pool.release(connection)
         return used
 
-    def _take(self, patience: float | None) -> Any:
-        """Take a connection from the pool; raises RedisError, whatever the failure."""
-        connection = None
-        try:
-            with at_most(patience):
-                connection = self._pool.get_connection()
-        # gevent has no thread for looking up the name, or no name is like this: `redis..svc`.
-        except (RuntimeError, UnicodeError) as error:
-            raise RedisError(f"its name is not found: {error}") from None
-        if connection is None:
-            # The pool has it back, perhaps with a reply on its way that is not the next one's.
-            self._pool.disconnect(inuse_connections=False)
-            raise RedisError(f"not connected within {patience} s")
-        return connection
-
-    def _leave(self, error: RedisError, asked_at: float) -> None:
+    def _leave(self, error: Exception, asked_at: float) -> None:
         with self._lock:
             if self.is_away or asked_at < self._back_at:  # the failure is of an outage that is over
                 return
@@ -97,7 +83,7 @@ class SharedCounts:
             time.sleep(PAUSE)
             try:
                 self._ask("probe", 1, 1)  # a write: a read-only or full Redis answers a ping
-            except RedisError:
+            except Exception:  # noqa: BLE001 - as in `add`
                 emit("redis_failed")
             else:
                 self._back_at = time.monotonic()
@@ -106,9 +92,9 @@ class SharedCounts:
 
 
 def at_most(seconds: float | None) -> AbstractContextManager[Any]:
-    """Leave the block after so many seconds; only gevent can end a look-up that hangs."""
+    """End the block with a RedisError after so long; only gevent can end a look-up that hangs."""
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("socket"):
         from gevent import Timeout  # type: ignore[import-untyped]
 
-        return Timeout(seconds, False)  # type: ignore[no-any-return]
+        return Timeout(seconds, RedisError(f"not connected within {seconds} s"))  # type: ignore[no-any-return]
     return nullcontext()

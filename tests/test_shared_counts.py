@@ -148,6 +148,14 @@ def test_redis_whose_name_cannot_be_looked_up_is_away(
     assert counts.add("x", 60, 1) == 1
 
 
+def test_option_that_fails_only_at_a_request_makes_redis_away(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
+    assert SharedCounts(f"{redis.url}&retry=x").add("x", 60, 1) is None
+    assert "Redis is away" in caplog.text
+
+
 def test_request_waits_for_the_look_up_of_a_name_a_second_at_most(redis: Speaker):
     """Among greenlets; the sockets' own timeouts do not bound it."""
     script = f"""
