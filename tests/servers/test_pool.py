@@ -1,5 +1,8 @@
 """The pool by itself: a server that is full, or silent."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from processes import wait_until
 from support import settings_for
 
 import database
+from config import PROJECT
 from connection import CONNECTION_OPTIONS
 from database import POOL_CONNECT_TIMEOUT, Database, DatabaseUnavailable
 from trail import CURRENT, Trail
@@ -114,17 +118,30 @@ def test_silent_server_is_asked_no_more_once_the_pool_is_closed(
         wait_until(lambda: not probers(), 10)
 
 
-def test_reply_that_came_while_the_process_was_stopped_is_read(db: Database):
-    waits: list[float] = []
+ASK_AMONG_GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+from connection import CONNECTION_OPTIONS, UnpreparedConnection
+from statements import QUERIES, Query
+QUERIES["wait"] = Query("wait", "SELECT 'read' FROM pg_sleep(0.3)", ())
+with UnpreparedConnection.connect(sys.argv[1], **CONNECTION_OPTIONS) as connection:
+    connection.reply_timeout = 0.6
+    print("asking", flush=True)
+    print(connection.fetch("wait"))
+"""
 
-    def wait(seconds: float) -> bool:
-        waits.append(seconds)
-        return len(waits) == 2
 
-    with db.connection() as connection:
-        connection._await(wait, time.monotonic() + 1)
-        assert not connection.closed
-    assert waits == [pytest.approx(1, abs=0.5), 0]
+def test_reply_that_came_while_the_process_was_stopped_is_read(own_server: OwnPostgres):
+    command = [sys.executable, "-c", ASK_AMONG_GREENLETS, own_server.url]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "asking\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.8)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == "[(b'read',)]\n"
 
 
 def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
