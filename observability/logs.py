@@ -61,7 +61,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 def log_uncaught(_hub: Any, _context: Any, kind: Any, error: Any, trace: Any) -> None:
-    """Log what no greenlet has caught, or the server itself: no more clients can be accepted."""
+    """Log what no greenlet caught, or why the server can accept no client."""
     log.error("not caught: %r", error, exc_info=(kind, error, trace))
 
 

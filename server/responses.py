@@ -14,7 +14,7 @@ from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-un
 from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 
 PIECE = 64 * 1024  # bytes of a response that are sent at once
-LEAST_READ = 5000  # bytes that a client must read in worker.CLIENT_TIMEOUT; see reading.BODY_RATE
+LEAST_READ = 5000  # bytes that a client's side takes in worker.CLIENT_TIMEOUT; as reading.BODY_RATE
 MAX_UNREAD = 64 * 1024  # bytes of a body; if as many are unread, the connection is closed
 # RFC 9112, section 5
 HEADER_LINES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
