@@ -60,6 +60,7 @@ def fetch(url: str) -> bytes:
 
     Raises:
         OSError, HTTPException, ValueError: it cannot be reached, or its response is unusable.
+        RuntimeError: the system has no thread to look its name up, or to keep the deadline.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -216,7 +217,7 @@ class KeySet:
             body = fetch(self._url)
             # A set that is still the same is not read again, nor is what is wrong in it told again.
             keys = self._keys if body == self._body else parse_key_set(body)
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError, RuntimeError) as error:
             emit("jwks_failed")
             if self._failure != repr(error):  # told once, not every five seconds
                 self._failure = repr(error)

@@ -256,6 +256,17 @@ def test_failed_fetch_is_told_and_not_repeated_within_the_pause(
     assert "jwks_failed" in heard  # beside what other tests' threads emit
 
 
+def test_look_up_that_no_thread_can_make_is_a_failed_fetch(
+    issuer: Issuer, gate: Flask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("socket.getaddrinfo", fail)
+    assert_error(get_me(gate, issuer.token()), 503, "unavailable")
+    assert "could not be fetched" in caplog.text
+
+
 def test_keys_are_forgotten_after_a_day_without_the_issuer(
     issuer: Issuer, gate: Flask, eager: None, stale: None, monkeypatch: pytest.MonkeyPatch
 ):
