@@ -192,5 +192,5 @@ def redis_url(text: str) -> str:
             unused.settimeout(connection.socket_timeout)
             unused.settimeout(connection.socket_connect_timeout)
     except (AttributeError, OverflowError, TypeError, ValueError, redis.RedisError):
-        raise ValueError("an address whose options redis-py knows") from None
+        raise ValueError("an address with options that redis-py can use") from None
     return text
