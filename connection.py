@@ -58,10 +58,8 @@ def array_of(values: Sequence[str | int]) -> str:
 
 
 def rows_of(result: PGresult) -> list[Row]:
-    columns, value = range(result.nfields), result.get_value
-    return [
-        tuple([value(row, column) or b"" for column in columns]) for row in range(result.ntuples)
-    ]
+    fields, value = range(result.nfields), result.get_value
+    return [tuple([value(row, field) or b"" for field in fields]) for row in range(result.ntuples)]
 
 
 def waiter(descriptor: int) -> Callable[[float], bool]:
@@ -256,8 +254,10 @@ class Connection(psycopg.Connection[Any]):
                 raise psycopg.OperationalError("the connection was lost")
 
     def _await(self, wait: Callable[[float], bool], deadline: float) -> None:
-        # Looked for once more: where this process was stopped meanwhile, the timeout is seen first.
-        if not wait(max(0, deadline - monotonic())) and not wait(0):
+        # Again as long as this process was stopped, if it was: its server may have been, with it.
+        if not wait(max(0, deadline - monotonic())) and not wait(
+            min(max(0, monotonic() - deadline), self.reply_timeout)
+        ):
             # A commit that waits for a standby outlives its socket, and would keep its session.
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=CANCEL_TIMEOUT)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 
 import psycopg
 import pytest
@@ -132,15 +132,24 @@ with UnpreparedConnection.connect(sys.argv[1], **CONNECTION_OPTIONS) as connecti
 """
 
 
-def test_reply_that_came_while_the_process_was_stopped_is_read(own_server: OwnPostgres):
+@pytest.mark.parametrize("server_too", [False, True])
+def test_reply_that_comes_after_a_process_was_stopped_is_read(
+    own_server: OwnPostgres, server_too: bool
+):
     command = [sys.executable, "-c", ASK_AMONG_GREENLETS, own_server.url]
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process,
+        ExitStack() as at_the_end,
+    ):
+        at_the_end.callback(process.kill)
         assert process.stdout
         assert process.stdout.readline() == "asking\n"
         time.sleep(0.1)
         process.send_signal(signal.SIGSTOP)
-        time.sleep(0.8)
-        process.send_signal(signal.SIGCONT)
+        with own_server.frozen() if server_too else nullcontext():
+            time.sleep(0.8)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
         assert process.stdout.read() == "[(b'read',)]\n"
 
 
