@@ -10,6 +10,7 @@ from typing import Any
 
 from redis import ConnectionPool
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from events import emit
 
@@ -61,7 +62,16 @@ class SharedCounts:
             connection: Any = self._pool.get_connection()
         try:
             connection.send_command("EVAL", COUNT, 1, f"tasks:{key}", seconds, amount)
-            used: int = connection.read_response()
+            try:
+                used: int = connection.read_response(disconnect_on_error=False)
+            except RedisTimeoutError:
+                # Where this process was stopped meanwhile, the timeout is seen before the reply.
+                if not connection.can_read():
+                    raise
+                used = connection.read_response(disconnect_on_error=False)
+        except BaseException:  # a reply that is still to come is not the next one's
+            connection.disconnect()
+            raise
         finally:
             self._pool.release(connection)
         return used

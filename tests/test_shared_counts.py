@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from issuer import gate_for, get_me
 from processes import wait_until
+from redis import Connection
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from support import NoThread, assert_error, token_for
 
 from capacity.rate_limits import Limit
@@ -183,3 +185,18 @@ def test_each_attempt_to_reach_redis_that_fails_is_told(
     monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)
     wait_until(lambda: len(heard) > 2)
     counts.is_away = False
+
+
+def test_reply_that_came_while_the_process_was_stopped_is_read(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch
+):
+    counts, read = SharedCounts(redis.url), Connection.read_response
+
+    def time_out_once(connection: Connection, **_: Any) -> None:
+        monkeypatch.setattr(Connection, "read_response", read)
+        assert connection.can_read(10)
+        raise RedisTimeoutError
+
+    monkeypatch.setattr(Connection, "read_response", time_out_once)
+    assert [counts.add("key", 60, 1) for _ in range(2)] == [1, 2]
+    assert not counts.is_away
