@@ -11,7 +11,7 @@ from typing import Any, Self
 from dotenv import dotenv_values
 from psycopg.conninfo import conninfo_to_dict
 
-from capacity.cores import available_cores
+from cores import available_cores
 from setting_parsers import (
     host,
     integer,

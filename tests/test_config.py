@@ -8,7 +8,7 @@ import pytest
 from support import SECRET
 
 import config
-from capacity import cores as own_cores
+import cores as own_cores
 from config import ConfigError, Settings
 
 DATABASE = {"DATABASE_URL": "postgresql://localhost/tasks"}
