@@ -123,7 +123,7 @@ class Connection(psycopg.Connection[Any]):
         return self.run_together([name], values)[0]
 
     def run_together(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        """Run named statements, a user's in one transaction, in one round trip once prepared.
+        """Run named statements, a user's in one transaction, in one round trip.
 
         The trail has them as one run, by the name of the last. Raises as `run`.
         """
@@ -134,10 +134,7 @@ class Connection(psycopg.Connection[Any]):
         started, error, sqlstate = perf_counter(), None, None
         try:
             if values.get("user_id") is None or has_begun:
-                [name] = names  # several together always have a user, and begin a transaction
-                deadline = monotonic() + self.reply_timeout
-                self._send(*self._prepare(name, values))
-                results = [self._result(deadline)]
+                results = self._run_at_once(names, values)
             else:
                 results = self._run_for_user(names, values)
         except psycopg.Error as failure:
@@ -156,36 +153,39 @@ class Connection(psycopg.Connection[Any]):
         This is safe through a pooler, too: the user is unset when the transaction ends. Within
         `Database.transaction`, BEGIN goes first, and the transaction stays open.
         """
-        deadline = monotonic() + self.reply_timeout
         trail = CURRENT.get()
-        context: dict[str, Value] = {
-            "user_id": values["user_id"],
-            "request_id": trail.request_id if trail else "",
-            **self.settings,
-        }
+        given = {**values, **self.settings, "request_id": trail.request_id if trail else ""}
         first = "set_user_and_settings" if self.settings else "set_user"
-        calls = [self._prepare(first, context), *[self._prepare(name, values) for name in names]]
+        return self._run_at_once([first, *names], given, begins=self.in_transaction)[1:]
+
+    def _run_at_once(
+        self, names: Sequence[str], values: Mapping[str, Value], *, begins: bool = False
+    ) -> list[PGresult]:
+        """Run different statements in one round trip, which also prepares those that are new."""
+        queries = [QUERIES[name] for name in names]
+        # Encoded before anything is sent, as that may fail.
+        calls = [(query, [encode(values[each]) for each in query.parameters]) for query in queries]
+        new = [each for each in queries if self.prepares and each.name not in self._prepared_names]
+        if len(calls) == 1 and not new:
+            self._send(*calls[0])
+            return [self._result(monotonic() + self.reply_timeout)]
         self.pgconn.enter_pipeline_mode()
-        if self.in_transaction:
+        if begins:
             self.pgconn.send_query_params(b"BEGIN", None)
-        for query, arguments in calls:
-            self._send(query, arguments)
+        for query in new:
+            self.pgconn.send_prepare(query.name.encode(), query.text.encode())
+        for call in calls:
+            self._send(*call)
         self.pgconn.pipeline_sync()
-        results = self._results(deadline, until_sync=True)
+        results = self._results(monotonic() + self.reply_timeout, until_sync=True)
         self.pgconn.exit_pipeline_mode()
+        replies = results[begins:]
+        for query, result in zip(new, replies, strict=False):  # none, if BEGIN failed
+            if result.status == ExecStatus.COMMAND_OK:  # also if all else is rolled back
+                self._prepared_names.add(query.name)
         for result in results:  # a failed commit adds one more
             self._checked(result)
-        return results[1 + self.in_transaction :][: len(names)]
-
-    def _prepare(self, name: str, values: Mapping[str, Value]) -> tuple[Query, list[bytes | None]]:
-        """Do what may fail before the calls are sent: encode the arguments, and prepare."""
-        query = QUERIES[name]
-        arguments = [encode(values[parameter]) for parameter in query.parameters]
-        if self.prepares and name not in self._prepared_names:
-            self.pgconn.send_prepare(name.encode(), query.text.encode())
-            self._result(monotonic() + self.reply_timeout)
-            self._prepared_names.add(name)
-        return query, arguments
+        return replies[len(new) :][: len(calls)]
 
     def _send(self, query: Query, arguments: list[bytes | None]) -> None:
         if self.prepares:

@@ -3,13 +3,16 @@
 import json
 import time
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
 from own_postgres import Postgres
 from pools import NewPool
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 
+from connection import Connection
 from database import Database
 from statements import QUERIES, Query
 from trail import CURRENT, Trail
@@ -92,3 +95,27 @@ def test_user_and_request_are_unset_when_their_transaction_ends(
             connection.fetch("select_version", user_id="alice")
             assert connection.fetch("show") == [(b"", b"")]
     CURRENT.reset(token)
+
+
+def test_statement_is_prepared_in_the_round_trip_that_first_runs_it(
+    new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
+):
+    """To a database far away, a round trip takes longer than all else."""
+    db = new_pool(database_pool_size=1)
+    waits = []
+    await_results = Connection._results
+
+    def count(self: Connection, *args: Any, **kwargs: Any) -> list[PGresult]:
+        waits.append(self)
+        return await_results(self, *args, **kwargs)
+
+    monkeypatch.setattr(Connection, "_results", count)
+    db.fetch("select_version", user_id="alice")
+    assert len(waits) == 2  # the first is for the settings of a fresh session
+    with pytest.raises(psycopg.DataError):
+        db.fetch("select_task", user_id="alice", task_id="x")
+    assert db.fetch("select_task", user_id="alice", task_id=1) == []  # it stayed prepared
+    with db.transaction() as connection:
+        connection.fetch("select_trashed_task", user_id="alice", task_id=1)
+        connection.fetch("insert_tasks", user_id="alice", tasks="[]", max_stored=1)
+    assert len(waits) == 2 + 2 + 3  # the last is for the COMMIT
