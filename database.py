@@ -64,7 +64,6 @@ class Database:
             open=False,
             min_size=1,
             max_size=settings.database_pool_size,
-            timeout=POOL_TIMEOUT,
             max_idle=300,
             max_lifetime=1800,
             # Reconnecting is the probe's work: the pool's own attempts back off for seconds.
@@ -80,6 +79,7 @@ class Database:
         self._is_down = False  # it was probed, and did not let us in
         self._probing = Lock()
         self._answered_at = -inf
+        self._patience: float = POOL_CONNECT_TIMEOUT  # until the first is made: it may be far away
 
     def fetch(self, name: str, /, **values: Value) -> list[Row]:
         """Run a named statement; return its rows, each value as PostgreSQL wrote it, b"" for NULL.
@@ -155,6 +155,7 @@ class Database:
 
     def _note_answer(self) -> None:
         self._answered_at = monotonic()
+        self._patience = POOL_TIMEOUT
 
     def _note_failure(self, connection: Connection, error: psycopg.Error) -> None:
         if connection.closed:
@@ -166,11 +167,9 @@ class Database:
 
     def _take_place(self) -> Place | None:
         """Take a place in the share of the request's user; None outside a user's request."""
-        trail = CURRENT.get()
-        user = trail.user if trail else None
-        if user is None:
+        if (trail := CURRENT.get()) is None or trail.user is None:
             return None
-        if (place := self._shares.acquire(user, POOL_TIMEOUT)) is None:
+        if (place := self._shares.acquire(trail.user, self._patience)) is None:
             raise DatabaseBusy("the user holds as many connections as one user may")
         return place
 
@@ -179,7 +178,7 @@ class Database:
         trail = CURRENT.get() if self._kept_for_reads else None
         if trail is None or trail.user is None or trail.environ["REQUEST_METHOD"] not in WRITES:
             return None
-        if (place := self._share_of_writes.acquire("all", POOL_TIMEOUT)) is None:
+        if (place := self._share_of_writes.acquire("all", self._patience)) is None:
             raise self._gave_up(asked_at, "writes hold as many connections as they may")
         return place
 
@@ -211,7 +210,7 @@ class Database:
         """Count the request while it waits: the pool's own count includes those that gave up."""
         self._waiting.append(None)
         try:
-            return self._pool.getconn()
+            return self._pool.getconn(self._patience)
         finally:
             self._waiting.pop()
 

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from math import inf
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from own_postgres import Postgres
 from pools import THREADS, NewPool, at_once, insert, toggle, wait_until_all_are_free
 from processes import wait_until
+from proxy import LATENCY, Weather, in_front_of
 from psycopg_pool import PoolTimeout
 from support import settings_for
 
@@ -36,6 +37,15 @@ def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.Mo
     assert connection.reply_timeout == 5 + database.REPLY_MARGIN
 
 
+def test_first_request_waits_for_a_connection_to_a_distant_server(
+    url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("database.POOL_TIMEOUT", 2 * LATENCY)  # a round trip; it takes several
+    with in_front_of(url) as (proxy, distant), closing(Database(settings_for(distant))) as db:
+        proxy.weather = Weather.SLOW
+        assert insert(db)
+
+
 def test_jit_is_off(db: Database, monkeypatch: pytest.MonkeyPatch):
     """Compiling takes longer than running any of the statements."""
     monkeypatch.setitem(QUERIES, "show", Query("show", "SELECT current_setting('jit')", ()))
@@ -50,7 +60,7 @@ def test_parameter_of_a_statement_may_be_called_name(db: Database, monkeypatch: 
 def test_exhausted_pool_is_busy_and_not_down_if_a_connection_was_answered_meanwhile(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    def give_none() -> None:
+    def give_none(_patience: float) -> None:
         connection.fetch("select_version", user_id="alice")
         raise PoolTimeout
 
