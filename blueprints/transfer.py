@@ -155,7 +155,7 @@ def import_tasks(user_id: str) -> Response:
     values: dict[str, Value] = {"user_id": user_id, "max_stored": most}
     with transaction() as connection:
         for batch in batches:
-            if not connection.run("insert_tasks", values | {"tasks": batch}).ntuples:
+            if not connection.run("insert_imported_tasks", values | {"tasks": batch}).ntuples:
                 raise too_many_tasks(most)
     emit("tasks_created", count=number)
     return json_response(json.dumps({"imported": number}).encode(), 201)

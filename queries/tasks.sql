@@ -109,9 +109,9 @@ inserted AS (
 )
 SELECT version, row_to_json(task), id FROM (SELECT {task_fields} FROM inserted) AS task;
 
--- name: insert_tasks
--- Creates the tasks of a JSON array, all or none; returns each as insert_task does, in the array's
--- order. All get one version. No row where the user would have more than max_stored.
+-- fragment: with_inserted_tasks
+-- Creates the tasks of a JSON array, all or none, in the array's order. All get one version. None
+-- where the user would have more than max_stored.
 WITH change AS (
     INSERT INTO task_counters AS counter (user_id, version, stored)
     SELECT %(user_id)s, 2, jsonb_array_length(%(tasks)s)
@@ -137,6 +137,10 @@ inserted AS (
     ORDER BY given.ordinality
     RETURNING {task_columns}
 )
+
+-- name: insert_tasks
+-- Creates tasks as with_inserted_tasks; returns each as insert_task does, in the array's order.
+{with_inserted_tasks}
 SELECT version, row_to_json(task), id
 FROM (SELECT {task_fields} FROM inserted) AS task
 ORDER BY id;

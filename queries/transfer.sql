@@ -21,3 +21,9 @@ FROM (
     ORDER BY id
     LIMIT 500
 ) AS page;
+
+-- name: insert_imported_tasks
+-- Creates tasks as with_inserted_tasks; one row if it did. Nobody reads the tasks themselves, which
+-- would be the larger part of the traffic.
+{with_inserted_tasks}
+SELECT version FROM inserted LIMIT 1;

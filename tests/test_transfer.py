@@ -10,8 +10,11 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
+from psycopg.pq.abc import PGresult
 from support import User
 from transfers import DEFAULTS, FORMATS, LONG, WRITABLE, bring, examples, export, send, written
+
+from connection import Connection, rows_of
 
 NUMBERS = count()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,3 +105,19 @@ def test_json_with_a_large_entry_is_imported(alice: User):
     body = f'[{{"title": "x",{" " * 100_000}"completed": true}}]'
     assert send(alice, body, "application/json").status_code == 201
     assert written(alice) == [DEFAULTS | {"title": "x", "completed": True}]
+
+
+def test_database_does_not_send_back_what_is_imported(alice: User, monkeypatch: pytest.MonkeyPatch):
+    """Over a narrow link, that takes several times as long as to send it there."""
+    sent: list[bytes] = []
+    run = Connection.run_together
+
+    def listen(self: Connection, *args: Any) -> list[PGresult]:
+        results = run(self, *args)
+        sent.extend(value for result in results for row in rows_of(result) for value in row)
+        return results
+
+    monkeypatch.setattr(Connection, "run_together", listen)
+    assert send(alice, "title\r\nBuy milk\r\n", "text/csv").status_code == 201
+    assert sent
+    assert b"Buy milk" not in b"".join(sent)
