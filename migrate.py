@@ -25,6 +25,7 @@ DBMATE = Path(sys.executable).with_name("dbmate")
 LOCK_KEY = 0x7461736B73  # "tasks"
 RUNNER_TIMEOUT = 300.0  # seconds to wait for another runner
 POLL_INTERVAL = 0.2  # seconds
+PATIENT_OPTIONS = CONNECTION_OPTIONS | {"connect_timeout": 30}  # seconds; cron tries only once
 
 # Errors of libpq and the server that waiting does not mend: the address is wrong.
 WRONG_ADDRESS = re.compile(
@@ -101,9 +102,8 @@ def require_migrated(settings: Settings) -> None:
             wrong, or the database cannot hold every character.
     """
     try:
-        with UnpreparedConnection.connect(
-            settings.database_url, **CONNECTION_OPTIONS
-        ) as connection:
+        url = settings.database_url
+        with UnpreparedConnection.connect(url, **CONNECTION_OPTIONS) as connection:
             require_utf8(connection)
             require_none_pending(connection)
             if not is_true(connection, "select_whether_triggers_run"):
@@ -180,7 +180,7 @@ def dump_schema(url: str, bin_folder: Path, file: Path) -> None:
 def connect(url: str) -> Connection:
     """Connect as the tables' owner; a CommandError if that fails."""
     try:
-        return UnpreparedConnection.connect(url, **CONNECTION_OPTIONS)
+        return UnpreparedConnection.connect(url, **PATIENT_OPTIONS)
     except psycopg.Error as error:
         place = "The database of MIGRATION_DATABASE_URL, or else of DATABASE_URL,"
         raise CommandError(f"{place} cannot be reached: {error}") from None

@@ -41,6 +41,21 @@ def test_command_rollback_undoes_the_newest_migration(empty_url: str, run: RunHe
     assert applied(empty_url) == known_migrations()[:-1]
 
 
+@pytest.mark.parametrize("command", ["migrate", "purge"])
+def test_command_waits_for_a_database_that_has_to_wake_up(
+    url: str, run: RunHere, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    timeouts, connect = [], migrate.UnpreparedConnection.connect
+
+    def note(url: str, **given: Any) -> Connection:
+        timeouts.append(given["connect_timeout"])
+        return connect(url, **given)
+
+    monkeypatch.setattr(migrate.UnpreparedConnection, "connect", note)
+    assert run(command, DATABASE_URL=url)[0] == 0
+    assert timeouts[0] == 30
+
+
 def test_rollback_by_code_older_than_the_database_is_refused(empty_url: str, run: RunHere):
     assert run("migrate", DATABASE_URL=empty_url)[0] == 0
     with psycopg.connect(empty_url) as connection:
