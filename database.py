@@ -1,6 +1,5 @@
 """PostgreSQL: a connection pool that survives the server's outages."""
 
-import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,8 +17,6 @@ from events import emit
 from shares import Place, Shares
 from sqlstates import READ_ONLY
 from trail import CURRENT, WRITES
-
-log = logging.getLogger(__name__)
 
 POOL_CONNECT_TIMEOUT = 2  # seconds; after an outage, a probe has just succeeded
 PROBE_TIMEOUT = 2.0  # seconds that a server which lets us in has to answer a statement
