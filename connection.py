@@ -135,8 +135,11 @@ class Connection(psycopg.Connection[Any]):
         try:
             if values.get("user_id") is None or has_begun:
                 results = self._run_at_once(names, values)
-            else:
-                results = self._run_for_user(names, values)
+            else:  # safe through a pooler, too: the user is unset when the transaction ends
+                request_id = trail.request_id if trail else ""
+                given = {**values, **self.settings, "request_id": request_id}
+                first = "set_user_and_settings" if self.settings else "set_user"
+                results = self._run_at_once([first, *names], given, begins=self.in_transaction)[1:]
         except psycopg.Error as failure:
             error, sqlstate = type(failure).__name__, failure.sqlstate
             raise
@@ -147,21 +150,13 @@ class Connection(psycopg.Connection[Any]):
         self.on_answer()
         return results
 
-    def _run_for_user(self, names: Sequence[str], values: Mapping[str, Value]) -> list[PGresult]:
-        """Set the user and run statements, in one round trip and one transaction.
-
-        This is safe through a pooler, too: the user is unset when the transaction ends. Within
-        `Database.transaction`, BEGIN goes first, and the transaction stays open.
-        """
-        trail = CURRENT.get()
-        given = {**values, **self.settings, "request_id": trail.request_id if trail else ""}
-        first = "set_user_and_settings" if self.settings else "set_user"
-        return self._run_at_once([first, *names], given, begins=self.in_transaction)[1:]
-
     def _run_at_once(
         self, names: Sequence[str], values: Mapping[str, Value], *, begins: bool = False
     ) -> list[PGresult]:
-        """Run different statements in one round trip, which also prepares those that are new."""
+        """Run different statements in one round trip, which also prepares those that are new.
+
+        With `begins`, BEGIN goes first, and the transaction stays open.
+        """
         queries = [QUERIES[name] for name in names]
         # Encoded before anything is sent, as that may fail.
         calls = [(query, [encode(values[each]) for each in query.parameters]) for query in queries]
