@@ -163,7 +163,7 @@ class Connection(psycopg.Connection[Any]):
         new = [each for each in queries if self.prepares and each.name not in self._prepared_names]
         if len(calls) == 1 and not new:
             self._send(*calls[0])
-            return [self._result(monotonic() + self.reply_timeout)]
+            return [self._result()]
         self.pgconn.enter_pipeline_mode()
         if begins:
             self.pgconn.send_query_params(b"BEGIN", None)
@@ -172,7 +172,7 @@ class Connection(psycopg.Connection[Any]):
         for call in calls:
             self._send(*call)
         self.pgconn.pipeline_sync()
-        results = self._results(monotonic() + self.reply_timeout, until_sync=True)
+        results = self._results(until_sync=True)
         self.pgconn.exit_pipeline_mode()
         replies = results[begins:]
         for query, result in zip(new, replies, strict=False):  # none, if BEGIN failed
@@ -206,7 +206,7 @@ class Connection(psycopg.Connection[Any]):
         started, error, sqlstate = perf_counter(), None, None
         try:
             self.pgconn.send_query(command)
-            result = self._result(monotonic() + self.reply_timeout)
+            result = self._result()
             if result.command_status != command:
                 why = "a failed transaction was to be committed"
                 raise psycopg.errors.InFailedSqlTransaction(why)
@@ -218,17 +218,18 @@ class Connection(psycopg.Connection[Any]):
                 took = perf_counter() - started
                 trail.runs.append(Run(command.decode().lower(), started, took, error, sqlstate))
 
-    def _result(self, deadline: float) -> PGresult:
+    def _result(self) -> PGresult:
         """Await a command's result. An error may come behind its rows, as that of a timeout."""
-        first, *_ = [self._checked(result) for result in self._results(deadline)]
+        first, *_ = [self._checked(result) for result in self._results()]
         return first
 
-    def _results(self, deadline: float, *, until_sync: bool = False) -> list[PGresult]:
+    def _results(self, *, until_sync: bool = False) -> list[PGresult]:
         """Await a command's or a pipeline's results: a server that hangs keeps no timeout itself.
 
         Raises:
             psycopg.OperationalError: the server does not reply, or has gone.
         """
+        deadline = monotonic() + self.reply_timeout
         results: list[PGresult] = []
         pgconn, nones = self.pgconn, 0  # one ends a command, two in a row end the connection
         while pgconn.flush():  # what does not fit into the socket's buffers is sent piece by piece
