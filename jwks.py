@@ -6,7 +6,7 @@ RFC 7517 for the format; https://www.better-auth.com/docs/plugins/jwt for what t
 import logging
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import BufferedReader, RawIOBase
 from math import inf
 from socket import SHUT_RDWR, socket
@@ -65,13 +65,12 @@ def fetch(url: str) -> bytes:
     parts = urlsplit(url)
     host = parts.hostname or ""
     tls = create_default_context() if parts.scheme == "https" else None
-    with closing(
-        HTTPSConnection(host, parts.port or 443, timeout=FETCH_TIMEOUT, context=tls)
-        if tls
-        else HTTPConnection(host, parts.port or 80, timeout=FETCH_TIMEOUT)
-    ) as connection:
-        connection.response_class = PacedResponse
-        HTTPConnection.connect(connection)  # without TLS, which follows under the deadline
+    default_port = 443 if tls else 80
+    connection = HTTPConnection(host, parts.port or default_port, timeout=FETCH_TIMEOUT)
+    connection.default_port = default_port  # which the header Host leaves out
+    connection.response_class = PacedResponse
+    with closing(connection):
+        connection.connect()  # without TLS, which follows under the deadline
         # The socket's timeout applies to each read: a server that drips would outlast it, even in
         # the handshake. TLS takes over the socket, so the deadline needs a duplicate.
         with connection.sock.dup() as twin:
