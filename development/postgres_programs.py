@@ -42,20 +42,17 @@ class Programs(NamedTuple):
 
     def spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a program, away from the terminal."""
-        try:
-            self.log.touch(0o600)  # for its owner alone: PostgreSQL quotes rows that it refuses
-            with self.log.open("ab") as log:
-                return subprocess.Popen(
-                    [*self.prefix, self.folder / name, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=os.environ | {"LC_ALL": "C"},  # its complaints are read here
-                    start_new_session=True,  # Ctrl-C is for the caller, who stops the server last
-                    preexec_fn=end_with_parent(signal.SIGINT),  # PostgreSQL's fast shutdown
-                )
-        except OSError as error:
-            raise EmbeddedError(f"PostgreSQL cannot start: {error}") from error
+        self.log.touch(0o600)  # for its owner alone: PostgreSQL quotes rows that it refuses
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*self.prefix, self.folder / name, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"LC_ALL": "C"},  # its complaints are read here
+                start_new_session=True,  # Ctrl-C is for the caller, who stops the server last
+                preexec_fn=end_with_parent(signal.SIGINT),  # PostgreSQL's fast shutdown
+            )
 
     def run(self, name: str, *arguments: str) -> None:
         """Run a program to its end; EmbeddedError with its last complaint when it fails."""
