@@ -23,11 +23,7 @@ def purge_trash(database: Database, user_id: str, days: int | None = None) -> It
         "select_trash_chunks", user_id=user_id, days=days, size=TASKS_PER_STATEMENT
     ):
         for _, number in database.fetch(
-            "delete_trashed_tasks",
-            user_id=user_id,
-            task_ids=task_ids.decode(),
-            newest=int(newest),
-            versions=None,
+            "delete_trashed_tasks", user_id=user_id, task_ids=task_ids, newest=newest, versions=None
         ):
             yield int(number)
 
