@@ -12,7 +12,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
-MAX_DIGITS = 20  # int() refuses more than 4,300 in words of its own
+NUMBER = re.compile("[0-9]{1,20}")  # int() refuses more than 4,300 in words of its own
 MIN_SECRET_LENGTH = 32  # bytes; RFC 7518, section 3.2, for HS256
 RATE = re.compile(
     r"([1-9][0-9]{0,9})\s*(?:/|per)\s*([1-9][0-9]{0,3})?\s*(second|minute|hour|day)s?",
@@ -33,10 +33,8 @@ def integer(minimum: int, maximum: int) -> Callable[[str], int]:
     """Make a parser of whole numbers from `minimum` to `maximum`; others raise ValueError."""
 
     def parse(text: str) -> int:
-        wanted = f"a whole number from {minimum} to {maximum}"
-        is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
-        if not is_number or not minimum <= int(text) <= maximum:
-            raise ValueError(wanted)
+        if not NUMBER.fullmatch(text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"a whole number from {minimum} to {maximum}")
         return int(text)
 
     return parse
