@@ -114,7 +114,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self.waiting_since[client] = monotonic()
-        client.settimeout(None)
         try:
             super().handle(listener, client, addr)
         finally:
