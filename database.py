@@ -247,17 +247,12 @@ class Database:
                 # good.
                 has_idle = not is_silent and self._pool.get_stats()["pool_available"]
                 self._is_suspect = self._is_down = not has_idle
-                if is_silent and self._start_prober():
-                    probing.pop_all()  # the thread goes on, and lets others probe when it ends
+                if is_silent:
+                    with suppress(RuntimeError):  # the system has no more threads
+                        Thread(target=self._keep_probing, name="prober", daemon=True).start()
+                        probing.pop_all()  # the thread goes on, and lets others probe when it ends
                 if self._is_down:
                     raise DatabaseUnavailable(str(error)) from None
-
-    def _start_prober(self) -> bool:
-        try:
-            Thread(target=self._keep_probing, name="prober", daemon=True).start()
-        except RuntimeError:  # the system has no more threads
-            return False
-        return True
 
     def _probe_once(self) -> None:
         """Have a statement answered: a pooler lets clients in even while its server is away."""
