@@ -146,7 +146,7 @@ def write_error(reports, client, status, _reason, _message):  # type: ignore[no-
     CURRENT.set(trail)
     trail.status = status
     trail.seconds_to_response = trail.seconds = perf_counter() - trail.started
-    error: Any = sys.exc_info()[1]
+    error: Any = sys.exception()
     # If the client is at fault, only the error's type: its text quotes what was sent.
     trail.error = error if status == 500 else ApiError(status, type(error).__name__)
     body = error_body(status)
