@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -96,8 +96,7 @@ class Due(fields.String):
         due = value
         try:
             if self.DAY.fullmatch(value):
-                day = date.fromisoformat(value)
-                moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
+                moment = datetime.fromisoformat(value).replace(tzinfo=UTC)
             elif self.MOMENT.fullmatch(value):
                 moment = datetime.fromisoformat(value.upper())
                 due = moment.astimezone(UTC).isoformat()  # PostgreSQL reads no offset of 16 hours
