@@ -181,7 +181,7 @@ def test_failure_after_the_write_undoes_it(alice: User, monkeypatch: pytest.Monk
 @pytest.fixture
 def faulty(app: Flask, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The application's way to PostgreSQL, which can fail."""
-    monkeypatch.setattr(database, "REPLY_MARGIN", 0.2)
+    monkeypatch.setattr(database, "REPLY_MARGIN", 0.5)
     with proxy.in_front_of(database_url) as (faulty, url):
         direct = app.extensions["database"]
         through = Database(settings_for(url, database_statement_timeout=500))
