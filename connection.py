@@ -43,9 +43,8 @@ Row = tuple[bytes, ...]
 def encode(value: Value) -> bytes | None:
     if value is None:
         return None
-    if isinstance(value, list):
-        value = array_of(value)
-    data = value if isinstance(value, bytes) else str(value).encode()
+    text = array_of(value) if isinstance(value, list) else value
+    data = text if isinstance(text, bytes) else str(text).encode()
     if b"\0" in data:  # libpq would silently cut the text off there
         raise psycopg.DataError("PostgreSQL text cannot hold NUL")
     return data
@@ -111,6 +110,8 @@ class Connection(psycopg.Connection[Any]):
     def connect(cls, *args: Any, **kwargs: Any) -> Self:
         try:
             return super().connect(*args, **kwargs)
+        except psycopg.Error as error:  # its traceback is a cycle, with a socket that timed out
+            raise error.with_traceback(None) from None
         except (RuntimeError, UnicodeError) as error:  # no thread to look it up; `db..svc`
             raise psycopg.OperationalError(f"the host's name is not found: {error}") from None
 
@@ -131,7 +132,7 @@ class Connection(psycopg.Connection[Any]):
             trail.backend_pid = self.pgconn.backend_pid  # which a connection that is lost forgets
         # In a transaction that has begun, the user is set already.
         has_begun = self.in_transaction and self.pgconn.transaction_status != TransactionStatus.IDLE
-        started, error, sqlstate = perf_counter(), None, None
+        started, kind, sqlstate = perf_counter(), None, None
         try:
             if values.get("user_id") is None or has_begun:
                 results = self._run_at_once(names, values)
@@ -141,12 +142,11 @@ class Connection(psycopg.Connection[Any]):
                 first = "set_user_and_settings" if self.settings else "set_user"
                 results = self._run_at_once([first, *names], given, begins=self.in_transaction)[1:]
         except psycopg.Error as failure:
-            error, sqlstate = type(failure).__name__, failure.sqlstate
+            kind, sqlstate = type(failure).__name__, failure.sqlstate
             raise
         finally:
             if trail:
-                took = perf_counter() - started
-                trail.runs.append(Run(names[-1], started, took, error, sqlstate))
+                trail.runs.append(Run(names[-1], started, perf_counter() - started, kind, sqlstate))
         self.on_answer()
         return results
 

@@ -1,6 +1,8 @@
 """The pool by itself: a server that is full, or silent."""
 
+import gc
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from support import settings_for
 
 import database
 from config import PROJECT
-from connection import CONNECTION_OPTIONS
+from connection import CONNECTION_OPTIONS, UnpreparedConnection
 from database import POOL_CONNECT_TIMEOUT, Database, DatabaseUnavailable
 from trail import CURRENT, Trail
 
@@ -151,6 +153,23 @@ def test_reply_that_comes_after_a_process_was_stopped_is_read(
             process.send_signal(signal.SIGCONT)
             time.sleep(0.1)
         assert process.stdout.read() == "[(b'read',)]\n"
+
+
+def test_attempt_to_connect_that_times_out_leaves_no_socket():
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        port = silent_server.getsockname()[1]
+        url = f"postgresql://127.0.0.1:{port}/?sslmode=disable"
+        gc.disable()  # a server collects rarely, too
+        try:
+            with pytest.raises(psycopg.OperationalError, match="timeout"):
+                UnpreparedConnection.connect(url, **CONNECTION_OPTIONS | {"connect_timeout": 2})
+            client, _ = silent_server.accept()
+        finally:
+            gc.enable()
+        with client:
+            client.settimeout(5)
+            while client.recv(1024):
+                pass
 
 
 def test_silent_server_is_asked_by_the_next_request_where_no_thread_can_start(
