@@ -10,6 +10,7 @@ from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped
 
 from capacity.turns import PAUSE, TURN
 from server.responses import MAX_UNREAD
+from server.worker import CLIENT_TIMEOUT
 
 # Bytes; gunicorn itself takes no more than 8190. A list's Link fits, with as many tags as allowed.
 MAX_REQUEST_LINE = 20 * 1024
@@ -17,6 +18,7 @@ MAX_HEAD = 32 * 1024  # bytes of headers, and about as many of trailers
 READ = 8 * 1024  # bytes that gunicorn reads at once; what it counts as head may end in as much body
 BODY_RATE = 500  # bytes of a body that earn its client a second more than worker.BODY_TIMEOUT
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
+STOPPED = CLIENT_TIMEOUT + 1  # seconds; only where this process was stopped does a read take longer
 
 # gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
 finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
@@ -41,10 +43,16 @@ def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
         unreader.has_ended = True
         return b""
     began = monotonic()
-    data: bytes = read_chunk(unreader, size_hint)
+    try:
+        data: bytes = read_chunk(unreader, size_hint)
+    except TimeoutError:
+        if monotonic() - began < STOPPED:
+            raise
+        data = read_chunk(unreader, size_hint)  # what came meanwhile is seen after the timeout
     unreader.has_ended = not data
     now = monotonic()
-    unreader.patience = patience - (now - began) + len(data) / BODY_RATE
+    waited = now - began if now - began < STOPPED else 0  # it was not the client that paused
+    unreader.patience = patience - waited + len(data) / BODY_RATE
     if now - began > WAITED:
         unreader.turn_began = now
     elif now - unreader.__dict__.setdefault("turn_began", began) > TURN:

@@ -122,6 +122,20 @@ def test_body_that_drips_is_400_too(api: Process):
     pytest.fail("It was still waited for.")
 
 
+def test_body_that_came_while_the_process_was_stopped_is_read(api: Process):
+    [worker] = api.family()[1:]
+    parts = [b'"title": "x"', b" " * 9, b"}"]
+    with connect(api) as client:
+        client.sendall(begun_post("alice", 1 + sum(map(len, parts))))
+        for part in parts:
+            time.sleep(0.3)
+            worker.suspend()
+            time.sleep(PATIENCE_WITH_CLIENTS + 1.2)
+            client.sendall(part)
+            worker.resume()
+        assert client.recv(1024).startswith(b"HTTP/1.1 201 ")
+
+
 def test_long_body_that_comes_steadily_is_waited_for(api: Process):
     parts = [b'"title": "x"', *[b" " * 300] * 12, b"}"]
     with connect(api) as client:
