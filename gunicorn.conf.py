@@ -106,6 +106,7 @@ def on_starting(server):  # type: ignore[no-untyped-def]
         except OSError as error:  # which would end each worker, again and again
             raise ConfigError(f"TLS fails with gunicorn's --certfile, --keyfile: {error}") from None
     server.spawn_worker = partial(worker.spawn_if_possible, server.spawn_worker, server)
+    server.murder_workers = worker.unless_stopped(server.murder_workers)
     if settings.metrics_port:
         if server.cfg.uid != os.geteuid():  # whose workers could not write into its folder
             raise ConfigError("METRICS_PORT rules out gunicorn's --user: start it as that user.")

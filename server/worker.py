@@ -36,6 +36,7 @@ LAST_TASKS = 2  # seconds of a stop kept for the process itself: closing, the au
 KEPT_AT_LEAST = 1.0  # seconds that a client may idle in a stop, or while others find no room
 DRAIN_TIMEOUT = 5.0  # seconds to read what a client still sends once its response is on the way
 LINGER_TIMEOUT = 1.0  # seconds of DRAIN_TIMEOUT without a byte
+LONGEST_ROUND = 5.0  # seconds between two of the master's checks on its workers, usually one
 OTHER_FILES = 100  # that a process opens besides its clients and pools: metrics, Redis, log
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets, and drops what is left to send
 CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)  # RFC 9112, section 9.6
@@ -222,6 +223,22 @@ def spawn_if_possible(spawn: Callable[[], Any], server: Any) -> None:
         if server.worker_age == 1 or os.getpid() != server.pid:  # a start, which fails; a child
             raise
         server.log.error("no worker can be started now: %s", error)  # noqa: TRY400 - no fault of code
+
+
+def unless_stopped(check: Callable[[], None]) -> Callable[[], None]:
+    """Wrap the master's check on its workers: none directly after the master itself was stopped.
+
+    They were stopped with it, and have had no time for a sign of life since.
+    """
+    checked_at = monotonic()
+
+    def check_in_time() -> None:
+        nonlocal checked_at
+        last, checked_at = checked_at, monotonic()
+        if checked_at - last < LONGEST_ROUND:
+            check()
+
+    return check_in_time
 
 
 # Once: a reload keeps the application's settings, so the server's too.

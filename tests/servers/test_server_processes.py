@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,9 +14,12 @@ from threading import Event
 
 import processes
 import psutil
-from processes import Process, gunicorn, request_on, tasks_of, wait_until
+from own_postgres import Postgres
+from processes import PATIENCE, Process, gunicorn, request_on, tasks_of, wait_until
 from raw_http import head, send_raw
 from support import SECRET, token_for
+
+from server.worker import LONGEST_ROUND
 
 SPIN = """
 answer = application.wsgi_app
@@ -65,6 +69,24 @@ def test_worker_that_is_stuck_is_ended_and_another_takes_its_place(
         assert send_raw(process, head("GET", "/livez?spin")) == b""
         wait_until(process.is_live)
         assert "WORKER TIMEOUT" in process.output()
+
+
+def test_workers_that_were_stopped_with_the_master_go_on(folder: Path, url: str):
+    patience = {"GUNICORN_CMD_ARGS": "--timeout 2"}
+    with gunicorn(folder, url, **patience) as api, ThreadPoolExecutor(1) as pool:
+        postgres, task_id = Postgres(url), api.create()
+        with postgres.locked(task_id):
+            toggled = pool.submit(api.call, "PATCH", f"{task_id}/complete", timeout=PATIENCE)
+            wait_until(postgres.waiting)
+            master, worker = api.family()
+            for each in (master, worker):
+                each.suspend()
+        time.sleep(LONGEST_ROUND + 1)
+        master.resume()
+        time.sleep(0.3)  # so that its first check comes before any sign of life
+        worker.resume()
+        assert toggled.result().status_code == 200
+        assert "WORKER TIMEOUT" not in api.output()
 
 
 def test_worker_that_cannot_be_started_is_started_later_and_the_others_serve(fresh: Path, url: str):
