@@ -53,7 +53,7 @@ class SharedCounts:
         try:
             return self._ask(key, seconds, amount, CONNECT_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - a look-up's RuntimeError or UnicodeError, too
-            self._leave(error, asked_at)
+            self._leave(error, key, asked_at)
             return None
 
     def _ask(self, key: str, seconds: int, amount: int, patience: float | None = None) -> int:
@@ -76,7 +76,7 @@ class SharedCounts:
             self._pool.release(connection)
         return used
 
-    def _leave(self, error: Exception, asked_at: float) -> None:
+    def _leave(self, error: Exception, key: str, asked_at: float) -> None:
         with self._lock:
             if self.is_away or asked_at < self._back_at:  # the failure is of an outage that is over
                 return
@@ -84,15 +84,19 @@ class SharedCounts:
         emit("redis_failed")
         log.warning("Redis is away, so each process counts for itself: %s", error)
         try:
-            Thread(target=self._await_return, name="redis", daemon=True).start()
+            Thread(target=self._await_return, args=[key], name="redis", daemon=True).start()
         except RuntimeError:  # the system has no more threads: the next failure tries again
             self.is_away = False
 
-    def _await_return(self) -> None:
+    def _await_return(self, key: str) -> None:
+        """Add nothing to what could not be counted until that succeeds: others may be elsewhere.
+
+        It is a write: a read-only or full Redis answers a ping. A counter it makes lasts a second.
+        """
         while self.is_away:
             time.sleep(PAUSE)
             try:
-                self._ask("probe", 1, 1)  # a write: a read-only or full Redis answers a ping
+                self._ask(key, 1, 0)
             except Exception:  # noqa: BLE001 - as in `add`
                 emit("redis_failed")
             else:
