@@ -82,7 +82,8 @@ class SharedCounts:
                 return
             self.is_away = True
         emit("redis_failed")
-        log.warning("Redis is away, so each process counts for itself: %s", error)
+        name = type(error).__name__  # the text of a MovedError is only where to
+        log.warning("Redis is away, so each process counts for itself: %s: %s", name, error)
         try:
             Thread(target=self._await_return, args=[key], name="redis", daemon=True).start()
         except RuntimeError:  # the system has no more threads: the next failure tries again

@@ -48,6 +48,9 @@ class Listener(StreamRequestHandler):
             ):
                 self.server.broke.set()
                 return
+            if key == b"tasks:elsewhere":
+                self.wfile.write(b"-MOVED 11917 127.0.0.1:7001\r\n")
+                continue
             if key == b"tasks:broken later":
                 self.server.asked.set()
                 self.server.may_end.wait(10)
@@ -201,6 +204,14 @@ def test_redis_is_back_when_it_counts_what_it_failed_to_count(
     wait_until(lambda: len(heard) > 2)
     assert counts.is_away
     counts.is_away = False
+
+
+def test_log_names_the_error_of_redis(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
+    assert SharedCounts(redis.url).add("elsewhere", 60, 1) is None
+    assert "MovedError: 11917 127.0.0.1:7001" in caplog.text
 
 
 def test_reply_that_came_while_the_process_was_stopped_is_read(
