@@ -1,10 +1,12 @@
 """Limits that processes share, with what speaks like Redis; tests/services has a real one."""
 
+import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Event, Thread
 from typing import Any
@@ -204,6 +206,20 @@ def test_redis_is_back_when_it_counts_what_it_failed_to_count(
     wait_until(lambda: len(heard) > 2)
     assert counts.is_away
     counts.is_away = False
+
+
+def test_requests_at_once_do_not_each_make_a_connection():
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(20) as threads:
+        counts = SharedCounts(f"rediss://127.0.0.1:{silent.getsockname()[1]}")
+        assert set(threads.map(lambda _: counts.add("key", 60, 1), range(20))) == {None}
+        counts.is_away = False  # ends its prober
+        silent.setblocking(False)
+        made = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                made += 1
+        assert made < 5
 
 
 def test_log_names_the_error_of_redis(
