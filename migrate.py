@@ -246,7 +246,7 @@ def run_dbmate(connection: Connection, command: str, **variables: str) -> None:
             f"The role {connection.info.user} may not create tables in the schema"
             f" {schema.decode()}: grant it CREATE there, or set MIGRATION_DATABASE_URL."
         )
-    [(options,)] = connection.fetch("select_options_without_timeouts")
+    [(options,)] = connection.fetch("select_options_of_migrations")
     # All that counts is in the address: libpq's variables (PG*) would lead dbmate elsewhere.
     given = {n: v for n, v in os.environ.items() if not n.startswith(("PG", "DBMATE_"))}
     environment = given | {

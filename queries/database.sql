@@ -97,10 +97,13 @@ SELECT system_identifier FROM pg_control_system();
 -- Whether the session is this client's, with the option that it asked for.
 SELECT current_setting('tasks.is_direct', true) = 'on';
 
--- name: select_options_without_timeouts
+-- name: select_options_of_migrations
 -- Options that lift the timeouts of the role or the database: to build an index may take hours.
--- Migrations set those that they need.
-SELECT coalesce(string_agg(format('-c %s=0', name), ' ' ORDER BY name), '')
+-- Migrations set those that they need. One that stops amid its transaction does not keep its locks.
+SELECT concat_ws(
+    ' ', '--idle_in_transaction_session_timeout=10s',
+    string_agg(format('--%s=0', name), ' ' ORDER BY name)
+)
 FROM pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout') AND setting <> '0';
 

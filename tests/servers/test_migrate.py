@@ -62,6 +62,16 @@ def test_command_schema_writes_schema_sql(fresh: Path):
     assert (fresh / "schema.sql").read_text() == (PROJECT / "schema.sql").read_text()
 
 
+def test_migration_that_stops_amid_its_transaction_gives_its_locks_back(
+    empty_url: str, fresh: Path
+):
+    bounded = "current_setting('idle_in_transaction_session_timeout') = '10s'"
+    (fresh / "migrations" / "9001_stop.sql").write_text(
+        f"{UP}\nSELECT 1 / ({bounded})::int;\n\n{DOWN}\nSELECT 1;\n"
+    )
+    assert manage(fresh, "migrate", DATABASE_URL=empty_url)[0] == 0
+
+
 def test_migration_takes_the_time_it_needs_whatever_the_database_allows(
     empty_url: str, fresh: Path
 ):
