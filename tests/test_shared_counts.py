@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from issuer import gate_for, get_me
 from processes import wait_until
-from redis import Connection
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.connection import DefaultParser
 from support import NoThread, assert_error, token_for
 
 from capacity.rate_limits import Limit
@@ -42,6 +41,7 @@ class Listener(StreamRequestHandler):
     server: Speaker
 
     def handle(self) -> None:
+        late = b""
         while head := self.rfile.readline():
             words = [self.read_word() for _ in range(int(head[1:]))]
             _eval, _script, _one, key, _seconds, amount = words
@@ -58,7 +58,9 @@ class Listener(StreamRequestHandler):
                 self.server.may_end.wait(10)
                 return
             self.server.counts[key] += int(amount)
-            self.wfile.write(b":%d\r\n" % self.server.counts[key])
+            reply = late + b":%d\r\n" % self.server.counts[key]
+            late = reply if key == b"tasks:late" else b""
+            self.wfile.write(b"" if late else reply)
 
     def read_word(self) -> bytes:
         size = int(self.rfile.readline()[1:])
@@ -233,13 +235,30 @@ def test_log_names_the_error_of_redis(
 def test_reply_that_came_while_the_process_was_stopped_is_read(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
-    counts, read = SharedCounts(redis.url), Connection.read_response
+    counts, read = SharedCounts(redis.url), DefaultParser.read_response
 
-    def time_out_once(connection: Connection, **_: Any) -> None:
-        monkeypatch.setattr(Connection, "read_response", read)
-        assert connection.can_read(10)
-        raise RedisTimeoutError
+    def time_out_once(parser: Any, **_: Any) -> None:
+        monkeypatch.setattr(DefaultParser, "read_response", read)
+        assert parser.can_read(10)
+        raise TimeoutError
 
-    monkeypatch.setattr(Connection, "read_response", time_out_once)
+    monkeypatch.setattr(DefaultParser, "read_response", time_out_once)
     assert [counts.add("key", 60, 1) for _ in range(2)] == [1, 2]
     assert not counts.is_away
+
+
+def test_reply_that_comes_too_late_is_waited_for_once_and_not_taken_for_the_next(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch
+):
+    def time_out(*_: Any, **__: Any) -> None:
+        waits.append(None)
+        raise TimeoutError
+
+    waits: list[None] = []
+    monkeypatch.setattr("capacity.shared_counts.Thread", NoThread)
+    counts = SharedCounts(f"{redis.url}&max_connections=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(DefaultParser, "read_response", time_out)
+        assert counts.add("late", 60, 7) is None
+    assert len(waits) == 1
+    assert counts.add("key", 60, 1) == 1
