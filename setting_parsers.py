@@ -59,7 +59,7 @@ def secret(text: str) -> str:
     if len(text.encode()) < MIN_SECRET_LENGTH:
         raise ValueError(f"{MIN_SECRET_LENGTH} bytes or more (try: openssl rand -base64 32)")
     no_secret = ValueError("a random secret, not a key pair's PEM, SSH key or JWK")
-    if text.lstrip().startswith(("-----BEGIN", "{")):
+    if text.startswith(("-----BEGIN", "{")):
         raise no_secret
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(text)  # else it would refuse each token
@@ -155,7 +155,7 @@ def unknown_options(query: str) -> ValueError | None:
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     names = [pair.partition("=")[0] for pair in query.split("&")]
     unknown = [name for name in names if name.isidentifier() and name not in known]
-    if not unknown or "@" in query or "password" in names:
+    if not unknown or "@" in query or {"password", "sslpassword"}.intersection(names):
         return None
     return ValueError(f"an address without {' and '.join(unknown)}, which libpq does not know")
 

@@ -17,6 +17,8 @@ ENOUGH = {"DATABASE_URL": "postgresql://localhost/tasks", "BETTER_AUTH_SECRET": 
         ("db/d?prepared_statement_cache_size=0", "without prepared_statement_cache_size, which"),
         ("me:pass?word=x@db/d?pgbouncer=true", "an address that libpq understands"),
         ("db/d?user=me&password=pass&word=x", "an address that libpq understands"),
+        ("db/d?sslkey=k&sslpassword=pass&word=x", "an address that libpq understands"),
+        ("db/d?sslmode=require&!word", "an address that libpq understands"),
     ],
 )
 def test_option_of_another_driver_is_named_and_no_part_of_a_password(rest: str, told: str):
@@ -73,11 +75,19 @@ def test_origins_are_several_between_commas():
         ("https://APP.example.com", "in lower case"),
         ("Capacitor://localhost", "in lower case"),
         ('["http://localhost:3000"]', "without brackets, quotes"),
+        ("https://*.com", "such as"),
     ],
 )
 def test_origin_that_is_almost_one_is_told_what_to_mend(text: str, told: str):
     with pytest.raises(ConfigError, match=told):
         Settings.load(ENOUGH | {"CORS_ORIGINS": text})
+
+
+@pytest.mark.parametrize(
+    "text", ["0.0.0.0", "::", "fe80::1%eth0", "localhost", "my_host", "api.example.com."]
+)
+def test_host_is_a_name_or_an_address(text: str):
+    assert parse("api_host", text) == text
 
 
 @pytest.mark.parametrize(
