@@ -113,6 +113,8 @@ def test_cores_are_counted_within_the_limit_of_the_container(
         ("REDIS_URL", "redis://localhost?socket_timeout=-1"),
         ("REDIS_URL", "redis://localhost?socket_connect_timeout=inf"),
         ("REDIS_URL", "redis://localhost?cache_config=x"),
+        ("REDIS_URL", "rediss://localhost?ssl_cert_reqs=x"),
+        ("REDIS_URL", "unix://"),
         ("REDIS_URL", "redis://redis..example.com"),
         ("REDIS_URL", f"redis://{'x' * 64}"),
         ("REDIS_URL", "redis://\u200elocalhost"),
