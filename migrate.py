@@ -71,13 +71,12 @@ def require_none_pending(connection: Connection) -> None:
         raise ConfigError(message) from None
     if not pending:
         return
-    if pending == known_migrations():
-        [(places,)] = connection.fetch("select_other_places_of_tables")
-        if places:
-            raise ConfigError(
-                f"The tables are in the schema {places.decode()}, which the search_path of the role"
-                f" {connection.info.user} does not name: set it, best for the whole database."
-            )
+    [(places,)] = connection.fetch("select_other_places_of_tables")
+    if places:
+        raise ConfigError(
+            f"The tables are in the schema {places.decode()}, which the search_path of the role"
+            f" {connection.info.user} does not name: set it, best for the whole database."
+        )
     raise ConfigError(
         f"The database lacks migrations ({', '.join(pending)}):"
         " run `make migrate`, or `python manage.py migrate` where there is no make."

@@ -37,13 +37,14 @@ def test_every_wait_of_a_session_is_bounded(db: Database, monkeypatch: pytest.Mo
     assert connection.reply_timeout == 5 + database.REPLY_MARGIN
 
 
-def test_first_request_waits_for_a_connection_to_a_distant_server(
+def test_first_request_alone_waits_longer_for_a_connection_to_a_distant_server(
     url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("database.POOL_TIMEOUT", 2 * LATENCY)  # a round trip; it takes several
     with in_front_of(url) as (proxy, distant), closing(Database(settings_for(distant))) as db:
         proxy.weather = Weather.SLOW
         assert insert(db)
+        assert db._patience == 2 * LATENCY
 
 
 def test_jit_is_off(db: Database, monkeypatch: pytest.MonkeyPatch):
