@@ -16,6 +16,7 @@ from support import PREFLIGHT, Lines, NewApp, User, assert_error
 from capacity.overload import BEGUN_PER_ITERATION
 from config import PROJECT
 from database import WAITING_PER_CONNECTION, Database
+from shares import Shares
 
 REQUESTS = 3 * WAITING_PER_CONNECTION
 
@@ -31,6 +32,11 @@ def status_for(app: Flask, number: int) -> int:
     if response.status_code != 200:
         assert_error(response, 503, "unavailable")
     return response.status_code
+
+
+def create_for(app: Flask, number: int) -> int:
+    user = User(app.test_client(), f"user {number}")
+    return user.call("POST", json={"title": "Buy milk"}).status_code
 
 
 def is_crowded_while_all_ask(app: Flask, pool: ThreadPoolExecutor) -> list:
@@ -185,6 +191,22 @@ def test_very_many_requests_of_one_user_make_a_crowd_too(
         wait_until(database.is_crowded)
         database._shares.release(held)
         assert [response.result() for response in responses] == [200, 200]
+    assert not database.is_crowded()
+
+
+def test_very_many_writes_make_a_crowd_too(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("database.WAITING_WRITES", 2)
+    database: Database = app.extensions["database"]
+    shares = Shares(1)
+    monkeypatch.setattr(database, "_share_of_writes", shares)
+    held = shares.acquire("all", 0)
+    assert held
+    with ThreadPoolExecutor(2) as pool:
+        responses = [pool.submit(create_for, app, number) for number in range(2)]
+        wait_until(database.is_crowded)
+        assert database.pool_stats()["requests_waiting"] == 2
+        shares.release(held)
+        assert [response.result() for response in responses] == [201, 201]
     assert not database.is_crowded()
 
 
