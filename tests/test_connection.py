@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from own_postgres import Postgres
+from psycopg.pq import ExecStatus
 
 from connection import CANCEL_TIMEOUT, CONNECTION_OPTIONS, REPLY_TIMEOUT, Connection
 from statements import QUERIES, Query
+from trail import CURRENT, Trail
 
 
 @pytest.fixture
@@ -49,6 +51,15 @@ def test_server_that_waits_until_its_results_are_read_is_read_while_more_is_sent
     assert len(told.get_value(0, 0) or b"") == int(taken.get_value(0, 0) or 0) == size
 
 
+def test_statements_that_run_together_are_told_as_one_by_the_name_of_the_last(
+    connection: Connection,
+):
+    token = CURRENT.set(trail := Trail({}))
+    connection.run_together(["select_place_of_tables", "select_whether_case_is_folded"], {})
+    CURRENT.reset(token)
+    assert [run.statement for run in trail.runs] == ["select_whether_case_is_folded"]
+
+
 def test_statement_that_could_not_be_prepared_is_prepared_by_the_next_run(
     connection: Connection, own_database: Postgres, monkeypatch: pytest.MonkeyPatch
 ):
@@ -58,3 +69,9 @@ def test_statement_that_could_not_be_prepared_is_prepared_by_the_next_run(
     own_database.execute("CREATE TABLE later ()")
     assert connection.fetch("early") == [(b"0",)]
     own_database.execute("DROP TABLE later")
+
+
+def test_error_that_no_server_has_sent_is_one_of_the_connection(connection: Connection):
+    result = connection.pgconn.make_empty_result(ExecStatus.FATAL_ERROR)
+    with pytest.raises(psycopg.OperationalError):
+        connection._checked(result)
