@@ -269,5 +269,19 @@ def test_response_is_sent_whole_however_little_room_there_is(size: int):
         assert client.received.partition(b"\r\n\r\n")[2] == expected
 
 
+class Full(socket.socket):
+    def send(self, *_: Any) -> int:
+        raise TimeoutError
+
+
+def test_client_that_has_read_much_and_then_reads_no_more_is_left(monkeypatch: pytest.MonkeyPatch):
+    more = 2 * responses.LEAST_READ
+    unread = [more, 0, 0, 0]  # before and after each of two waits
+    monkeypatch.setattr(responses, "count_unread", lambda _: unread.pop(0))
+    with Full() as client, pytest.raises(TimeoutError):
+        responses.send_piece(client, b"x")
+    assert not unread
+
+
 def test_date_of_a_response_is_now():
     assert abs(parsedate_to_datetime(responses.http_date()).timestamp() - time.time()) < 5
