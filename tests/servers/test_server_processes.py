@@ -1,5 +1,6 @@
 """A real gunicorn's processes: how they start, stop, reload and replace one another."""
 
+import os
 import re
 import resource
 import signal
@@ -11,15 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import processes
 import psutil
+import pytest
 from own_postgres import Postgres
 from processes import PATIENCE, Process, gunicorn, request_on, tasks_of, wait_until
 from raw_http import head, send_raw
 from support import SECRET, token_for
 
-from server.worker import LONGEST_ROUND
+from server.worker import LONGEST_ROUND, spawn_if_possible
 
 SPIN = """
 answer = application.wsgi_app
@@ -87,6 +90,18 @@ def test_workers_that_were_stopped_with_the_master_go_on(folder: Path, url: str)
         worker.resume()
         assert toggled.result().status_code == 200
         assert "WORKER TIMEOUT" not in api.output()
+
+
+@pytest.mark.parametrize(("started", "is_child"), [(1, False), (2, True)])
+def test_start_without_its_first_worker_fails_and_so_does_a_worker_itself(
+    started: int, is_child: bool
+):
+    def fail() -> None:
+        raise BlockingIOError
+
+    server = SimpleNamespace(worker_age=started, pid=os.getpid() + is_child)
+    with pytest.raises(BlockingIOError):
+        spawn_if_possible(fail, server)
 
 
 def test_worker_that_cannot_be_started_is_started_later_and_the_others_serve(fresh: Path, url: str):
