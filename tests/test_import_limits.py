@@ -95,6 +95,22 @@ def test_file_that_never_ends_is_413_and_not_received(narrow: User):
     assert endless.sent < 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "status", "error"),
+    [
+        ("CONTENT_LENGTH", "100001", 413, "payload_too_large"),
+        ("HTTP_CONTENT_ENCODING", "gzip", 415, "unsupported_media_type"),
+    ],
+)
+def test_file_that_its_headers_rule_out_is_refused_before_it_is_received(
+    narrow: User, header: str, value: str, status: int, error: str
+):
+    sent = {"wsgi.input": Endless(), "wsgi.input_terminated": True, header: value}
+    response = narrow.call("POST", "import", headers=JSON, environ_overrides=sent)
+    assert_error(response, status, error)
+    assert sent["wsgi.input"].sent == 0
+
+
 def test_file_whose_last_part_has_no_room_is_503_too(alice: User):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 * PART + 100, hard))
