@@ -102,7 +102,18 @@ def test_silent_server_is_asked_by_a_thread_and_by_no_request(
             insert(db)
         assert "prober" in {each.name for each in threading.enumerate()}
     wait_until(lambda: "prober" not in {each.name for each in threading.enumerate()})
+    with pytest.raises(DatabaseUnavailable, match="refused"):  # now it is asked by this one
+        insert(db)
     db.close()
+
+
+def test_server_that_is_probed_has_two_seconds_to_answer(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    waits: list[float] = []
+    monkeypatch.setattr(Connection, "fetch", lambda it, *_, **__: waits.append(it.reply_timeout))
+    db._probe_once()
+    assert waits == [2]
 
 
 def test_lost_connections_are_replaced_without_a_storm(db: Database, own_database: Postgres):
@@ -251,17 +262,18 @@ def test_writes_leave_a_quarter_of_the_connections_to_reads(
     CURRENT.reset(token)
 
 
-def test_connection_that_was_closed_silently_is_replaced_and_counted(
-    new_pool: NewPool, heard: list[str]
+def test_connection_that_was_closed_silently_is_replaced_after_a_probe_and_counted(
+    new_pool: NewPool, heard: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     db = new_pool(database_pool_size=1)
+    monkeypatch.setattr(db, "_probe", lambda: heard.append("probe"))
     with (
         db.connection() as connection,
         socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
     ):
         twin.shutdown(socket.SHUT_RDWR)
     assert insert(db)
-    assert heard == ["connection_stale"]
+    assert heard == ["connection_stale", "probe"]
 
 
 @pytest.mark.parametrize(
