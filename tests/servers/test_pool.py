@@ -99,6 +99,17 @@ def test_silent_server_is_noticed_while_writes_hold_all_that_they_may(
     CURRENT.set(None)
 
 
+def test_server_that_became_suspect_while_a_request_waited_for_its_share_is_probed(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    def wait_for_share() -> None:
+        db._is_suspect = True
+
+    monkeypatch.setattr(db, "_take_place", wait_for_share)
+    assert insert(db)
+    assert not db._is_suspect
+
+
 def probers() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "prober"]
 
