@@ -178,6 +178,8 @@ class Connection(psycopg.Connection[Any]):
         for query, result in zip(new, replies, strict=False):  # none, if BEGIN failed
             if result.status == ExecStatus.COMMAND_OK:  # also if all else is rolled back
                 self._prepared_names.add(query.name)
+            elif self.settings:  # PgBouncer takes the name for used, and would refuse it next time
+                self.close()
         for result in results:  # a failed commit adds one more
             self._checked(result)
         return replies[len(new) :][: len(calls)]

@@ -119,3 +119,20 @@ def test_statement_is_prepared_in_the_round_trip_that_first_runs_it(
         connection.fetch("select_trashed_task", user_id="alice", task_id=1)
         connection.fetch("insert_tasks", user_id="alice", tasks="[]", max_stored=1)
     assert len(waits) == 2 + 2 + 3  # the last is for the COMMIT
+
+
+def test_pooled_connection_that_could_not_prepare_a_statement_is_left(
+    new_pool: NewPool, own_database: Postgres
+):
+    """PgBouncer ends a connection that prepares a name twice, even if the first was refused."""
+    db = new_pool(database_pool_size=1)
+    with db.connection() as connection:
+        connection.settings = db._settings  # as behind a pooler
+        connection.fetch("select_version", user_id="alice")
+        connection.execute("SET lock_timeout = 100")
+        with own_database.connect() as other, other.transaction():
+            other.execute("LOCK tasks IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                connection.fetch("select_task", user_id="alice", task_id=1)
+        assert connection.closed
+    assert db.fetch("select_task", user_id="alice", task_id=1) == []
