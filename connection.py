@@ -32,8 +32,6 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 }
 
 SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
-NOTHING = bytes(4)  # FIONREAD's answer is an int of C
-READ = 1  # EV_READ, the libev event to watch for
 
 # What a parameter may be. All are sent as text; the statement determines the type.
 Value = str | bytes | int | bool | list[str] | list[int] | None
@@ -70,7 +68,7 @@ def waiter(descriptor: int) -> Callable[[float], bool]:
         from gevent import get_hub  # type: ignore[import-untyped]
         from gevent.socket import wait  # type: ignore[import-untyped]
 
-        watcher = get_hub().loop.io(descriptor, READ)
+        watcher = get_hub().loop.io(descriptor, 1)  # libev's EV_READ
 
         def is_readable(seconds: float) -> bool:
             with suppress(TimeoutError):
@@ -155,34 +153,38 @@ class Connection(psycopg.Connection[Any]):
     ) -> list[PGresult]:
         """Run different statements in one round trip, which also prepares those that are new.
 
-        With `begins`, BEGIN goes first, and the transaction stays open.
+        With `begins`, BEGIN goes first, and the transaction stays open. What is prepared comes
+        after what runs before it: behind a pooler, that makes the settings.
         """
         queries = [QUERIES[name] for name in names]
         # Encoded before anything is sent, as that may fail.
         calls = [(query, [encode(values[each]) for each in query.parameters]) for query in queries]
-        new = [each for each in queries if self.prepares and each.name not in self._prepared_names]
+        new = set(names) - self._prepared_names if self.prepares else set()
         if len(calls) == 1 and not new:
             self._send(*calls[0])
             return [self._result()]
         self.pgconn.enter_pipeline_mode()
         if begins:
             self.pgconn.send_query_params(b"BEGIN", None)
-        for query in new:
-            self.pgconn.send_prepare(query.name.encode(), query.text.encode())
-        for call in calls:
-            self._send(*call)
+        preparing: list[str | None] = []  # None for what runs
+        for query, arguments in calls:
+            if query.name in new:
+                self.pgconn.send_prepare(query.name.encode(), query.text.encode())
+                preparing.append(query.name)
+            self._send(query, arguments)
+            preparing.append(None)
         self.pgconn.pipeline_sync()
         results = self._results(until_sync=True)
         self.pgconn.exit_pipeline_mode()
-        replies = results[begins:]
-        for query, result in zip(new, replies, strict=False):  # none, if BEGIN failed
-            if result.status == ExecStatus.COMMAND_OK:  # also if all else is rolled back
-                self._prepared_names.add(query.name)
-            elif self.settings:  # PgBouncer takes the name for used, and would refuse it next time
+        replies = list(zip(preparing, results[begins:], strict=False))  # none, if BEGIN failed
+        for name, result in replies:
+            if name and result.status == ExecStatus.COMMAND_OK:  # also if all else is rolled back
+                self._prepared_names.add(name)
+            elif name and self.settings:  # PgBouncer takes it for used, and would refuse it again
                 self.close()
         for result in results:  # a failed commit adds one more
             self._checked(result)
-        return replies[len(new) :][: len(calls)]
+        return [result for name, result in replies if not name]
 
     def _send(self, query: Query, arguments: list[bytes | None]) -> None:
         if self.prepares:
@@ -205,7 +207,7 @@ class Connection(psycopg.Connection[Any]):
         self.in_transaction = False
         if self.pgconn.transaction_status == TransactionStatus.IDLE:
             return
-        started, error, sqlstate = perf_counter(), None, None
+        started, kind, sqlstate = perf_counter(), None, None
         try:
             self.pgconn.send_query(command)
             result = self._result()
@@ -213,12 +215,12 @@ class Connection(psycopg.Connection[Any]):
                 why = "a failed transaction was to be committed"
                 raise psycopg.errors.InFailedSqlTransaction(why)
         except psycopg.Error as failure:
-            error, sqlstate = type(failure).__name__, failure.sqlstate
+            kind, sqlstate = type(failure).__name__, failure.sqlstate
             raise
         finally:
             if trail := CURRENT.get():
                 took = perf_counter() - started
-                trail.runs.append(Run(command.decode().lower(), started, took, error, sqlstate))
+                trail.runs.append(Run(command.decode().lower(), started, took, kind, sqlstate))
 
     def _result(self) -> PGresult:
         """Await a command's result. An error may come behind its rows, as that of a timeout."""
@@ -286,12 +288,12 @@ class Connection(psycopg.Connection[Any]):
         status = b"default_transaction_read_only"
         if self._has_to_write and self.pgconn.parameter_status(status) == b"on":
             return True
-        unread = fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, NOTHING)
+        unread = fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, bytes(4))  # an int of C
         try:
             self.pgconn.consume_input()
         except psycopg.OperationalError:
             return True
-        return unread != NOTHING
+        return any(unread)
 
 
 class UnpreparedConnection(Connection):

@@ -11,8 +11,9 @@ from own_postgres import Postgres
 from pools import NewPool
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
+from support import API_ROLE
 
-from connection import Connection
+from connection import CONNECTION_OPTIONS, Connection
 from database import Database
 from statements import QUERIES, Query
 from trail import CURRENT, Trail
@@ -119,6 +120,16 @@ def test_statement_is_prepared_in_the_round_trip_that_first_runs_it(
         connection.fetch("select_trashed_task", user_id="alice", task_id=1)
         connection.fetch("insert_tasks", user_id="alice", tasks="[]", max_stored=1)
     assert len(waits) == 2 + 2 + 3  # the last is for the COMMIT
+
+
+def test_pooled_connection_prepares_a_statement_under_the_settings_of_its_transaction(
+    url: str, db: Database
+):
+    address = psycopg.conninfo.make_conninfo(url, **API_ROLE)
+    with Connection.connect(address, **CONNECTION_OPTIONS) as connection:
+        connection.execute("SET row_security = off")  # as a role may have it
+        connection.settings = db._settings  # as behind a pooler
+        assert connection.fetch("select_task", user_id="alice", task_id=1) == []
 
 
 def test_pooled_connection_that_could_not_prepare_a_statement_is_left(
