@@ -138,9 +138,8 @@ def test_pooled_connection_that_could_not_prepare_a_statement_is_left(
     """PgBouncer ends a connection that prepares a name twice, even if the first was refused."""
     db = new_pool(database_pool_size=1)
     with db.connection() as connection:
-        connection.settings = db._settings  # as behind a pooler
+        connection.settings = db._settings | {"lock_timeout": "100"}  # as behind a pooler
         connection.fetch("select_version", user_id="alice")
-        connection.execute("SET lock_timeout = 100")
         with own_database.connect() as other, other.transaction():
             other.execute("LOCK tasks IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(psycopg.errors.LockNotAvailable):
