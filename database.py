@@ -15,7 +15,7 @@ from config import Settings
 from connection import CONNECTION_OPTIONS, Connection, Row, UnpreparedConnection, Value
 from events import emit
 from shares import Place, Shares
-from sqlstates import READ_ONLY
+from sqlstates import CHANGED_RESULT, READ_ONLY
 from trail import CURRENT, WRITES
 
 POOL_CONNECT_TIMEOUT = 2  # seconds; after an outage, a probe has just succeeded
@@ -157,7 +157,7 @@ class Database:
     def _note_failure(self, connection: Connection, error: psycopg.Error) -> None:
         if connection.closed:
             self._is_suspect = True
-        elif error.sqlstate == READ_ONLY:  # the primary has become a standby: leave it
+        elif error.sqlstate in {READ_ONLY, CHANGED_RESULT}:  # a standby now; to prepare anew
             self._discard(connection)
         elif error.diag.severity_nonlocalized == "ERROR":  # of a server that works; FATAL ends it
             self._note_answer()

@@ -3,11 +3,13 @@
 import psycopg
 
 READ_ONLY = "25006"
+CHANGED_RESULT = "0A000"  # of a prepared statement, whose column has another type since
 
 # The longest prefix of an SQLSTATE that is listed decides. What is not listed is our fault: 500.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 STATUS_OF_SQLSTATE = {
     "08": 503,  # connection exceptions
+    CHANGED_RESULT: 503,
     "22": 422,  # data exceptions
     "23503": 409,  # foreign key violation
     "23505": 409,  # unique violation

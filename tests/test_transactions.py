@@ -122,6 +122,19 @@ def test_statement_is_prepared_in_the_round_trip_that_first_runs_it(
     assert len(waits) == 2 + 2 + 3  # the last is for the COMMIT
 
 
+def test_statement_whose_result_has_another_type_is_prepared_anew(
+    new_pool: NewPool, own_database: Postgres, monkeypatch: pytest.MonkeyPatch
+):
+    db = new_pool(database_pool_size=1)
+    monkeypatch.setitem(QUERIES, "largest", Query("largest", "SELECT max(n) FROM numbers", ()))
+    own_database.execute("CREATE TABLE numbers (n int)")
+    assert db.fetch("largest") == [(b"",)]
+    own_database.execute("ALTER TABLE numbers ALTER n TYPE bigint")
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        db.fetch("largest")
+    assert db.fetch("largest") == [(b"",)]
+
+
 def test_pooled_connection_prepares_a_statement_under_the_settings_of_its_transaction(
     url: str, db: Database
 ):
