@@ -44,7 +44,7 @@ docs: .venv/run ## Write openapi.json, .env.example and the README's table of se
 	@$(BIN)/python manage.py docs
 
 test: .venv/dev ## Run the tests, on a throwaway PostgreSQL
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --maxfail 20 --cov --cov-report=term --no-cov-on-fail --ignore=tests/servers --ignore=tests/browser --ignore=tests/services
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --maxfail 20 --cov --cov-report=term --no-cov-on-fail --ignore=tests/servers --ignore=tests/browser --ignore=tests/services
 
 test-servers: .venv/dev ## Test real servers that are killed, stopped, frozen and overloaded
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 tests/servers
