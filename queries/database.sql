@@ -100,9 +100,10 @@ SELECT current_setting('tasks.is_direct', true) = 'on';
 -- name: select_options_of_migrations
 -- Options that lift the timeouts of the role or the database: to build an index may take hours.
 -- Migrations set those that they need. One that stops amid its transaction does not keep its locks.
+-- By tabs: a space would reach pg_dump through dbmate as a plus.
 SELECT concat_ws(
-    ' ', '--idle_in_transaction_session_timeout=10s',
-    string_agg(format('--%s=0', name), ' ' ORDER BY name)
+    chr(9), '--idle_in_transaction_session_timeout=10s',
+    string_agg(format('--%s=0', name), chr(9) ORDER BY name)
 )
 FROM pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout') AND setting <> '0';

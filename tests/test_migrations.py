@@ -15,6 +15,7 @@ import pytest
 from migrating import DOWN, FILES, UP, NewDatabase, applied, schema_of, without_noise
 from pglast import parse_sql
 from pglast.ast import VariableSetStmt
+from psycopg import sql
 from support import API_ROLE, User, app_on, settings_for
 
 import migrate
@@ -199,6 +200,13 @@ def test_schema_sql_is_what_the_migrations_make(empty_url: str, tmp_path: Path):
     migrate.migrate(empty_url)
     written = (PROJECT / "schema.sql").read_text()
     assert schema_of(empty_url, tmp_path) == without_noise(written), "run: make schema"
+
+
+def test_schema_of_a_database_with_a_timeout_of_its_own_is_dumped(empty_url: str, tmp_path: Path):
+    with psycopg.connect(empty_url) as connection:
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET lock_timeout = 500").format(database))
+    assert "schema_migrations" in schema_of(empty_url, tmp_path)
 
 
 def test_every_constraint_is_validated_in_the_end(postgresql: psycopg.Connection):
