@@ -63,6 +63,11 @@ def test_word_is_taken_in_capitals_too(name: str, text: str, value: object):
     assert parse(name, text) == value
 
 
+@pytest.mark.parametrize("number", [0, 65535])
+def test_number_may_be_the_least_and_the_most_allowed(number: int):
+    assert parse("metrics_port", str(number)) == number
+
+
 def test_origins_are_several_between_commas():
     origins = ("http://a", "https://b.example:8443", "capacitor://localhost", "https://*.b.example")
     settings = Settings.load(ENOUGH | {"CORS_ORIGINS": " ,".join(origins)})
