@@ -61,10 +61,7 @@ title = coalesce(given.title, tasks.title),
         ELSE tasks.priority
     END,
     due_at = CASE WHEN 'due_at' = ANY (sent) THEN given.due_at ELSE tasks.due_at END,
-    due_all_day = CASE
-        WHEN 'due_at' = ANY (sent) THEN given.due_all_day
-        ELSE tasks.due_all_day
-    END,
+    due_all_day = coalesce(given.due_all_day, tasks.due_all_day),
     tags = CASE WHEN 'tags' = ANY (sent) THEN coalesce(given.tags, '{}') ELSE tasks.tags END,
     completed_at = CASE
         WHEN NOT coalesce(given.completed, tasks.completed) THEN NULL
