@@ -108,7 +108,7 @@ def database_url() -> Iterator[str]:
 def kept_secret() -> str:
     """Read the secret that goes with the embedded server, made at the first call."""
     if not SECRET_FILE.exists():
-        DATA_FOLDER.mkdir(mode=0o711, exist_ok=True)  # PostgreSQL's own folder in it is closed
+        DATA_FOLDER.mkdir(mode=0o700, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=DATA_FOLDER) as new:  # for its owner alone
             new.write(secrets.token_urlsafe(48))
             new.flush()

@@ -2,9 +2,11 @@
 
 import errno
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +124,32 @@ def test_secret_is_kept_where_there_are_no_hard_links(
     ]
 
 
+def test_secret_of_the_process_that_was_first_stays_where_there_are_no_hard_links(
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    secret = tmp_path / "secret"
+
+    def be_second(*_: Path) -> None:
+        secret.write_text("the first")
+        raise PermissionError(errno.EPERM, "Operation not permitted", "a file")  # link(2)
+
+    monkeypatch.setattr("manage.DATA_FOLDER", tmp_path)
+    monkeypatch.setattr("manage.SECRET_FILE", secret)
+    monkeypatch.setattr("os.link", be_second)
+    assert run_here("token") == (1, [f"Error: File exists: {secret}."])
+    assert secret.read_text() == "the first"
+
+
+def test_folder_of_the_secret_is_its_owners_alone_even_if_a_token_comes_first(
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / ".data"
+    monkeypatch.setattr("manage.DATA_FOLDER", folder)
+    monkeypatch.setattr("manage.SECRET_FILE", folder / "secret")
+    assert run_here("token")[0] == 0
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 CHECKED = [name for name, each in SETTINGS.items() if each.metadata["parse"] is not str]
 
 
@@ -221,3 +249,13 @@ def test_run_on_a_port_that_is_taken_says_so(run_here: RunHere):
         told = run_here("run", **ENOUGH, API_PORT=port)
     place = f"127.0.0.1 port {port}: Address already in use"
     assert told == (1, [f"Error: Cannot listen on {place}. Set API_PORT or API_HOST."])
+
+
+def test_run_that_is_stopped_before_it_serves_ends_in_silence(
+    run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+):
+    def running(_: Path) -> AbstractContextManager[str]:
+        raise KeyboardInterrupt(signal.SIGINT)
+
+    monkeypatch.setattr("manage.own_postgres", lambda: SimpleNamespace(running=running))
+    assert run_here("run", API_PORT=free_port()) == (0, [])
