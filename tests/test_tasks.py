@@ -126,6 +126,17 @@ def test_later_version_has_the_later_time_even_where_its_transaction_began_first
     assert times(second)[1] < times(first)[1]
 
 
+def test_tasks_of_a_batch_or_an_import_have_the_later_time_even_where_its_transaction_began_first(
+    app: Flask, alice: User
+):
+    with app.extensions["database"].transaction() as connection:
+        connection.fetch("select_version", user_id="alice")
+        alice.create()
+        connection.fetch("insert_tasks", user_id="alice", tasks='[{"title": "x"}]', max_stored=2)
+    second, first = alice.all()
+    assert times(second)[0] > times(first)[0]
+
+
 def test_toggle_turns_completed_over_and_back(alice: User):
     task = alice.create()
     responses = [alice.call("PATCH", f"{task['id']}/complete") for _ in range(3)]
