@@ -44,7 +44,8 @@ def test_tasks_that_one_batch_changes_get_one_time(alice: User):
     patched = done(alice, *each("patch", created, task={"completed": True}))
     assert len({task[name] for task in patched for name in ("updated_at", "completed_at")}) == 1
     done(alice, *each("delete", created))
-    assert len({task["deleted_at"] for task in trash_of(alice)}) == 1
+    deleted = trash_of(alice)
+    assert len({task[name] for task in deleted for name in ("updated_at", "deleted_at")}) == 1
     assert len({task["updated_at"] for task in done(alice, *each("restore", created))}) == 1
 
 

@@ -41,6 +41,17 @@ def test_command_token_has_the_issuer_and_the_audience_that_are_asked_for(run_he
     assert (claims["iss"], claims["sub"]) == ("https://issuer", "demo")
 
 
+def test_command_token_signs_with_the_given_secret_for_the_embedded_server_too(
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("manage.DATA_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("manage.SECRET_FILE", tmp_path / "none" / "secret")
+    code, [token] = run_here("token", BETTER_AUTH_SECRET=SECRET)
+    assert code == 0
+    jwt.decode(token, SECRET, ["HS256"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_command_token_without_a_secret_is_refused(run_here: RunHere):
     given = {"DATABASE_URL": "postgresql://", "BETTER_AUTH_URL": "http://localhost:3000"}
     assert refusal(run_here, "token", **given).startswith("Set BETTER_AUTH_SECRET: ")

@@ -12,6 +12,7 @@ from processes import RunHere
 from psycopg.conninfo import make_conninfo
 from support import User, refusal, someone_waits_for, trash_of
 
+from database import DatabaseUnavailable
 from migrate import known_migrations
 from purge import purge_trash
 
@@ -184,6 +185,16 @@ def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
         "SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM audit_log WHERE action = 'x')"
     )
     assert postgresql.execute(left).fetchone() == (0, 0)
+
+
+def test_purge_that_gets_no_connection_any_more_ends_in_one_line(
+    purge: RunHere, monkeypatch: pytest.MonkeyPatch
+):
+    def find_none(*_: object, **__: object) -> int:
+        raise DatabaseUnavailable("the server is down")
+
+    monkeypatch.setattr("purge.purge_old_trash", find_none)
+    assert refusal(purge) == "Not all was deleted: the server is down."
 
 
 def test_purge_goes_on_with_others_where_one_user_is_busy(

@@ -21,6 +21,7 @@ from migrate import known_migrations, only_runner, require_migrated
 
 BROKEN = f"{UP}\nCREATE TABLE half (id bigint);\nSELECT 1 / 0;\n\n{DOWN}\nDROP TABLE half;\n"
 SASL_FAILED = b"E\0\0\0\x2fSFATAL\0C28P01\0MSASL authentication failed\0\0"  # PgBouncer's
+PASSWORD_FAILED = b'E\0\0\0ASFATAL\0C28P01\0Mpassword authentication failed for user "me"\0\0'
 
 
 def test_start_is_refused_where_the_server_cannot_do_the_tls_that_is_asked_for(
@@ -38,6 +39,7 @@ def test_start_is_refused_where_the_server_cannot_do_the_tls_that_is_asked_for(
     [
         (b"R\0\0\0\x08\0\0\0\x03", "sslmode=disable", "fe_sendauth: no password supplied"),
         (SASL_FAILED, "sslmode=disable", "SASL authentication failed"),
+        (PASSWORD_FAILED, "sslmode=disable", "password .+ `make migrate` creates a missing role"),
         (b"S", "sslmode=verify-full&sslrootcert=/none", 'root certificate file "/none" does not'),
     ],
 )
