@@ -49,6 +49,12 @@ def test_tasks_that_one_batch_changes_get_one_time(alice: User):
     assert len({task["updated_at"] for task in done(alice, *each("restore", created))}) == 1
 
 
+def test_batch_counts_no_change_for_kinds_of_operation_that_it_lacks(alice: User):
+    created = done(alice, CREATE)
+    changed = done(alice, *each("complete", created))
+    assert [task["version"] for task in (*created, *changed, alice.create())] == [2, 3, 4]
+
+
 def test_patch_in_a_batch_changes_what_a_patch_changes(alice: User):
     bodies = [{}, {"description": None, "due_at": None}, {"tags": None}, {"completed": True}]
     for body in bodies:

@@ -221,9 +221,10 @@ def test_purge_gives_tombstones_a_version_of_their_own(
 
 
 def test_purge_goes_on_from_a_time_in_whatever_style_the_role_writes_them(
-    purge: RunHere, owner_url: str, postgresql: psycopg.Connection
+    purge: RunHere, owner_url: str, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
     """SQL writes 11/30/2026, which YMD does not read."""
+    monkeypatch.setattr("purge.ENTRIES_PER_STATEMENT", 1)  # so that there is a next statement
     postgresql.execute("INSERT INTO audit_log VALUES (now() - interval '366 days', 'x', 'x')")
     postgresql.commit()
     styled = make_conninfo(owner_url, options="-c DateStyle=SQL,YMD")
