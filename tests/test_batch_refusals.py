@@ -89,6 +89,7 @@ def test_version_that_the_task_no_longer_has_is_412_and_nothing_is_done(alice: U
         ({"op": "complete", "id": 1, "version": None}, "version"),
         ({"op": "delete"}, "id"),
         ({"op": "delete", "id": 1, "version": 0}, "version"),
+        ({"op": "delete", "id": 1, "version": 2**63}, "version"),
         ({"op": "explode", "id": 1}, "op"),
         ({"op": ["delete"], "id": 1}, "op"),
         ({"id": 1}, "op"),

@@ -55,6 +55,18 @@ def test_start_on_triggers_that_a_restore_left_disabled_is_refused(
     require_migrated(settings_for(database_url))
 
 
+def test_start_beside_a_disabled_trigger_of_somebody_else_is_not_refused(
+    database_url: str, postgresql: psycopg.Connection
+):
+    postgresql.execute(
+        "CREATE TRIGGER theirs BEFORE UPDATE ON tasks"
+        " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    )
+    postgresql.execute("ALTER TABLE tasks DISABLE TRIGGER theirs")
+    postgresql.commit()
+    require_migrated(settings_for(database_url))
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
