@@ -119,14 +119,6 @@ def test_wrong_address_is_refused_under_the_name_of_its_setting(run: RunHere):
     assert told.startswith("MIGRATION_DATABASE_URL must be ")
 
 
-def test_wrong_timeout_for_the_new_role_is_refused_under_the_name_of_its_setting(
-    empty_url: str, run: RunHere
-):
-    given = {"MIGRATION_DATABASE_URL": empty_url, "DATABASE_URL": "postgresql://nobody@db/tasks"}
-    told = refusal(run, "migrate", **given, DATABASE_STATEMENT_TIMEOUT="5s")
-    assert told.startswith("DATABASE_STATEMENT_TIMEOUT must be ")
-
-
 @contextmanager
 def database_in_c(url: str, encoding: str) -> Iterator[str]:
     """Make a database of this encoding and of the locale C."""

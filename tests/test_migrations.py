@@ -196,7 +196,9 @@ def test_existing_tasks_get_all_bits_of_tags(
         assert connection.execute("SELECT tag_bits FROM tasks").fetchall() == [(-1,)]
 
 
-def test_schema_sql_is_what_the_migrations_make(empty_url: str, tmp_path: Path):
+def test_schema_sql_is_what_the_migrations_make_in_any_time_zone(empty_url: str, tmp_path: Path):
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(f'ALTER DATABASE "{connection.info.dbname}" SET TimeZone = 9'.encode())
     migrate.migrate(empty_url)
     written = (PROJECT / "schema.sql").read_text()
     assert schema_of(empty_url, tmp_path) == without_noise(written), "run: make schema"

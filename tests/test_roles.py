@@ -11,7 +11,7 @@ import pytest
 from listing import listed
 from own_postgres import database_on
 from processes import RunHere, wait_until
-from support import User, settings_for, someone_waits_for
+from support import User, refusal, settings_for, someone_waits_for
 
 import migrate
 import roles
@@ -219,6 +219,14 @@ def test_migrate_makes_the_role_of_the_api_and_finds_it_there_again(
     with psycopg.connect(api_url) as connection:
         assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
         assert connection.execute("SHOW statement_timeout").fetchone() == ("1234ms",)
+
+
+def test_wrong_timeout_for_the_new_role_is_refused_under_the_name_of_its_setting(
+    empty_url: str, run_here: RunHere
+):
+    given = {"MIGRATION_DATABASE_URL": empty_url, "DATABASE_URL": "postgresql://nobody@db/tasks"}
+    told = refusal(run_here, "migrate", **given, DATABASE_STATEMENT_TIMEOUT="5s")
+    assert told.startswith("DATABASE_STATEMENT_TIMEOUT must be ")
 
 
 def test_runners_that_give_one_role_its_rights_at_once_all_succeed(new_role: tuple[str, str]):

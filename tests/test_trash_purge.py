@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import processes
 import psycopg
@@ -190,11 +191,8 @@ def test_purge_of_the_rest_goes_on_where_one_kind_cannot_be_deleted(
 def test_purge_that_gets_no_connection_any_more_ends_in_one_line(
     purge: RunHere, monkeypatch: pytest.MonkeyPatch
 ):
-    def find_none(*_: object, **__: object) -> int:
-        raise DatabaseUnavailable("the server is down")
-
-    monkeypatch.setattr("purge.purge_old_trash", find_none)
-    assert refusal(purge) == "Not all was deleted: the server is down."
+    monkeypatch.setattr("purge.purge_old_trash", Mock(side_effect=DatabaseUnavailable("away")))
+    assert refusal(purge) == "Not all was deleted: away."
 
 
 def test_purge_goes_on_with_others_where_one_user_is_busy(
