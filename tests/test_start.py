@@ -107,9 +107,13 @@ def nowhere(database_url: str) -> dict[str, Any]:
     return parts
 
 
-def test_start_is_not_refused_while_another_host_may_come_up(nowhere: dict[str, Any]):
+def test_start_is_not_refused_but_warned_of_while_another_host_may_come_up(
+    nowhere: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
     nowhere["host"] += ",/nowhere"
     require_migrated(settings_for(psycopg.conninfo.make_conninfo(**nowhere)))
+    [line] = caplog.messages
+    assert line.startswith("the database cannot be asked, requests get 503 until it can: ")
 
 
 def test_start_with_an_address_that_is_wrong_at_each_host_is_refused(nowhere: dict[str, Any]):
