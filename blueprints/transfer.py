@@ -192,7 +192,7 @@ def acceptable_format() -> Format:
     accepted = request.accept_mimetypes or [("*/*", 1)]  # without the header, anything is
     # From the least wanted to the most: of one type with several parameters, that one counts.
     by_quality = sorted(accepted, key=itemgetter(1))
-    ranges = {given.partition(";")[0].strip().lower(): q for given, q in by_quality}
+    ranges = {given.partition(";")[0].lower(): q for given, q in by_quality}
 
     def quality(name: str) -> float:
         patterns = (name, f"{name.partition('/')[0]}/*", "*/*")
