@@ -9,7 +9,8 @@ from flask import Flask
 from support import JSON, NewApp, User, assert_error
 from transfers import EACH_FORMAT, bring, export, send
 
-from blueprints.transfer import PART
+from blueprints.transfer import PART, load_entries
+from formats import json_file
 
 
 @pytest.fixture
@@ -17,6 +18,13 @@ def narrow(new_app: NewApp) -> User:
     """A user who may store 700 tasks, and send other bodies only if they are small."""
     app = new_app(max_tasks_per_user=700, max_import_length=100_000, max_content_length=100)
     return User(app.test_client(), "alice")
+
+
+def test_long_import_is_done_in_statements_that_take_far_less_than_the_time_limit():
+    body = json.dumps([{"title": "x"}] * 1001).encode()
+    number, batches = load_entries(json_file, body, 1001)
+    assert number == 1001
+    assert [len(json.loads(batch)) for batch in batches] == [500, 500, 1]
 
 
 def test_first_import_of_a_user_counts_each_task_once_and_brings_as_many_as_may_be(

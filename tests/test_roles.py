@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
@@ -98,8 +99,9 @@ def test_others_who_may_write_to_the_audit_are_named_until_they_may_not(
     postgresql.execute(f"CREATE ROLE {role}")
     postgresql.commit()
     try:
-        for api_url in [database_url, owner_url]:
-            postgresql.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        rights = ["ALL", "INSERT", "UPDATE", "DELETE", "TRUNCATE"]
+        for api_url, right in product([database_url, owner_url], rights):
+            postgresql.execute(f"GRANT {right} ON ALL TABLES IN SCHEMA public TO {role}")
             postgresql.commit()
             roles.grant(owner_url, api_url)
             assert caplog.messages == [
@@ -132,6 +134,7 @@ def test_api_serves_where_a_host_puts_row_level_security_on_every_table(
 ):
     for table in ["schema_migrations", "audit_log"]:
         postgresql.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY".encode())
+        postgresql.execute(f"CREATE POLICY theirs ON {table} TO CURRENT_USER".encode())
     postgresql.commit()
     for _ in range(2):  # the second time, the policies are there
         roles.grant(owner_url, database_url)
