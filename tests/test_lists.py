@@ -95,6 +95,24 @@ def test_task_from_before_the_bits_of_tags_is_found(alice: User, postgresql: psy
     assert bits == [(True,)]
 
 
+@pytest.mark.parametrize("filters", [{"tag": "home"}, {"q": "home"}])
+def test_page_is_full_however_many_tasks_are_passed_over(
+    filters: dict[str, str], alice: User, postgresql: psycopg.Connection
+):
+    postgresql.execute(
+        "INSERT INTO tasks (user_id, title, description, tags)"
+        " SELECT 'alice', n::text, array_to_string(tags, ''), tags FROM ("
+        "     SELECT n, CASE WHEN n % 3 = 0 THEN ARRAY['home'] ELSE '{}' END AS tags"
+        "     FROM generate_series(100, 399) AS n"
+        " ) AS numbered"
+    )
+    postgresql.execute("UPDATE tasks SET tag_bits = -1")  # any of them may have the tag
+    postgresql.commit()
+    for sort in ["created", "updated", "title", "due", "priority"]:
+        page = listed(alice, **filters, sort=sort, order="asc", limit="40")
+        assert [task["title"] for task in page] == [str(n) for n in range(102, 222, 3)], sort
+
+
 def test_due_after_is_inclusive_and_due_before_is_exclusive(alice: User):
     for day in [1, 2, 3]:
         alice.create(f"day {day}", due_at=f"2026-05-0{day}")
