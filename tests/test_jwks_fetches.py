@@ -92,9 +92,10 @@ def test_keys_are_fetched_once_for_many_requests(issuer: Issuer, gate: Flask):
 def test_keys_are_logged_only_if_they_changed(issuer: Issuer, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", "jwks")
     key_set = jwks.KeySet(f"{issuer.origin}{JWKS_PATH}")
-    for _ in range(2):
+    for keys in [issuer.keys, issuer.keys, [*issuer.keys, make_key()]]:
+        issuer.keys = keys
         key_set._fetch()
-    assert caplog.messages == [f"the issuer at {issuer.origin}{JWKS_PATH} has 1 keys for use here"]
+    assert [line.partition(" has ")[2][0] for line in caplog.messages] == ["1", "2"]
 
 
 def test_set_without_a_key_for_use_here_is_told_once(
