@@ -15,7 +15,6 @@ import pytest
 from migrating import DOWN, FILES, UP, NewDatabase, applied, schema_of, without_noise
 from pglast import parse_sql
 from pglast.ast import VariableSetStmt
-from psycopg import sql
 from support import API_ROLE, User, app_on, settings_for
 
 import migrate
@@ -206,8 +205,8 @@ def test_schema_sql_is_what_the_migrations_make_in_any_time_zone(empty_url: str,
 
 def test_schema_of_a_database_with_a_timeout_of_its_own_is_dumped(empty_url: str, tmp_path: Path):
     with psycopg.connect(empty_url) as connection:
-        database = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("ALTER DATABASE {} SET lock_timeout = 500").format(database))
+        database = connection.info.dbname
+        connection.execute(f'ALTER DATABASE "{database}" SET lock_timeout = 500'.encode())
     assert "schema_migrations" in schema_of(empty_url, tmp_path)
 
 
