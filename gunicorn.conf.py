@@ -17,7 +17,6 @@ import gunicorn.http.message  # type: ignore[import-untyped]
 import gunicorn.http.parser  # type: ignore[import-untyped]
 import gunicorn.http.unreader  # type: ignore[import-untyped]
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
-import gunicorn.sock  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
 
 from config import ConfigError
@@ -102,8 +101,8 @@ def on_starting(server):  # type: ignore[no-untyped-def]
         raise ConfigError(f"{message} instead of --worker-connections.")
     if server.cfg.is_ssl:
         try:
-            gunicorn.sock.ssl_context(server.cfg)
-        except OSError as error:  # which would end each worker, again and again
+            worker.read_certificate(server.cfg)
+        except (OSError, TypeError) as error:  # the latter: --keyfile alone
             raise ConfigError(f"TLS fails with gunicorn's --certfile, --keyfile: {error}") from None
     server.spawn_worker = partial(worker.spawn_if_possible, server.spawn_worker, server)
     server.murder_workers = worker.unless_stopped(server.murder_workers)
@@ -111,6 +110,15 @@ def on_starting(server):  # type: ignore[no-untyped-def]
         if server.cfg.uid != os.geteuid():  # whose workers could not write into its folder
             raise ConfigError("METRICS_PORT rules out gunicorn's --user: start it as that user.")
         server.metrics_server = metrics_server.start(settings)
+
+
+def on_reload(server):  # type: ignore[no-untyped-def]
+    """Take a certificate that was renewed; one that cannot be used changes nothing."""
+    if server.cfg.is_ssl:
+        try:
+            worker.read_certificate(server.cfg)
+        except OSError as error:
+            server.log.error("the old certificate stays in use: %s", error)  # noqa: TRY400 - no fault of code
 
 
 def post_worker_init(started):  # type: ignore[no-untyped-def]

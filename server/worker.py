@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
@@ -84,7 +85,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop, then until what is in flight has been answered."""
-        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        tls = {"ssl_context": TLS[0]} if self.cfg.is_ssl else {}
         clients = Pool(self.worker_connections)
         servers = [
             Server(listener, partial(self.handle, listener), spawn=clients, **tls)
@@ -239,6 +240,18 @@ def unless_stopped(check: Callable[[], None]) -> Callable[[], None]:
             check()
 
     return check_in_time
+
+
+TLS: list[ssl.SSLContext] = []  # of the master, which its workers inherit
+
+
+def read_certificate(cfg: Any) -> None:
+    """Read it in the master: a pair that cannot be used would end each worker, again and again.
+
+    Raises:
+        OSError, TypeError: it cannot be used; the one before, if any, stays.
+    """
+    TLS[:] = [ssl_context(cfg)]
 
 
 # Once: a reload keeps the application's settings, so the server's too.

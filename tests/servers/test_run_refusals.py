@@ -74,6 +74,7 @@ def test_gunicorn_that_has_not_read_its_configuration_is_refused(project: Path, 
         ("--protocol uwsgi", ["API_PORT"]),
         ("--worker-connections 1001", ["API_PORT"]),
         ("--certfile pyproject.toml", ["API_PORT"]),
+        ("--keyfile pyproject.toml", ["API_PORT"]),
         ("--user 65534", ["API_PORT", "METRICS_PORT"]),
     ],
 )

@@ -1,18 +1,24 @@
 """HTTPS by gunicorn itself, where no proxy in front brings it."""
 
 import re
+import signal
 import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import processes
 import pytest
+from certificates import write_certificate
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from issuer import make_key
 from processes import Process, running, wait_until
 from raw_http import head, read_to_end, statuses
 from support import SECRET
+
+from config import PROJECT
 
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
 CHUNK = 8192  # bytes that gunicorn reads at once
@@ -24,14 +30,20 @@ def api(url: str, certificate: Path, tmp_path_factory: pytest.TempPathFactory) -
     worker = folder / "server/worker.py"
     shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
     worker.write_text(re.sub(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text()))
+    with serving(folder, url, certificate, certificate) as process:
+        yield process
+        assert "Traceback" not in process.output()
+
+
+@contextmanager
+def serving(folder: Path, url: str, certificate: Path, key: Path) -> Iterator[Process]:
     port = processes.free_port()
     given = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET, "API_PORT": port}
-    given |= {"GUNICORN_CMD_ARGS": f"--certfile {certificate} --keyfile {certificate}"}
+    given |= {"GUNICORN_CMD_ARGS": f"--certfile {certificate} --keyfile {key}"}
     arguments = ["-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:application"]
     with running(arguments, folder, port, WEB_CONCURRENCY=1, **given) as process:
         wait_until(lambda: is_open(port))
         yield process
-        assert "Traceback" not in process.output()
 
 
 def is_open(port: int) -> bool:
@@ -78,3 +90,28 @@ def test_request_that_was_received_with_the_one_before_is_answered_too(api: Proc
     with connect(api) as client:
         client.sendall(first + head("GET", "/livez", "Connection: close"))
         assert statuses(read_to_end(client)) == [200, 200]
+
+
+def test_certificate_that_cannot_be_used_at_a_reload_leaves_the_old_one(url: str, tmp_path: Path):
+    """As where the reload comes between the two files of a renewal."""
+    own, key = write_certificate(tmp_path / "own.pem"), write_certificate(tmp_path / "key.pem")
+    of_another = make_key("ES256").private.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    with serving(PROJECT, url, own, key) as api:
+        first = shown_by(api)
+        key.write_bytes(of_another)
+        api.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: "Worker exiting" in api.output())
+        assert shown_by(api) == first
+        assert "the old certificate stays in use: [X509: KEY_VALUES_MISMATCH]" in api.output()
+        write_certificate(own)
+        write_certificate(key)
+        api.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: shown_by(api) != first)
+        assert "Traceback" not in api.output()
+
+
+def shown_by(api: Process) -> bytes | None:
+    with connect(api) as client:
+        return client.getpeercert(binary_form=True)
