@@ -85,28 +85,36 @@ class SharedCounts:
                 return
             self.is_away = True
         emit("redis_failed")
-        name = type(error).__name__  # the text of a MovedError is only where to
-        log.warning("Redis is away, so each process counts for itself: %s: %s", name, error)
+        cause = cause_of(error)
+        log.warning("Redis is away, so each process counts for itself: %s", cause)
         try:
-            Thread(target=self._await_return, args=[key], name="redis", daemon=True).start()
+            Thread(target=self._await_return, args=[key, cause], name="redis", daemon=True).start()
         except RuntimeError:  # the system has no more threads: the next failure tries again
             self.is_away = False
 
-    def _await_return(self, key: str) -> None:
+    def _await_return(self, key: str, cause: str) -> None:
         """Add nothing to what could not be counted until that succeeds: others may be elsewhere.
 
         It is a write: a read-only or full Redis answers a ping. A counter it makes lasts a second.
         """
+        told = {cause}  # often only that the connection was lost: the next one says why
         while self.is_away:
             time.sleep(PAUSE)
             try:
                 self._ask(self._pool.get_connection(), key, 1, 0)
-            except Exception:  # noqa: BLE001 - as in `add`
+            except Exception as error:  # noqa: BLE001 - as in `add`
                 emit("redis_failed")
+                if (cause := cause_of(error)) not in told:
+                    told.add(cause)
+                    log.warning("Redis is still away: %s", cause)
             else:
                 self._back_at = time.monotonic()
                 self.is_away = False
         log.warning("Redis is back")
+
+
+def cause_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"  # the text of a MovedError is only where to
 
 
 def at_most(seconds: float) -> AbstractContextManager[Any]:

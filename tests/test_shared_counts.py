@@ -106,6 +106,26 @@ def test_while_redis_is_away_each_process_counts_for_itself(
     wait_until(lambda: "Redis is back" in caplog.messages)
 
 
+def test_another_cause_in_the_same_outage_is_told_once(
+    redis: Speaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """As of a Redis that was restarted with a certificate that is refused."""
+    monkeypatch.setattr("capacity.shared_counts.PAUSE", 0.01)
+    counts = SharedCounts(redis.url)
+    asked: list[None] = []
+
+    def fail() -> None:
+        asked.append(None)
+        raise ValueError("it has expired")
+
+    assert counts.add("broken", 60, 1) is None
+    monkeypatch.setattr(counts._pool, "get_connection", fail)
+    wait_until(lambda: len(asked) > 3)
+    counts.is_away = False  # ends its prober
+    assert caplog.messages[0].startswith("Redis is away")
+    assert caplog.messages.count("Redis is still away: ValueError: it has expired") == 1
+
+
 def test_late_failure_from_an_outage_that_has_ended_is_ignored(
     redis: Speaker, monkeypatch: pytest.MonkeyPatch
 ):
