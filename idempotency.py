@@ -108,20 +108,13 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
 
 
 def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
-    """Keep a response under its key.
-
-    Raises:
-        ApiError: 409 where there is one already, which the lock of `claim` should prevent.
-    """
-    kept = db.fetch(
-        "insert_idempotent_response",
-        status=response.status_code,
-        headers=json.dumps(dict(response.headers)),
-        body=response.get_data(as_text=True),
-        **key,
-    )
-    if not kept:
-        raise key_in_use()
+    """Keep a response under its key, and commit it with what the request wrote."""
+    kept: dict[str, Value] = {
+        "status": response.status_code,
+        "headers": json.dumps(dict(response.headers)),
+        "body": response.get_data(as_text=True),
+    }
+    db.run_together(["insert_idempotent_response", "commit"], key | kept)
 
 
 def parse_key(header: str) -> str:

@@ -12,8 +12,8 @@ WHERE user_id = %(user_id)s AND key = %(key)s AND expires_at > now()
 FOR KEY SHARE;
 
 -- name: insert_idempotent_response
--- Keeps a response for 24 hours, in place of an expired one. No row where there is one that has not
--- expired: it is never replaced.
+-- Keeps a response for 24 hours, in place of an expired one. Fails where there is one that has not
+-- expired, by a NULL in a column that has none: it is never replaced.
 INSERT INTO idempotency_keys AS kept (
     user_id, key, fingerprint, status, headers, body, created_at, expires_at
 )
@@ -22,10 +22,13 @@ VALUES (
     now(), now() + interval '24 hours'
 )
 ON CONFLICT (user_id, key) DO UPDATE
-    SET fingerprint = excluded.fingerprint, status = excluded.status, headers = excluded.headers,
-        body = excluded.body, created_at = excluded.created_at, expires_at = excluded.expires_at
-    WHERE kept.expires_at <= now()
-RETURNING key;
+    SET fingerprint = CASE WHEN kept.expires_at <= now() THEN excluded.fingerprint END,
+        status = excluded.status, headers = excluded.headers, body = excluded.body,
+        created_at = excluded.created_at, expires_at = excluded.expires_at;
+
+-- name: commit
+-- Ends the transaction, in the round trip of its last statement; not run where that fails.
+COMMIT;
 
 -- name: delete_expired_idempotency_keys
 -- Takes the max_rows keys, of any user, that expire first, not before `after`, and deletes those of

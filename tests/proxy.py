@@ -62,14 +62,18 @@ class Proxy:
                 Thread(target=self.bring_back, args=pair, daemon=True).start()
 
     def carry(self, client: socket.socket, server: socket.socket) -> None:
-        """Pass on what the API says. A write outside a transaction is its own commit."""
+        """Pass on what the API says. A write outside a transaction is its own commit.
+
+        A COMMIT is a command, or the statement of that name.
+        """
         in_transaction = False
         with suppress(OSError):
             while data := client.recv(65536):
                 in_transaction = in_transaction or b"BEGIN\0" in data
                 inserts = b"\0insert_task\0" in data  # runs it; to prepare it begins without NUL
-                commits = b"COMMIT\0" in data or (not in_transaction and inserts)
-                if b"COMMIT\0" in data or b"ROLLBACK\0" in data:
+                ends = b"COMMIT\0" in data or b"\0commit\0" in data
+                commits = ends or (not in_transaction and inserts)
+                if ends or b"ROLLBACK\0" in data:
                     in_transaction = False
                 if commits and self.weather in CUTS:
                     self.cut(client, server, data)

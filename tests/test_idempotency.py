@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import processes
 import proxy
@@ -12,6 +13,7 @@ import pytest
 from flask import Flask
 from idempotent import KEY, MILK, assert_replayed, post
 from proxy import CUTS, Proxy, Weather
+from psycopg.pq.abc import PGresult
 from support import User, assert_error, settings_for, someone_waits_for
 from werkzeug.test import TestResponse
 
@@ -60,6 +62,20 @@ def test_import_larger_than_other_bodies_sent_again_is_done_once(alice: User):
     assert_error(
         alice.call("POST", "import", json=[*body, {}], headers=KEY), 422, "validation_error"
     )
+
+
+def test_request_with_a_key_takes_three_round_trips(alice: User, monkeypatch: pytest.MonkeyPatch):
+    """To a database far away, a round trip takes longer than all else."""
+    trips = []
+    await_results = Connection._results
+
+    def count(self: Connection, *args: Any, **kwargs: Any) -> list[PGresult]:
+        trips.append(self)
+        return await_results(self, *args, **kwargs)
+
+    monkeypatch.setattr(Connection, "_results", count)
+    assert post(alice).status_code == 201
+    assert len(trips) == 3
 
 
 def test_hundred_repeats_half_of_them_at_once_make_one_task(app: Flask, alice: User):

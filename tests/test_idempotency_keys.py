@@ -95,11 +95,12 @@ def test_expired_key_may_be_used_for_another_request(alice: User, postgresql: ps
 
 
 def test_response_that_is_kept_is_not_written_over_before_it_expires(app: Flask, alice: User):
-    """As when another request has used the key between the claim's snapshot and its lock."""
+    """As if another request had used the key since the claim, which its lock prevents."""
     first = post(alice)
     other = {"fingerprint": "\\x00", "status": 200, "headers": "{}", "body": "another"}
     key = {"user_id": "alice", "key": KEY["Idempotency-Key"].strip('"')}
-    assert app.extensions["database"].fetch("insert_idempotent_response", **key, **other) == []
+    with pytest.raises(psycopg.errors.NotNullViolation):
+        app.extensions["database"].fetch("insert_idempotent_response", **key, **other)
     assert_replayed(post(alice), first)
 
 
@@ -188,12 +189,12 @@ def test_key_of_the_same_change_to_another_task_is_422_and_nothing_is_done(alice
     assert alice.call("GET", second).json["completed"] is False
 
 
-def test_key_that_was_used_since_it_was_claimed_is_409_and_nothing_is_done(
+def test_key_that_was_used_since_it_was_claimed_is_500_and_nothing_is_done(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ):
     first = post(alice)
     monkeypatch.setattr("idempotency.claim", lambda *_: None)  # it saw no response yet
-    assert_error(post(alice), 409, "conflict")
+    assert_error(post(alice), 500, "internal_error")
     assert alice.all() == [first.json]
 
 
