@@ -19,7 +19,7 @@ import psutil
 import pytest
 from own_postgres import Postgres
 from processes import PATIENCE, Process, gunicorn, request_on, tasks_of, wait_until
-from raw_http import head, send_raw
+from raw_http import begun_post, head, read_to_end, send_raw, statuses
 from support import SECRET, token_for
 
 from server.worker import LONGEST_ROUND, spawn_if_possible
@@ -180,6 +180,21 @@ def test_reload_under_load_loses_no_request(api: Process):
         done.set()
         assert all(client.result() > 0 for client in clients)
     assert len(psutil.Process(api.pid).children()) == 1
+
+
+def test_worker_that_finishes_its_last_requests_is_not_taken_for_stuck(folder: Path, url: str):
+    options = {"GUNICORN_CMD_ARGS": "--timeout 2", "GRACEFUL_TIMEOUT": 20}
+    body = b'{"title": "Buy milk"}'
+    with gunicorn(folder, url, **options) as api:
+        with socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE) as client:
+            client.sendall(begun_post("alice", len(body)))
+            for one_more_then_one_less in (signal.SIGTTIN, signal.SIGTTOU):
+                api.popen.send_signal(one_more_then_one_less)
+                wait_until(lambda: len(api.family()) == 3)
+            time.sleep(5)
+            client.sendall(body[1:])
+            assert statuses(read_to_end(client)) == [201]
+        wait_until(lambda: len(api.family()) == 2)
 
 
 def test_reload_is_not_stopped_by_a_setting_that_has_become_wrong(folder: Path, api: Process):
