@@ -28,8 +28,8 @@ CHUNK = 8192  # bytes that gunicorn reads at once
 def api(url: str, certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = processes.copy_of_project(tmp_path_factory.mktemp("tls"))
     worker = folder / "server/worker.py"
-    shorter = f"CLIENT_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
-    worker.write_text(re.sub(r"CLIENT_TIMEOUT = [\d.]+ ", shorter, worker.read_text()))
+    shorter = rf"\1_TIMEOUT = {PATIENCE_WITH_CLIENTS} "
+    worker.write_text(re.sub(r"\b(CLIENT|BODY)_TIMEOUT = [\d.]+ ", shorter, worker.read_text()))
     with serving(folder, url, certificate, certificate) as process:
         yield process
         assert "Traceback" not in process.output()
@@ -90,6 +90,18 @@ def test_request_that_was_received_with_the_one_before_is_answered_too(api: Proc
     with connect(api) as client:
         client.sendall(first + head("GET", "/livez", "Connection: close"))
         assert statuses(read_to_end(client)) == [200, 200]
+
+
+def test_connection_that_was_idle_for_long_takes_a_request_in_two_pieces(api: Process):
+    """The patience with a body that stalls is no patience with a client that has none to send."""
+    with connect(api) as client:
+        client.sendall(head("GET", "/livez"))
+        assert statuses(client.recv(CHUNK)) == [200]
+        time.sleep(PATIENCE_WITH_CLIENTS + 0.5)
+        client.sendall(b"GET /livez HT")
+        time.sleep(0.2)
+        client.sendall(head("GET", "/livez", "Connection: close").removeprefix(b"GET /livez HT"))
+        assert statuses(read_to_end(client)) == [200]
 
 
 def test_certificate_that_cannot_be_used_at_a_reload_leaves_the_old_one(url: str, tmp_path: Path):
