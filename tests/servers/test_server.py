@@ -151,6 +151,11 @@ def test_fault_below_flask_is_500_and_one_line_with_its_traceback(tmp_path: Path
     assert (line["level"], line["cause"]) == ("error", "ZeroDivisionError: division by zero")
 
 
+def test_connection_ends_behind_its_response_where_none_is_to_be_kept(folder: Path, url: str):
+    with gunicorn(folder, url, GUNICORN_CMD_ARGS="--keep-alive 0") as api:
+        assert parse(send_raw(api, head("GET", "/livez"))).headers["Connection"] == "close"
+
+
 # Bodies
 
 
@@ -206,6 +211,15 @@ def test_chunked_body_under_the_limit_is_taken_whole(api: Process):
     response = api.call("POST", body=iter(chunks), headers=JSON)
     assert response.status_code == 201
     assert len(response.json["description"]) == 5000
+
+
+def test_name_of_the_chunked_coding_is_read_in_any_case(api: Process):
+    lines = [f"{name}: {value}" for name, value in (JSON | bearer(token_for("alice"))).items()]
+    framing = ("Transfer-Encoding: Chunked", "Connection: close")
+    begun = head("POST", tasks_of("alice"), *framing, *lines)
+    body = b'{"title": "Buy milk"}'
+    response = send_raw(api, begun + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+    assert parse(response).status_code == 201
 
 
 def test_chunked_body_over_the_limit_is_413_although_its_beginning_is_valid(api: Process):

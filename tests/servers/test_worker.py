@@ -16,8 +16,10 @@ import pytest
 from issuer import Behaviour, Issuer, hang
 from own_postgres import Postgres
 from processes import GREENLETS, Process, gunicorn, tasks_of, wait_until
-from raw_http import begun_post, head, read_to_end, statuses
+from raw_http import begun_post, head, read_to_end, send_raw, statuses
 from support import SECRET, assert_error, token_for
+
+from capacity.transfer_limits import RESPONSES_AT_ONCE
 
 PATIENCE_WITH_CLIENTS = 1  # seconds; what worker.py grants is too long for a test
 POOL_SIZE = 2
@@ -200,6 +202,14 @@ def test_client_that_reads_slowly_gets_all_of_it(api: Process, large_list: bytes
     with ask_slowly(api, large_list) as client:
         assert read_slowly(client, slowest=400_000) > LARGE_LIST
     assert time.monotonic() - started > 2 * PATIENCE_WITH_CLIENTS
+
+
+def test_large_responses_of_a_user_one_after_the_other_are_all_sent(
+    api: Process, large_list: bytes
+):
+    """Each holds one of the user's places only until it is sent."""
+    for _ in range(RESPONSES_AT_ONCE + 1):
+        assert len(send_raw(api, large_list)) > LARGE_LIST
 
 
 def test_response_that_a_client_did_not_read_in_time_ends_in_a_reset(
