@@ -54,6 +54,21 @@ def test_request_at_a_stop_is_done_and_answered_or_not_done(tmp_path: Path, url:
     assert responses.count([]) == len(responses) - len(done)
 
 
+def test_request_that_came_just_before_its_connection_is_ended_is_answered(folder: Path, url: str):
+    with gunicorn(folder, url, GUNICORN_CMD_ARGS="--keep-alive 1") as api, ExitStack() as stack:
+        clients = [stack.enter_context(connect(api)) for _ in range(50)]
+        for client in clients:
+            client.sendall(head("GET", "/livez"))
+            client.recv(4096)
+        [worker] = api.family()[1:]
+        worker.suspend()
+        time.sleep(1.5)
+        for client in clients:
+            client.sendall(head("GET", "/livez"))
+        worker.resume()
+        assert [statuses(response_to(client)) for client in clients] == [[200]] * 50
+
+
 def test_stop_does_not_wait_for_connections_without_a_request(folder: Path, url: str):
     options = {"measure": GREENLETS, "GRACEFUL_TIMEOUT": "60"}
     with gunicorn(folder, url, **options) as process, ExitStack() as stack:
