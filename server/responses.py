@@ -11,7 +11,6 @@ from time import time
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 from gunicorn.http.errors import InvalidResponseHeader  # type: ignore[import-untyped]
-from gunicorn.util import hop_headers  # type: ignore[import-untyped]
 
 PIECE = 64 * 1024  # bytes of a response that are sent at once
 LEAST_READ = 5000  # bytes that a client's side takes in worker.CLIENT_TIMEOUT; as reading.BODY_RATE
@@ -35,13 +34,11 @@ class Response(wsgi.Response):  # type: ignore[misc]
         return left >= MAX_UNREAD or is_in_chunks or has_failed or super().should_close()
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
-        """Keep the headers that the server does not set; `send_headers` checks them all at once."""
+        """Keep the headers, none of them the server's; `send_headers` checks them all at once."""
+        self.headers += headers
         for name, value in headers:
-            lower = name.lower()
-            if lower == "content-length":
+            if name.lower() == "content-length":
                 self.response_length = int(value)
-            if lower not in hop_headers:
-                self.headers.append((name, value))
 
     def send_headers(self) -> None:
         if self.headers_sent:
