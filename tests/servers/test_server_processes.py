@@ -206,6 +206,7 @@ def test_reload_is_not_stopped_by_a_setting_that_has_become_wrong(folder: Path, 
     wrong.unlink()
     wait_until(api.is_live)
     assert api.call("GET").status_code == 200
+    assert api.popen.poll() is None  # a worker goes on for a moment without its master
 
 
 def test_worker_that_has_answered_its_share_is_replaced_and_no_request_fails(

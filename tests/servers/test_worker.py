@@ -237,6 +237,15 @@ def test_response_that_a_stop_cuts_off_ends_in_a_reset(folder: Path, url: str, l
             reading.result()
 
 
+def test_client_that_waits_for_the_end_of_its_connection_sees_it_at_once(api: Process):
+    waits = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert statuses(send_raw(api, head("GET", "/livez", "Connection: close"))) == [200]
+        waits.append(time.monotonic() - started)
+    assert min(waits) < AT_ONCE
+
+
 def test_client_that_does_not_close_its_end_keeps_nobody_waiting(api: Process):
     with connect(api) as client:
         client.sendall(head("GET", "/livez", "Connection: close"))
