@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import Any
 
 import gunicorn.http.message  # type: ignore[import-untyped]
-import gunicorn.http.parser  # type: ignore[import-untyped]
 import gunicorn.http.unreader  # type: ignore[import-untyped]
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
 import gunicorn.util  # type: ignore[import-untyped]
@@ -177,7 +176,6 @@ gunicorn.util.http_date = responses.http_date
 gunicorn.http.get_parser = plain_requests.get_parser
 gunicorn.http.message.MAX_REQUEST_LINE = reading.MAX_REQUEST_LINE
 gunicorn.http.message.Message.max_buffer_headers = reading.longest_head
-gunicorn.http.parser.Parser.finish_body = reading.finish_short_body
 gunicorn.http.unreader.SocketUnreader.chunk = reading.read_chunk_in_turn
 gunicorn.http.wsgi.Response = responses.Response
 gunicorn.http.wsgi.create = plain_requests.create

@@ -5,11 +5,9 @@ from time import monotonic
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
-from gunicorn.http.parser import Parser  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 
 from capacity.turns import PAUSE, TURN
-from server.responses import MAX_UNREAD
 from server.worker import CLIENT_TIMEOUT
 
 # Bytes; gunicorn itself takes no more than 8190. A list's Link fits, with as many tags as allowed.
@@ -20,15 +18,10 @@ BODY_RATE = 500  # bytes of a body that earn its client a second more than worke
 WAITED = 0.0005  # seconds; a read that takes longer has waited, so others had their turn
 STOPPED = CLIENT_TIMEOUT + 1  # seconds; only where this process was stopped does a read take longer
 
-# gunicorn's own, taken before gunicorn.conf.py puts ours in their place.
-finish_body, read_chunk = Parser.finish_body, SocketUnreader.chunk
+# gunicorn's own, taken before gunicorn.conf.py puts ours in its place.
+read_chunk = SocketUnreader.chunk
 # gunicorn sets this attribute to 3 MB for each request: a property that ignores it keeps ours.
 longest_head = property(lambda _: MAX_HEAD + READ, lambda *_: None)
-
-
-def finish_short_body(parser: Any, deadline: float | None = None) -> bool:
-    """Read the rest of a body, to find the next request behind it, unless it is too long."""
-    return bool(finish_body(parser, deadline, MAX_UNREAD))
 
 
 def read_chunk_in_turn(unreader: Any, size_hint: int | None = None) -> bytes:
