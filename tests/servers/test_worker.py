@@ -103,6 +103,19 @@ def test_client_that_never_stops_sending_keeps_nobody_waiting(api: Process, kind
     assert sorted(waits)[5] < 4  # a starved worker took 30, and was then killed
 
 
+def test_user_whose_body_comes_in_tiny_chunks_keeps_nobody_waiting(api: Process):
+    lines = ("Content-Type: application/json", "Transfer-Encoding: chunked", "Connection: close")
+    begun = head("POST", tasks_of("alice"), *lines, f"Authorization: Bearer {token_for('alice')}")
+    answered = 0
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send_raw, api, begun + b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n")
+        while not sending.done():
+            assert api.request("GET", "/livez").status_code == 200
+            answered += 1
+    assert statuses(sending.result()) == [400]  # it is no JSON
+    assert answered > 5  # or one, when it was read
+
+
 def test_body_that_stalls_is_400_and_the_connection_ends(api: Process):
     with connect(api) as client:
         client.sendall(begun_post("alice", 9))
