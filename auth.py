@@ -143,10 +143,10 @@ class TokenVerifier:
             raise TokenRefused("key_unknown") from None
 
     def _expected(self, algorithm: str, claims: dict[str, Any]) -> tuple[str | None, str | None]:
-        """Return the `iss` and `aud` that a token must have; None where any will do.
+        """Return the `iss` and `aud` that a token must have; None: any `iss` will do, but no `aud`.
 
-        Better Auth signs no HS256 token: those are made by the front end's own code, often without
-        both, which they need only where the operator sets them.
+        Better Auth signs no HS256 token for an API: those are made by the front end's own code,
+        often without `iss`, needed only with JWT_ISSUER, or `aud`, needed only with JWT_AUDIENCE.
         """
         settings, is_secret = self._settings, algorithm == SYMMETRIC_ALGORITHM
         issuer = settings.jwt_issuer if is_secret and "iss" not in claims else settings.issuer
