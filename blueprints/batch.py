@@ -189,7 +189,7 @@ def do_creations(db: Connection, user_id: str, operations: list[Operation]) -> d
     most: int = current_app.config["MAX_TASKS_PER_USER"]
     tasks = json.dumps([operations[number]["task"] for number in numbers])
     rows = db.fetch("insert_tasks", user_id=user_id, tasks=tasks, max_stored=most)
-    return {number: task for number, (_, task, _) in zip(numbers, rows, strict=False)}
+    return {number: task for number, (task,) in zip(numbers, rows, strict=False)}
 
 
 def do_changes(

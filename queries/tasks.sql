@@ -136,11 +136,9 @@ inserted AS (
 )
 
 -- name: insert_tasks
--- Creates tasks as with_inserted_tasks; returns each as insert_task does, in the array's order.
+-- Creates tasks as with_inserted_tasks; returns the JSON object of each, in the array's order.
 {with_inserted_tasks}
-SELECT version, row_to_json(task), id
-FROM (SELECT {task_fields} FROM inserted) AS task
-ORDER BY id;
+SELECT row_to_json(task) FROM (SELECT {task_fields} FROM inserted) AS task ORDER BY id;
 
 -- name: update_task
 -- Writes the fields that are sent. Returns what select_task does; no row where the task is missing
