@@ -21,7 +21,7 @@ from trail import CURRENT, WRITES
 POOL_CONNECT_TIMEOUT = 2  # seconds; after an outage, a probe has just succeeded
 PROBE_TIMEOUT = 2.0  # seconds that a server which lets us in has to answer a statement
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
-KEPT_FOR_READS = 4  # one connection in so many: all others may wait for the disk, or a standby
+ONE_FOR_READS_IN = 4  # connections: all others may wait for the disk, or a standby
 REPLY_MARGIN = 1.5  # seconds that the server gets beyond its statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
 WAITING_WRITES = 50  # requests that wait for the share of writes
@@ -68,7 +68,7 @@ class Database:
         )
         size = settings.database_pool_size
         self._shares = Shares(max(1, size // 2))
-        self._kept_for_reads = size // KEPT_FOR_READS
+        self._kept_for_reads = size // ONE_FOR_READS_IN
         self._share_of_writes = Shares(size - self._kept_for_reads)
         self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf
@@ -171,7 +171,7 @@ class Database:
         return place
 
     def _take_place_of_writes(self, asked_at: float) -> Place | None:
-        """Take a place among all writes, which leave some to reads; None for these."""
+        """Take a place among all writes; None for a read, or where reads have no share."""
         trail = CURRENT.get() if self._kept_for_reads else None
         if trail is None or trail.user is None or trail.environ["REQUEST_METHOD"] not in WRITES:
             return None
