@@ -57,7 +57,7 @@ def answer_once(
             429 where too much is kept for the user already, 503 where a replay is large and the
             user receives several large responses; what `read_body` raises.
     """
-    key: dict[str, Value] = {
+    values: dict[str, Value] = {
         "user_id": user_id,
         "key": parse_key(req.environ[HEADER]),
         "fingerprint": fingerprint_of(req),
@@ -66,12 +66,12 @@ def answer_once(
     try:
         with deferring_task_events(), ExitStack() as running:
             running.callback(g.pop, "begin_transaction", None)
-            g.begin_transaction = lambda: claim(running.enter_context(transaction()), key)
+            g.begin_transaction = lambda: claim(running.enter_context(transaction()), values)
             response = app.make_response(dispatch())
             if "transaction" in g:
                 # A small batch may have a response of megabytes, which no other quota bounds.
                 kept_responses.count(user_id, len(response.get_data()))
-                keep(g.transaction, key, response)
+                keep(g.transaction, values, response)
     except Replay as found:
         if (found.response.content_length or 0) > LARGE_RESPONSE:
             acquire_download(found.response, user_id, timeout=0)
@@ -87,14 +87,14 @@ class Replay(Exception):
         self.response = response
 
 
-def claim(db: Connection, key: dict[str, Value]) -> None:
+def claim(db: Connection, values: dict[str, Value]) -> None:
     """Claim a key until the transaction ends.
 
     Raises:
         Replay: the request was done before; it has the response.
         ApiError: 409 while another request holds the key, 422 where a different one had it.
     """
-    claimed, kept = db.run_together(["try_idempotency_key", "select_idempotent_response"], key)
+    claimed, kept = db.run_together(["try_idempotency_key", "select_idempotent_response"], values)
     for same, status, headers, body in rows_of(kept):
         if same != b"t":
             raise validation_error({"Idempotency-Key": ["Must not be used for another request."]})
@@ -107,14 +107,14 @@ def claim(db: Connection, key: dict[str, Value]) -> None:
         raise key_in_use()
 
 
-def keep(db: Connection, key: dict[str, Value], response: Response) -> None:
+def keep(db: Connection, values: dict[str, Value], response: Response) -> None:
     """Keep a response under its key, and commit it with what the request wrote."""
     kept: dict[str, Value] = {
         "status": response.status_code,
         "headers": json.dumps(dict(response.headers)),
         "body": response.get_data(as_text=True),
     }
-    db.run_together(["insert_idempotent_response", "commit"], key | kept)
+    db.run_together(["insert_idempotent_response", "commit"], values | kept)
 
 
 def parse_key(header: str) -> str:
