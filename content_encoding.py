@@ -1,4 +1,4 @@
-"""Large responses go out compressed, to clients that can read them.
+"""All but short responses go out compressed, to clients that can read them.
 
 A compressed response is another representation, with an entity tag of its own (RFC 9110, section
 8.8.3.3): "57" becomes "57:br". What clients send back is read without the suffix. So is "57-gzip",
@@ -46,7 +46,7 @@ def compress_responses(app: Flask) -> None:
     compress_asset.cache = DictCache()  # a megabyte takes 70 ms, and anybody may request it
     compress_asset.cache_key = lambda req: req.path
 
-    def compress_large(response: Response) -> Response:
+    def compress_response(response: Response) -> Response:
         req, status = current_request(), response.status_code
         if status == 304:
             keep_tag(response, req.environ.get("HTTP_IF_NONE_MATCH", ""))
@@ -69,7 +69,7 @@ def compress_responses(app: Flask) -> None:
             response.vary.discard("accept-encoding")  # every response has it: headers.py
         return response
 
-    app.after_request(compress_large)
+    app.after_request(compress_response)
 
 
 def pieces_of(parts: Iterable[bytes]) -> Iterator[bytes]:
