@@ -1,4 +1,4 @@
-"""The routes, one file per group of operations; what all of them use is here."""
+"""The routes, one file per group of operations, and what pages share; what all use is here."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
