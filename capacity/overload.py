@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 1.0  # seconds in the queue after which a request may be refused
 PAUSE = 0.002  # seconds between two checks for room
-BEGUN_PER_ITERATION = 48  # of the loop; one in which all that have come begin may take a second
+BEGUN_PER_ITERATION = 48  # requests; an iteration of the loop in which all begin may take a second
 LOG_PAUSE = 1.0  # seconds between two lines in the log
 # Of requests whose turn comes too late, one in four is refused. A refusal costs a third of what
 # serving does, and its client is back at once: refusing them all would leave no time to serve.

@@ -11,7 +11,7 @@ from flask import Flask, Response, current_app
 from errors import ApiError
 from shares import Shares
 
-PLACE_TIMEOUT = 1.0  # seconds
+PLACE_TIMEOUT = 1.0  # seconds that a request waits for a place
 IMPORTS_AT_ONCE = 4  # per process: each holds its file and everything parsed from it
 IMPORT_RETRY_AFTER = "10"  # seconds; large ones take as long, and the next sends its file again
 LARGE_RESPONSE = 1024 * 1024  # bytes; a larger one is kept until its client has read all of it
@@ -68,7 +68,10 @@ def body_place(user_id: str) -> Iterator[None]:
 
 
 def acquire_download(response: Response, user_id: str, timeout: float) -> None:
-    """Limit how many large responses a user receives at once; raises as `acquire_import`."""
+    """Limit how many large responses a user receives at once, waiting `timeout` seconds at most.
+
+    The place is free again once the response is closed. Raises as `acquire_import`.
+    """
     downloads: Shares = current_app.extensions["downloads"]
     if not (mine := downloads.acquire(user_id, timeout)):
         raise ApiError(503) from NoPlace(

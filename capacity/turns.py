@@ -15,7 +15,7 @@ paused: deque[object] = deque()  # long work of all requests, in the order in wh
 
 
 def pause() -> None:
-    """Let others run. One of what pauses goes on in an iteration of the loop: all would be long."""
+    """Let others run. One pause ends per iteration of the loop: if all did, it would be long."""
     me = object()
     paused.append(me)
     try:
@@ -39,8 +39,8 @@ def in_turns(items: Iterable[Item]) -> Iterator[Item]:
 def loop_clock() -> Callable[[], float]:
     """Make the function that returns one number in an iteration of gevent's loop, then another.
 
-    Not the loop's time, which each `sleep` sets anew within one; but libuv counts no iterations.
-    And threads run side by side: without gevent, each call is an iteration of its own.
+    The loop's count of iterations, not its time, which each `sleep` sets anew within one; libuv has
+    no such count, so there it is the time. Threads have no loop: each call is an iteration.
     """
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("select"):
         from gevent import get_hub  # type: ignore[import-untyped]
