@@ -1,4 +1,4 @@
-"""How gunicorn reads: no URL, headers or body longer than we allow, and no long turn."""
+"""How gunicorn reads: no URL or headers longer, and no body slower, than we allow; no long turn."""
 
 from math import inf
 from time import monotonic
