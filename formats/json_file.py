@@ -35,7 +35,7 @@ def read(body: bytes) -> Iterator[Any]:
     Raises:
         StrictError: it is JSON that is not accepted here, or an element of more than 4 KiB has more
             than 1,000 texts and marks.
-        ValueError: it is not JSON, or has an element of more than 256 KiB.
+        ValueError: it is not JSON, or an element has more than 256 KiB or nests too deep.
         ValidationError: it is not an array.
     """
     mark, at = mark_at(body, len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
