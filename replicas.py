@@ -49,7 +49,7 @@ class Reader:
             is_primary=False,
         )
         self.is_away = False
-        self._is_ours = False  # once it was asked: its primary is ours
+        self._is_ours = False  # it was asked, and is a replica of our primary
         self._lock = Lock()
 
     def fetch(self, name: str, /, **values: Value) -> list[Row]:

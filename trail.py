@@ -53,7 +53,7 @@ class Trail:
         return sum([run.seconds for run in self.runs])
 
 
-Report = Callable[[Trail], None]  # is called once its response is complete
+Report = Callable[[Trail], None]  # called once the request's response is complete
 
 CURRENT: ContextVar[Trail | None] = ContextVar("trail", default=None)
 

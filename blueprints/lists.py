@@ -222,7 +222,7 @@ def read_cursor(user_id: str, args: Mapping[str, Any]) -> tuple[Value, int | Non
     with suppress(ValueError):
         position = urlsafe_b64decode(f"{cursor}===")[SIGNATURE_BYTES:]
         if hmac.compare_digest(write_cursor(user_id, args, position), cursor):
-            match parse_json(position):  # checked: without a secret, the key can be guessed
+            match parse_json(position):  # checked: without a secret, CURSOR_KEY can be guessed
                 case [str() | int() as key, int() as task_id] if not UNSTORABLE.search(str(key)):
                     return key, task_id
     message = "Must come from the Link of a list with the same parameters."

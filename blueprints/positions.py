@@ -19,7 +19,7 @@ class Position(NamedTuple):
 
 
 START = Position(0, MAX_ID)  # before all changes: versions begin at 1
-END = Position(MAX_ID, MAX_ID)
+END = Position(MAX_ID, MAX_ID)  # after all changes: the trash is read backwards from here
 
 # The first number is the version of this format, should there ever be another one.
 WRITTEN = re.compile(rb"1\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{8}")

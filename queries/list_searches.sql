@@ -90,8 +90,8 @@ FROM (
 WHERE (SELECT count(*) FROM few) = 1000
 
 -- fragment: first_found_by_<sort:title|priority>
--- If the words are common, as with tags. Otherwise a sort of all that match, which are read in the
--- order of ids: with the limit, the planner takes no bitmap for that, which is slower.
+-- If the words are common, as first_tagged_by_title. Otherwise a sort of all that match, which are
+-- read in the order of ids: with the limit, the planner takes no bitmap for that, which is slower.
 WITH reach AS MATERIALIZED (
     SELECT {key_of_<sort>} AS key
     FROM {sample}
