@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
-# pip writes INSTALLER last, but without it, too, takes a package for installed: one that it was killed in.
+# A package that pip was killed in has no INSTALLER, which comes last; pip itself takes it for installed.
 FORGET_HALVES = for each in .venv/lib/python*/site-packages/*.dist-info; do [ -e "$$each/INSTALLER" ] || rm -rf "$$each"; done
 
 # Exported, so that the shell takes a value of `make token USER_ID=...` as it is, quotes and all.
