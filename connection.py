@@ -88,7 +88,7 @@ class Connection(psycopg.Connection[Any]):
     psycopg's cursor costs a quarter of a request: docs/decisions/0007-statements-by-libpq.md.
     """
 
-    prepares = True
+    prepares = True  # False for a pooler that cannot, and for a connection that runs little
     reply_timeout = REPLY_TIMEOUT
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
