@@ -110,6 +110,7 @@ def test_request_that_is_no_http_has_an_error_of_the_one_shape_and_one_line(
     assert {(name, response.headers[name]) for name, _ in ERROR_HEADERS} == set(ERROR_HEADERS)
     assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
     assert parsedate_to_datetime(response.headers["Date"]).tzinfo is UTC
+    assert response.headers["Connection"] == "close"
     request_id = response.headers["X-Request-Id"]
     wait_until(lambda: request_id in api.output())
     [line] = [json.loads(line) for line in api.lines() if request_id in line]
