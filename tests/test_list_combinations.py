@@ -195,6 +195,15 @@ def test_unchanged_tasks_are_on_the_pages_once_while_others_change(
         assert [task_id for task_id in met if task_id in ids(kept)] == in_order(kept, sort, order)
 
 
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_that_are_counted_have_each_task_once_in_order(
+    alice: User, many: list[dict[str, Any]], sort: str
+):
+    for order in ORDERS:
+        met = flat(pages(alice, sort=sort, order=order, limit=7, count="exact"))
+        assert ids(met) == in_order(many, sort, order)
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("extra", [{}, {"tag": "home"}, {"q": "milk"}], ids=["", "tag", "q"])
 def test_task_due_at_a_bound_is_after_it_and_not_before_it(
@@ -213,3 +222,12 @@ def test_tasks_of_one_version_are_listed_by_id(alice: User):
     for order in ORDERS:
         met = pages(alice, sort="updated", order=order, limit=1)
         assert ids(flat(met)) == in_order(tasks, "updated", order)
+
+
+def test_ids_beyond_32_bits_are_listed_in_every_order(alice: User, postgresql: psycopg.Connection):
+    postgresql.execute("ALTER TABLE tasks ALTER id RESTART WITH 5000000000")
+    postgresql.commit()
+    tasks = [alice.create() for _ in range(3)]
+    for sort, order in product(SORTS, ORDERS):
+        met = pages(alice, sort=sort, order=order, limit=2)
+        assert ids(flat(met)) == in_order(tasks, sort, order)
