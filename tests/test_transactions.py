@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from own_postgres import Postgres
-from pools import NewPool
+from pools import NewPool, insert
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 from support import API_ROLE
@@ -75,6 +75,22 @@ def test_connection_that_ends_in_a_transaction_is_told_by_its_cause(
         lose_the_connection()
 
 
+def test_write_after_a_transaction_that_its_greenlet_left_is_kept(
+    new_pool: NewPool, own_database: Postgres
+):
+    db = new_pool(database_pool_size=1)
+
+    def be_killed() -> None:
+        with db.transaction() as connection:
+            connection.fetch("select_version", user_id="alice")
+            raise SystemExit  # as gevent's GreenletExit, no Exception
+
+    with pytest.raises(SystemExit):
+        be_killed()
+    task_id = insert(db)
+    assert own_database.rows("SELECT title FROM tasks WHERE id = %s", task_id) == [("Buy milk",)]
+
+
 def test_transaction_begins_with_its_first_statement(db: Database):
     with db.transaction() as connection:
         assert connection.pgconn.transaction_status == TransactionStatus.IDLE
@@ -120,6 +136,15 @@ def test_statement_is_prepared_in_the_round_trip_that_first_runs_it(
         connection.fetch("select_trashed_task", user_id="alice", task_id=1)
         connection.fetch("insert_tasks", user_id="alice", tasks="[]", max_stored=1)
     assert len(waits) == 2 + 2 + 3  # the last is for the COMMIT
+
+
+def test_nothing_is_prepared_in_a_session_where_that_is_off(
+    new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(QUERIES, "show", Query("show", "SELECT FROM pg_prepared_statements", ()))
+    db = new_pool(database_pool_size=1, database_prepare=False)
+    insert(db)
+    assert db.fetch("show") == []
 
 
 def test_statement_whose_result_has_another_type_is_prepared_anew(
