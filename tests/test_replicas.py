@@ -89,6 +89,21 @@ def test_server_that_is_no_replica_is_left_for_good_and_told_once(
     wait_until(lambda: "replica" not in {thread.name for thread in threading.enumerate()})
 
 
+def test_replica_that_is_promoted_is_left(
+    database_url: str, replica_url: str, postgresql: psycopg.Connection
+):
+    with reading(database_url, replica_url) as (reader, _):
+        assert reader.fetch("select_tasks", **ASKED)
+        assert not reader.is_away
+        postgresql.execute(
+            "CREATE OR REPLACE FUNCTION pg_is_in_recovery() RETURNS boolean LANGUAGE sql"
+            " AS 'SELECT false'"
+        )
+        postgresql.commit()
+        assert reader.fetch("select_tasks", **ASKED)
+        assert reader.is_away
+
+
 @pytest.mark.parametrize("identified", [True, False])
 def test_replica_of_another_primary_is_left_if_the_role_may_know_it(
     database_url: str, replica_url: str, postgresql: psycopg.Connection, *, identified: bool
