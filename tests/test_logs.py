@@ -221,6 +221,7 @@ def test_streamed_response_that_its_client_leaves_is_no_error_and_says_so(
     [
         (200, {}, True),
         (200, {"error": BrokenOff("it left")}, False),
+        (200, {"route": None}, False),  # a preflight of a path that does not exist
         (401, {"refused": "expired"}, False),
     ],
 )

@@ -62,6 +62,7 @@ def test_what_no_greenlet_catches_is_a_line_of_json(tmp_path: Path):
     [uncaught] = {line["event"] for line in lines if line["event"].startswith("not caught")}
     assert "idna" in uncaught
     assert all("Traceback" in line["exception"] for line in lines if line["event"] == uncaught)
+    assert "psycopg.pool" not in {line.get("logger") for line in lines}
 
 
 def test_path_is_in_no_line_of_gunicorn_even_at_debug(tmp_path: Path, url: str):
@@ -101,6 +102,14 @@ def test_export_that_postgresql_ends_is_one_line_with_what_it_said(tmp_path: Pat
     line = json.loads(line)
     assert (line["level"], line["status"], line["sqlstate"]) == ("error", 200, "22012")
     assert line["cause"] == "DivisionByZero: division by zero"
+
+
+def test_line_below_the_level_that_is_set_is_not_written(tmp_path: Path, url: str):
+    folder = processes.copy_of_project(tmp_path)
+    with processes.gunicorn(folder, url, LOG_LEVEL="warning") as api:
+        api.create()
+        assert api.stop() == 0
+        assert {json.loads(line)["level"] for line in api.lines()} <= {"warning"}
 
 
 def test_text_is_for_people(tmp_path: Path, url: str):
