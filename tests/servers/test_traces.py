@@ -132,6 +132,16 @@ def test_collector_that_is_away_costs_no_request_and_delays_no_stop(fresh: Path,
         assert not [name for name in loggers if name.startswith("opentelemetry")]
 
 
+def test_outage_of_the_collector_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(traces, "EXPORT_TIMEOUT", 0.1)
+    exporter = Exporter(f"http://127.0.0.1:{free_port()}/v1/traces")
+    for _ in range(2):
+        exporter.export([])
+    assert caplog.text.count("takes no spans") == 1
+
+
 def test_response_that_failed_midway_is_an_error_and_one_that_its_client_left_is_none():
     spans = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
