@@ -211,19 +211,19 @@ def test_entries_wait_for_a_database_that_is_away(
     assert caplog.text.count("the audit waits for the database") == 1
 
 
-def test_entries_beyond_those_that_may_wait_fail_no_request(
+def test_entries_beyond_those_that_may_wait_fail_no_request_and_each_is_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     told: list[tuple[str, str, int]] = []
     monkeypatch.setattr(events, "LISTENERS", [lambda *event: told.append(event)])
-    monkeypatch.setattr("observability.audit.MAX_WAITING", 1)
+    monkeypatch.setattr("observability.audit.MAX_WAITING", 2)
     app = create_app(settings_for("postgresql://"))
     app.extensions["auditor"]._writer = threading.Thread()  # which writes none
-    for _ in range(2):
+    for _ in range(3):
         assert_error(app.test_client().get("/api/alice/tasks"), 401, "unauthorized")
     assert "the audit lost an entry" in caplog.text
     app.extensions["auditor"].close(0)
-    assert told == [("audit_lost", "", 1)] * 2
+    assert told == [("audit_lost", "", 1), ("audit_lost", "", 2)]
 
 
 @pytest.mark.parametrize(
