@@ -183,7 +183,7 @@ def arrange(_: object, __: str, event: Any) -> Line:
     return line
 
 
-ENCODE = json.JSONEncoder(default=str).encode
+ENCODE = json.JSONEncoder().encode
 CARETS = re.compile(r"\n *[~^]+(?=\n)")  # beneath the lines of a traceback
 
 
