@@ -115,7 +115,7 @@ def without_value(record: logging.LogRecord) -> bool:
 
 
 def stop() -> None:
-    """Send the waiting spans, if the collector takes them; at interpreter exit it is too late."""
+    """Send the waiting spans, if the collector takes them; at the exit, nothing bounds the wait."""
     provider = get_tracer_provider()
     if isinstance(provider, TracerProvider):  # else there was no request
         sending = Thread(target=provider.shutdown, daemon=True)

@@ -91,6 +91,16 @@ def test_request_and_its_statements_are_spans_of_the_callers_trace(
             assert "zoe" not in str(collector.spans)
 
 
+def test_spans_that_wait_at_a_stop_are_sent(fresh: Path, database_url: str):
+    later = {"OTEL_BSP_SCHEDULE_DELAY": 60_000}  # milliseconds
+    with collecting() as collector:
+        with traced(fresh, database_url, collector.server.server_port, **later) as api:
+            assert api.call("GET", headers={"X-Request-Id": "last"}).status_code == 200
+            assert not collector.spans
+            assert api.stop() == 0
+        assert collector.of_request("last")
+
+
 def test_collector_that_hangs_delays_no_stop(fresh: Path, database_url: str):
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
