@@ -3,6 +3,7 @@
 import re
 from codecs import BOM_UTF8, utf_8_decode
 from collections.abc import Iterable, Iterator
+from json import JSONDecodeError
 from typing import Any
 
 from marshmallow import ValidationError
@@ -19,6 +20,7 @@ MARK = re.compile(rb"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
 WINDOWS = (4 * 1024, 256 * 1024)  # bytes
 TEXT_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 MAX_MARKS = 1000  # of a large element, texts included; 256 KiB of "[[],{}]," takes 60 ms
+LONGEST_WORD = len("-Infinity")  # where a window cuts a word off, the error is at its beginning
 
 
 def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
@@ -33,9 +35,9 @@ def read(body: bytes) -> Iterator[Any]:
     """Yield the elements of the array, one at a time in memory.
 
     Raises:
-        StrictError: it is JSON that is not accepted here, or an element of more than 4 KiB has more
-            than 1,000 texts and marks.
-        ValueError: it is not JSON, or an element has more than 256 KiB or nests too deep.
+        StrictError: it is JSON that is not accepted here: an element has more than 256 KiB, nests
+            too deep, or has more than 4 KiB and 1,000 texts and marks.
+        ValueError: it is not JSON.
         ValidationError: it is not an array.
     """
     mark, at = mark_at(body, len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
@@ -88,11 +90,21 @@ def read_element(body: bytes, at: int) -> tuple[Any, int]:
         try:
             element, length = DECODER.raw_decode(text)
         except RecursionError:
-            break
+            raise StrictError("an element nests too deep") from None
         except StrictError:
             raise
-        except ValueError:
+        except ValueError as error:
+            cut_off = is_cut_off(error, text)
             continue
         return element, at + len(text[:length].encode())
     utf_8_decode(part, "strict", False)  # if it is not UTF-8, this says so
-    raise ValueError("it is malformed, too large or nests too deep")
+    if cut_off and at + window < len(body):
+        raise StrictError("an element is too long")
+    raise ValueError("it is malformed")
+
+
+def is_cut_off(error: ValueError, text: str) -> bool:
+    """Tell whether JSON is malformed only because the text ends too early."""
+    return isinstance(error, JSONDecodeError) and (
+        error.msg.startswith("Unterminated string") or error.pos >= len(text) - LONGEST_WORD
+    )

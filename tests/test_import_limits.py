@@ -27,6 +27,25 @@ def test_long_import_is_done_in_statements_that_take_far_less_than_the_time_limi
     assert [len(json.loads(batch)) for batch in batches] == [500, 500, 1]
 
 
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (json.dumps({"title": "x", "description": "y" * 300_000}), "element is too long, "),
+        (json.dumps({"title": "x", "id": [12345.5] * 900 + ["y" * 300_000]}), "is too long, "),
+        ('{"title":"x"' + " " * 300_000 + "}", "is too long, "),
+        ('{"title":"x","id":' + "[" * 50_000 + "]" * 50_000 + "}", "taken: an element "),
+        ('{"title":x,"description":"' + "y" * 300_000 + '"}', "is not valid JSON, "),
+    ],
+)
+def test_entry_of_json_that_is_too_large_is_not_called_invalid(alice: User, bad: str, told: str):
+    body = f'[{{"title":"a"}},{bad},{{"title":"c"}}]'
+    response = send(alice, body, "application/json")
+    assert_error(response, 400, "bad_request")
+    assert told in response.json["message"]
+    assert response.json["message"].endswith("after entry 1.")
+    assert alice.all() == []
+
+
 def test_first_import_of_a_user_counts_each_task_once_and_brings_as_many_as_may_be(
     app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ):
