@@ -46,6 +46,13 @@ def test_entry_of_json_that_is_too_large_is_not_called_invalid(alice: User, bad:
     assert alice.all() == []
 
 
+@pytest.mark.parametrize("number", [1, 200, 20_000])
+def test_array_in_an_object_is_422_however_long_it_is(alice: User, number: int):
+    body = json.dumps({"tasks": [{"title": "x", "tags": ["a", "b"]}] * number})
+    details = assert_error(send(alice, body, "application/json"), 422, "validation_error")
+    assert details["tasks"] == ["Must be an array."]
+
+
 def test_first_import_of_a_user_counts_each_task_once_and_brings_as_many_as_may_be(
     app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ):
