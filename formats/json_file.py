@@ -4,7 +4,6 @@ import re
 from codecs import BOM_UTF8, utf_8_decode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from json import JSONDecodeError
 from typing import Any
 
 from marshmallow import ValidationError
@@ -21,7 +20,6 @@ MARK = re.compile(rb"[ \t\n\r]*([\[,\]]?)[ \t\n\r]*")
 WINDOWS = (4 * 1024, 256 * 1024)  # bytes
 TEXT_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 MAX_MARKS = 1000  # of a large element, texts included; 256 KiB of "[[],{}]," takes 60 ms
-LONGEST_WORD = len("-Infinity")  # where a window cuts a word off, the error is at its beginning
 
 
 def write(pages: Iterable[bytes], _user_id: str) -> Iterator[bytes]:
@@ -36,8 +34,9 @@ def read(body: bytes) -> Iterator[Any]:
     """Yield the elements of the array, one at a time in memory.
 
     Raises:
-        StrictError: it is JSON that is not accepted here: an element has more than 256 KiB, nests
-            too deep, or has more than 4 KiB and 1,000 texts and marks.
+        StrictError: it is JSON that is not accepted here: an element has more than 256 KiB (or is
+            malformed, with as much behind it), nests too deep, or has more than 4 KiB and 1,000
+            texts and marks.
         ValueError: it is not JSON.
         ValidationError: it is not an array.
     """
@@ -95,18 +94,10 @@ def read_element(body: bytes, at: int) -> tuple[Any, int]:
             raise StrictError("an element nests too deep") from None
         except StrictError:
             raise
-        except ValueError as error:
-            cut_off = is_cut_off(error, text)
+        except ValueError:
             continue
         return element, at + len(text[:length].encode())
     utf_8_decode(part, "strict", False)  # if it is not UTF-8, this says so
-    if cut_off and at + window < len(body):
-        raise StrictError("an element is too long")
+    if at + window < len(body):
+        raise StrictError("an element is malformed, or longer than 256 KiB")
     raise ValueError("it is malformed")
-
-
-def is_cut_off(error: ValueError, text: str) -> bool:
-    """Tell whether JSON is malformed only because the text ends too early."""
-    return isinstance(error, JSONDecodeError) and (
-        error.msg.startswith("Unterminated string") or error.pos >= len(text) - LONGEST_WORD
-    )
