@@ -3,7 +3,6 @@
 import re
 from codecs import BOM_UTF8, utf_8_decode
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from marshmallow import ValidationError
@@ -42,8 +41,11 @@ def read(body: bytes) -> Iterator[Any]:
     """
     mark, at = mark_at(body, len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0)
     if mark != b"[":
-        with suppress(StrictError):  # what else is wrong with it does not matter
+        try:
             read_element(body, at)
+        except StrictError:
+            if not body.startswith(b"{", at):  # an object is no array, whatever else is wrong
+                raise
         raise ValidationError({"tasks": ["Must be an array."]})
     mark, end = mark_at(body, at)
     if mark == b"]":

@@ -56,6 +56,11 @@ def test_array_in_an_object_is_422_however_long_it_is(alice: User, number: int):
     assert details["tasks"] == ["Must be an array."]
 
 
+def test_long_body_that_is_no_json_is_400(alice: User):
+    response = send(alice, "<html>" * 60_000, "application/json")
+    assert_error(response, 400, "bad_request")
+
+
 def test_first_import_of_a_user_counts_each_task_once_and_brings_as_many_as_may_be(
     app: Flask, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ):
