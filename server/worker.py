@@ -72,6 +72,8 @@ class Server(StreamServer):  # type: ignore[misc]
 class Worker(GeventWorker):  # type: ignore[misc]
     """Distinguishes connections that wait for a request from those being answered."""
 
+    tls: ssl.SSLContext  # of the master, as read_certificate left it at the fork
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # The time since which each client is waited for; ANSWERING while it gets a response.
@@ -85,7 +87,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop, then until what is in flight has been answered."""
-        tls = {"ssl_context": TLS[0]} if self.cfg.is_ssl else {}
+        tls = {"ssl_context": self.tls} if self.cfg.is_ssl else {}
         clients = Pool(self.worker_connections)
         servers = [
             Server(listener, partial(self.handle, listener), spawn=clients, **tls)
@@ -242,16 +244,13 @@ def unless_stopped(check: Callable[[], None]) -> Callable[[], None]:
     return check_in_time
 
 
-TLS: list[ssl.SSLContext] = []  # of the master, which its workers inherit
-
-
 def read_certificate(cfg: Any) -> None:
     """Read it in the master: a pair that cannot be used would end each worker, again and again.
 
     Raises:
         OSError, TypeError: it cannot be used; the one before, if any, stays.
     """
-    TLS[:] = [ssl_context(cfg)]
+    Worker.tls = ssl_context(cfg)
 
 
 # Once: a reload keeps the application's settings, so the server's too.
