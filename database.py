@@ -21,7 +21,7 @@ from trail import CURRENT, WRITES
 POOL_CONNECT_TIMEOUT = 2  # seconds; after an outage, a probe has just succeeded
 PROBE_TIMEOUT = 2.0  # seconds that a server which lets us in has to answer a statement
 POOL_TIMEOUT = 1.0  # seconds a request waits for a connection
-ONE_FOR_READS_IN = 4  # connections: all others may wait for the disk, or a standby
+SHARE_OF_READS = 0.25  # of the connections: all others may wait for the disk, or a standby
 REPLY_MARGIN = 1.5  # seconds that the server gets beyond its statement_timeout
 WAITING_PER_CONNECTION = 2  # requests that may wait for one; enough to keep it busy
 WAITING_WRITES = 50  # requests that wait for the share of writes
@@ -68,7 +68,7 @@ class Database:
         )
         size = settings.database_pool_size
         self._shares = Shares(max(1, size // 2))
-        self._kept_for_reads = size // ONE_FOR_READS_IN
+        self._kept_for_reads = int(size * SHARE_OF_READS)
         self._share_of_writes = Shares(size - self._kept_for_reads)
         self._waiting: deque[None] = deque()  # its length is a count that needs no lock
         self._drained_at = -inf

@@ -85,7 +85,7 @@ def test_silent_server_is_noticed_while_writes_hold_all_that_they_may(
 
     monkeypatch.setitem(CONNECTION_OPTIONS, "connect_timeout", 2)
     write("first")
-    for _ in range(THREADS - THREADS // database.ONE_FOR_READS_IN):
+    for _ in range(THREADS - int(THREADS * database.SHARE_OF_READS)):
         db._share_of_writes.acquire("all", 0)
     with own_server.frozen():
         with pytest.raises(DatabaseUnavailable, match="writes hold"):
