@@ -4,9 +4,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from processes import wait_until
+from psycopg.pq.abc import PGresult
 
 from blueprints.tasks import parameters_of
+from connection import Connection
 from database import Database
 
 THREADS = 4
@@ -26,6 +29,19 @@ def wait_until_all_are_free(db: Database) -> None:
         return stats["pool_available"] == stats["pool_size"] and stats["requests_waiting"] == 0
 
     wait_until(all_are_free, 5)
+
+
+def count_round_trips(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """Note the connection of each: to a distant database, one takes longer than all else."""
+    trips = []
+    await_results = Connection._results
+
+    def count(self: Connection, *args: Any, **kwargs: Any) -> list[PGresult]:
+        trips.append(self)
+        return await_results(self, *args, **kwargs)
+
+    monkeypatch.setattr(Connection, "_results", count)
+    return trips
 
 
 def toggle(db: Database, task_id: int) -> object:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import Any
 
 import processes
 import proxy
@@ -12,8 +11,8 @@ import psycopg
 import pytest
 from flask import Flask
 from idempotent import KEY, MILK, assert_replayed, post
+from pools import count_round_trips
 from proxy import CUTS, Proxy, Weather
-from psycopg.pq.abc import PGresult
 from support import User, assert_error, settings_for, someone_waits_for
 from werkzeug.test import TestResponse
 
@@ -65,15 +64,7 @@ def test_import_larger_than_other_bodies_sent_again_is_done_once(alice: User):
 
 
 def test_request_with_a_key_takes_three_round_trips(alice: User, monkeypatch: pytest.MonkeyPatch):
-    """To a database far away, a round trip takes longer than all else."""
-    trips = []
-    await_results = Connection._results
-
-    def count(self: Connection, *args: Any, **kwargs: Any) -> list[PGresult]:
-        trips.append(self)
-        return await_results(self, *args, **kwargs)
-
-    monkeypatch.setattr(Connection, "_results", count)
+    trips = count_round_trips(monkeypatch)
     assert post(alice).status_code == 201
     assert len(trips) == 3
 

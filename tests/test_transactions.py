@@ -3,14 +3,12 @@
 import json
 import time
 from contextlib import suppress
-from typing import Any
 
 import psycopg
 import pytest
 from own_postgres import Postgres
-from pools import NewPool, insert
+from pools import NewPool, count_round_trips, insert
 from psycopg.pq import TransactionStatus
-from psycopg.pq.abc import PGresult
 from support import API_ROLE
 
 from connection import CONNECTION_OPTIONS, Connection
@@ -117,25 +115,17 @@ def test_user_and_request_are_unset_when_their_transaction_ends(
 def test_statement_is_prepared_in_the_round_trip_that_first_runs_it(
     new_pool: NewPool, monkeypatch: pytest.MonkeyPatch
 ):
-    """To a database far away, a round trip takes longer than all else."""
     db = new_pool(database_pool_size=1)
-    waits = []
-    await_results = Connection._results
-
-    def count(self: Connection, *args: Any, **kwargs: Any) -> list[PGresult]:
-        waits.append(self)
-        return await_results(self, *args, **kwargs)
-
-    monkeypatch.setattr(Connection, "_results", count)
+    trips = count_round_trips(monkeypatch)
     db.fetch("select_version", user_id="alice")
-    assert len(waits) == 2  # the first is for the settings of a fresh session
+    assert len(trips) == 2  # the first is for the settings of a fresh session
     with pytest.raises(psycopg.DataError):
         db.fetch("select_task", user_id="alice", task_id="x")
-    assert db.fetch("select_task", user_id="alice", task_id=1) == []  # it stayed prepared
+    assert db.fetch("select_task", user_id="alice", task_id=0) == []  # it stayed prepared
     with db.transaction() as connection:
         connection.fetch("select_trashed_task", user_id="alice", task_id=1)
         connection.fetch("insert_tasks", user_id="alice", tasks="[]", max_stored=1)
-    assert len(waits) == 2 + 2 + 3  # the last is for the COMMIT
+    assert len(trips) == 2 + 2 + 3  # the last is for the COMMIT
 
 
 def test_nothing_is_prepared_in_a_session_where_that_is_off(
@@ -168,7 +158,7 @@ def test_pooled_connection_prepares_a_statement_under_the_settings_of_its_transa
     with Connection.connect(address, **CONNECTION_OPTIONS) as connection:
         connection.execute("SET row_security = off")  # as a role may have it
         connection.settings = db._settings  # as behind a pooler
-        assert connection.fetch("select_task", user_id="alice", task_id=1) == []
+        assert connection.fetch("select_task", user_id="alice", task_id=0) == []
 
 
 def test_pooled_connection_that_could_not_prepare_a_statement_is_left(
@@ -182,6 +172,6 @@ def test_pooled_connection_that_could_not_prepare_a_statement_is_left(
         with own_database.connect() as other, other.transaction():
             other.execute("LOCK tasks IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(psycopg.errors.LockNotAvailable):
-                connection.fetch("select_task", user_id="alice", task_id=1)
+                connection.fetch("select_task", user_id="alice", task_id=0)
         assert connection.closed
-    assert db.fetch("select_task", user_id="alice", task_id=1) == []
+    assert db.fetch("select_task", user_id="alice", task_id=0) == []
